@@ -1,0 +1,33 @@
+"""Health that tells the truth: alive is not ready, and neither runs the model."""
+
+from typing import Any
+
+from litestar import Controller, Response, get
+from litestar.di import NamedDependency
+
+from provider.api.routes import HEALTH_PATH, LIVE_PATH, READY_PATH
+from provider.engine.service import EmbeddingService
+
+
+class HealthController(Controller):
+    """For load balancers, orchestrators and people. No key needed."""
+
+    tags = ["Health"]  # noqa: RUF012 - Litestar's way
+
+    @get(LIVE_PATH)
+    async def live(self) -> dict[str, str]:
+        """The process answers. Restart it when this fails."""
+        return {"status": "alive"}
+
+    @get([READY_PATH, HEALTH_PATH])
+    async def ready(self, service: NamedDependency[EmbeddingService]) -> Response[dict[str, Any]]:
+        """200 when every model that was asked for is loaded, warm and working; else 503 and the reasons."""
+        problems = service.problems
+        status = "draining" if service.is_draining else "not_ready" if problems else "ready"
+        body = {
+            "status": status,
+            "models": {name: str(runtime.state) for name, runtime in service.runtimes.items()},
+            "problems": problems,
+        }
+        headers = {"retry-after": "5"} if status != "ready" else {}
+        return Response(body, status_code=200 if status == "ready" else 503, headers=headers)

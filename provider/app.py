@@ -1,0 +1,91 @@
+"""The composition root: the only file that knows everybody."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from dotenv import dotenv_values
+from litestar import Litestar
+
+from provider.api.application import build_application
+from provider.api.routes import METRICS_PATH
+from provider.configuration import Configuration, load_settings
+from provider.engine.hooks import Hooks
+from provider.engine.service import EmbeddingService
+from provider.settings import ENV_PREFIX, Settings
+from provider.telemetry.logs import configure_logging, log_event
+from provider.telemetry.metrics import Metrics
+from provider.telemetry.request import RequestTelemetry, remember_embedded
+
+CONFIG_VARIABLE = f"{ENV_PREFIX}CONFIG"
+CONFIG_FILE = "litestar.yaml"
+
+
+def read_configuration(config: Path | None = None, flags: dict[str, object] | None = None) -> Configuration:
+    """Settings from where a process finds them: YAML, `.env`, the environment, flags.
+
+    Args:
+        config: the YAML file; without it the one that EMB_PROVIDER_CONFIG names, else `litestar.yaml` in the working
+            directory if there is one.
+        flags: settings given on the command line, by "section.field".
+
+    Raises:
+        SettingsError: naming the setting at fault.
+    """
+    dotenv = dotenv_values(".env")
+    named = config or os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
+    path = Path(named) if named else Path(CONFIG_FILE) if Path(CONFIG_FILE).is_file() else None
+    return load_settings(path, os.environ, dotenv=dotenv, flags=flags)
+
+
+def create_app(settings: Settings | None = None, *, show_progress: bool = False) -> Litestar:
+    """The application, for any ASGI server: `uvicorn --factory provider.app:create_app`.
+
+    Models load in the background once the server has started; readiness is 503 until then.
+
+    Args:
+        settings: without them they are read from where a process finds them.
+        show_progress: whether downloads draw a progress bar on standard error.
+
+    Raises:
+        SettingsError: naming the setting at fault.
+    """
+    if settings is None:
+        settings = read_configuration().settings
+        configure_logging(settings.log)
+    hooks = Hooks(log_event, remember_embedded)
+    models = settings.all_models()
+    metrics = Metrics(
+        [model.served_name for model in models],
+        {alias: model.served_name for model in models for alias in model.aliases},
+    )
+    hooks.add(metrics.on_event)
+    app = build_application(
+        settings,
+        lifespan=_lifespan(settings, hooks, metrics, show_progress=show_progress),
+        more_routes=[metrics.handler(METRICS_PATH)] if settings.metrics.enabled else [],
+    )
+    # Around everything, so that what the router itself refuses has an id and a line in the log too.
+    app.asgi_handler = RequestTelemetry(
+        app.asgi_handler,
+        on_request=metrics.on_request,
+        is_draining=lambda: "service" in app.state and app.state.service.is_draining,
+    )
+    return app
+
+
+def _lifespan(
+    settings: Settings, hooks: Hooks, metrics: Metrics, *, show_progress: bool
+) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        service = EmbeddingService(settings, hooks, show_progress=show_progress)
+        metrics.watch_cache(lambda: service.cached_bytes)
+        app.state.service = service.open()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    return lifespan

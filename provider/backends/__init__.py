@@ -1,0 +1,28 @@
+"""Backends: what a plugin author needs to read, and all they need to import.
+
+A backend is a class that satisfies `Backend`, registered in the entry-point group `provider.backends`. `pool` does the
+pooling for torch tensors and numpy arrays alike.
+"""
+
+from provider.backends.pooling import pool
+from provider.backends.protocol import Backend, BackendOptions, BackendTraits, NoOptions
+from provider.backends.registry import GROUP, find_backend, installed_backends, own_options
+from provider.domain import ModelSpec, TokenBatch, Vectors
+from provider.errors import BackendUnavailable, InvalidModel
+
+__all__ = [
+    "GROUP",
+    "Backend",
+    "BackendOptions",
+    "BackendTraits",
+    "BackendUnavailable",
+    "InvalidModel",
+    "ModelSpec",
+    "NoOptions",
+    "TokenBatch",
+    "Vectors",
+    "find_backend",
+    "installed_backends",
+    "own_options",
+    "pool",
+]

@@ -1,0 +1,98 @@
+"""The seam between the engine and whatever turns token ids into vectors."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+from attrs import field, frozen
+
+from provider.domain import ModelSpec, TokenBatch, Vectors
+
+
+@frozen
+class NoOptions:
+    """For backends without options of their own: any option in the configuration is an error."""
+
+
+@frozen
+class BackendOptions:
+    """What the configuration says about one model's backend.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or a name of the backend's own.
+        dtype: `auto`, `float32`, `bfloat16`, `float16`, or a name of the backend's own.
+        threads: CPU threads of one forward pass; each lane may use that many. At least 1.
+        own: the backend's own options: an instance of its `Options`, defaults filled in, types checked.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 1
+    own: Any = field(factory=NoOptions)
+
+
+@frozen
+class BackendTraits:
+    """What a loaded backend says about itself.
+
+    Attributes:
+        device: where it runs (`cpu`, `cuda:0`, …), as shown to users.
+        dtype: what it computes in, as shown to users.
+        padding_is_free: True if the cost of a batch follows its tokens, False if it follows longest x rows.
+        batch_tokens: the batch size, in tokens, that it is fastest at; the configuration may say otherwise.
+        extra: more facts for `/v1/models` (JSON values).
+    """
+
+    device: str
+    dtype: str
+    padding_is_free: bool
+    batch_tokens: int
+    extra: Mapping[str, Any] = field(factory=dict)
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Turns batches of token ids into vectors. Synchronous, whole batches, no text, no HTTP.
+
+    A class registers itself as an entry point in the group `provider.backends`. Check it with
+    `provider.testing.BackendContract`.
+
+    The engine calls `embed` from threads of its own, its *lanes*. It never calls it from two threads at once unless
+    `concurrent` is True; then lanes share one instance and its weights. `load` and `close` are called once each, from
+    other threads than the lanes, never while `embed` runs.
+
+    Attributes:
+        Options: an attrs class with a default for every field: the options this backend takes under `options:` in
+            `litestar.yaml`. The engine fills it, checks names and types, and hands it to `load` as `options.own`.
+        concurrent: whether several threads may call `embed` of one instance at the same time.
+        traits: what the loaded instance says about itself.
+    """
+
+    Options: ClassVar[type]
+    concurrent: ClassVar[bool]
+    traits: BackendTraits
+
+    @classmethod
+    def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
+        """Load the weights in `spec.folder` and get ready to embed.
+
+        Raises:
+            BackendUnavailable: the backend cannot run here (device, library, dtype); the message says what to do.
+            InvalidModel: the folder lacks what this backend needs.
+        """
+        ...
+
+    def embed(self, batch: TokenBatch) -> Vectors:
+        """Run the model over `batch` and pool.
+
+        Returns:
+            (rows, spec.dimension) float32, C-contiguous, owned by the caller. Row i belongs to row i of the batch.
+            Pooled and passed through `spec.head`, neither normalised nor cut: that depends on the request.
+
+        Raises:
+            Exception: anything. The engine fails the rows concerned, and only those, and goes on calling.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free memory and threads. May be called twice."""
+        ...

@@ -1,0 +1,91 @@
+"""Finding backends by entry point. Names are listed without importing anything."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import attrs
+import msgspec
+
+from provider.backends.protocol import Backend
+from provider.errors import BackendUnavailable, SettingsError, UnknownBackend
+
+GROUP = "provider.backends"
+
+
+def installed_backends() -> dict[str, tuple[EntryPoint, ...]]:
+    """Every registered backend's name and entry points, sorted by name, nothing imported.
+
+    More than one entry point under a name is a clash, and `find_backend` refuses it.
+    """
+    found: defaultdict[str, dict[str, EntryPoint]] = defaultdict(dict)
+    for point in entry_points(group=GROUP):
+        # An editable install can be listed twice under one distribution; the value tells it from a clash.
+        found[point.name][point.value] = point
+    return {name: tuple(found[name].values()) for name in sorted(found)}
+
+
+def find_entry_point(name: str) -> EntryPoint:
+    """The entry point registered as `name`; nothing is imported.
+
+    Raises:
+        UnknownBackend: nothing is registered under it, or two distributions are.
+    """
+    installed = installed_backends()
+    points = installed.get(name, ())
+    if not points:
+        msg = (
+            f"backend {name!r} is not installed; installed are: {', '.join(installed) or 'none'}. "
+            f"Install the distribution that provides it (an entry point {name!r} in the group {GROUP!r})"
+        )
+        raise UnknownBackend(msg)
+    if len(points) > 1:
+        owners = ", ".join(f"{point.value} ({_distribution(point)})" for point in points)
+        msg = f"backend {name!r} is registered more than once: {owners}. Uninstall all but one"
+        raise UnknownBackend(msg)
+    return points[0]
+
+
+def find_backend(name: str) -> type[Backend]:
+    """Import the backend registered as `name`.
+
+    Raises:
+        UnknownBackend: as `find_entry_point`.
+        BackendUnavailable: importing it fails, or what it names is no backend.
+    """
+    point = find_entry_point(name)
+    try:
+        found = point.load()
+    except Exception as exc:
+        msg = f"backend {name!r} ({point.value}, from {_distribution(point)}) cannot be imported: {exc!r}"
+        raise BackendUnavailable(msg) from exc
+    missing = [part for part in ("Options", "concurrent", "load", "embed", "close") if not hasattr(found, part)]
+    if missing:
+        msg = f"backend {name!r} ({point.value}) is no backend: it has no {', '.join(missing)}"
+        raise BackendUnavailable(msg)
+    checked: type[Backend] = found
+    return checked
+
+
+def own_options(name: str, backend: type[Backend], given: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the class is the backend's
+    """`given` (a model's `options:`) as an instance of the backend's `Options`, defaults filled in.
+
+    Raises:
+        SettingsError: an option the backend does not have, or a value of another type.
+    """
+    fields = {each.name: each for each in attrs.fields(backend.Options)}
+    for key in given:
+        if key not in fields:
+            allowed = f"its options are: {', '.join(sorted(fields))}" if fields else "it has no options"
+            msg = f"options.{key}: unknown option of backend {name!r}; {allowed}"
+            raise SettingsError(msg)
+    try:
+        return msgspec.convert(dict(given), backend.Options)
+    except msgspec.ValidationError as exc:
+        msg = f"options of backend {name!r}: {exc} (got {dict(given)!r})"
+        raise SettingsError(msg) from exc
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown distribution"

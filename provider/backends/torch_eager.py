@@ -1,0 +1,110 @@
+"""The `torch` backend: a transformers model, run eagerly, on CUDA, MPS or the CPU."""
+
+import threading
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from attrs import frozen
+
+from provider.backends.devices import Accelerators, choose_device, choose_dtype
+from provider.backends.pooling import pool
+from provider.backends.protocol import BackendOptions, BackendTraits
+from provider.backends.torch_loading import load_encoder, load_head
+from provider.domain import ModelSpec, TokenBatch, Vectors
+from provider.errors import BackendUnavailable
+
+# On the CPU, batches that keep the activations in the cache are fastest; a GPU wants to be filled.
+_CPU_BATCH_TOKENS = 512
+_ACCELERATOR_BATCH_TOKENS = 16_384
+
+
+@frozen
+class TorchOptions:
+    """Options of the `torch` backend.
+
+    Attributes:
+        attention: the attention implementation, as transformers calls them. `flash_attention_2` needs its own package
+            and half precision on CUDA.
+    """
+
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+
+
+class TorchBackend:
+    """Eager PyTorch over a padded rectangle."""
+
+    Options: ClassVar[type] = TorchOptions
+    concurrent: ClassVar[bool] = True
+
+    def __init__(
+        self, spec: ModelSpec, encoder: torch.nn.Module, head: torch.nn.Module, traits: BackendTraits, threads: int
+    ) -> None:
+        """Use `load`."""
+        self.traits = traits
+        self._spec = spec
+        self._encoder: torch.nn.Module | None = encoder
+        self._head = head
+        self._device = torch.device(traits.device)
+        self._threads = threads
+        self._lane = threading.local()
+
+    @classmethod
+    def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
+        """Load the safetensors in `spec.folder` onto the device; see `Backend.load`."""
+        have = Accelerators.present(torch)
+        device = choose_device(options.device, have)
+        # Loading and initialising run on this thread.
+        torch.set_num_threads(options.threads)
+        attention = options.own.attention
+        encoder, checkpoint_dtype = load_encoder(
+            spec, lambda checkpoint: choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint), attention
+        )
+        dtype = choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint_dtype)
+        try:
+            encoder.to(device)
+            head = load_head(spec).to(device)
+        except (RuntimeError, AssertionError) as exc:
+            msg = f"the model {spec.name!r} does not fit on or run on {device}: {exc}"
+            raise BackendUnavailable(msg) from exc
+        traits = BackendTraits(
+            device=device,
+            dtype=dtype,
+            padding_is_free=False,
+            batch_tokens=_CPU_BATCH_TOKENS if device == "cpu" else _ACCELERATOR_BATCH_TOKENS,
+            extra={"attention": attention},
+        )
+        return cls(spec, encoder, head, traits, options.threads)
+
+    @torch.inference_mode()
+    def embed(self, batch: TokenBatch) -> Vectors:
+        """See `Backend.embed`."""
+        self._enter_lane()
+        if self._encoder is None:
+            msg = "the backend is closed"
+            raise RuntimeError(msg)
+        ids, mask = batch.padded(pad_id=self._spec.pad_id)
+        lengths = self._on_device(batch.lengths)
+        # Equal lengths need no mask, and attention without a mask is faster.
+        attention_mask = None if mask.all() else self._on_device(mask)
+        hidden = self._encoder(input_ids=self._on_device(ids), attention_mask=attention_mask).last_hidden_state
+        pooled = pool(torch, hidden, lengths, self._on_device(batch.skips), self._spec.pooling)
+        vectors: Vectors = self._head(pooled).cpu().numpy()
+        return np.ascontiguousarray(vectors, np.float32)
+
+    def close(self) -> None:
+        """Drop the weights; see `Backend.close`."""
+        self._encoder = None
+        self._head = torch.nn.Identity()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _on_device(self, array: "np.ndarray[Any, Any]") -> torch.Tensor:
+        # A copy: torch cannot express that the batch's arrays are read-only.
+        return torch.tensor(array, device=self._device)
+
+    def _enter_lane(self) -> None:
+        """The number of OpenMP threads is kept per calling thread, so every lane says it once."""
+        if not getattr(self._lane, "is_set_up", False):
+            torch.set_num_threads(self._threads)
+            self._lane.is_set_up = True

@@ -1,0 +1,112 @@
+"""From a model's folder to torch modules: the encoder (transformers) and the head (dense layers after pooling)."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from provider.backends.devices import DtypeName
+from provider.domain import ModelSpec
+from provider.errors import BackendUnavailable, InvalidModel
+
+# Tensors that may be missing from a checkpoint: they take no part in an embedding.
+_UNUSED = ("pooler.", "lm_head.", "cls.", "position_ids")
+
+
+def load_encoder(
+    spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str
+) -> tuple[torch.nn.Module, str]:
+    """The transformers model in `spec.folder`, in inference mode, on the CPU.
+
+    Args:
+        spec: which folder.
+        choose: from the checkpoint's dtype to the dtype to load in. transformers would keep a half-precision
+            checkpoint's dtype by itself, which is slow and inexact on CPUs.
+        attention: transformers' `attn_implementation`.
+
+    Returns:
+        The module, and the checkpoint's dtype as named in its configuration (`float32` if it names none).
+
+    Raises:
+        InvalidModel: weights missing, damaged or of another shape than the configuration says.
+        BackendUnavailable: transformers does not know the architecture, or cannot run it this way.
+    """
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        config = transformers.AutoConfig.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as exc:
+        msg = f"transformers {transformers.__version__} does not know the architecture {spec.architecture!r} of {spec.folder}: {_line(exc)}"
+        raise BackendUnavailable(msg) from exc
+    checkpoint_dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    # Only the encoder of an encoder-decoder takes part in an embedding.
+    loader = transformers.T5EncoderModel if config.model_type == "t5" else transformers.AutoModel
+    try:
+        loaded = loader.from_pretrained(
+            spec.folder,
+            config=config,
+            dtype=getattr(torch, choose(checkpoint_dtype)),
+            attn_implementation=attention,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except ImportError as exc:
+        msg = f"the model {spec.name!r} cannot run with attention {attention!r}: {_line(exc)}"
+        raise BackendUnavailable(msg) from exc
+    except (OSError, ValueError, RuntimeError) as exc:
+        msg = f"the weights in {spec.folder} cannot be loaded: {_line(exc)}"
+        raise InvalidModel(msg) from exc
+    # With `output_loading_info` the call returns a pair, which its annotation does not say.
+    encoder, info = cast("tuple[torch.nn.Module, dict[str, list[str]]]", loaded)
+    missing = [key for key in info["missing_keys"] if not any(unused in key for unused in _UNUSED)]
+    if missing:
+        msg = (
+            f"the weights in {spec.folder} lack {len(missing)} tensors that {spec.architecture} needs "
+            f"(first: {sorted(missing)[0]}); the files do not belong to this config.json"
+        )
+        raise InvalidModel(msg)
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # type: ignore[assignment] - its output is not used, and it costs a matrix product
+    return encoder.eval(), checkpoint_dtype
+
+
+def load_head(spec: ModelSpec) -> torch.nn.Sequential:
+    """The steps after pooling, in float32: vectors are small, and this is where rounding would show.
+
+    Raises:
+        InvalidModel: a layer's files are missing or do not fit.
+    """
+    layers = (_Normalize() if step.folder is None else _dense(step.folder) for step in spec.head)
+    return torch.nn.Sequential(*layers)
+
+
+def _dense(folder: Path) -> torch.nn.Module:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        linear = torch.nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
+        state = {key.removeprefix("linear."): value.float() for key, value in load_file(folder / "model.safetensors").items()}
+        linear.load_state_dict(state)
+    except (OSError, ValueError, KeyError, RuntimeError) as exc:
+        msg = f"the dense layer in {folder} cannot be loaded: {_line(exc)}"
+        raise InvalidModel(msg) from exc
+    name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
+    return torch.nn.Sequential(linear, getattr(torch.nn, name)()).eval().requires_grad_(requires_grad=False)
+
+
+class _Normalize(torch.nn.Module):
+    """A `Normalize` that is not the pipeline's last step."""
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+def _line(exc: Exception) -> str:
+    """An exception's text in one line; transformers' messages are long."""
+    text = " ".join(str(exc).split())
+    return text if len(text) <= 300 else f"{text[:300]} …"

@@ -1,0 +1,53 @@
+"""The command `emb-provider`. Each command is a file of its own, imported when it is called: `--help` stays quick."""
+
+import importlib
+import sys
+
+import click
+
+import provider
+from provider.errors import ProviderError, SettingsError
+
+# Name, where it is, and what it does in a line, so that the overview imports none of them.
+_COMMANDS = {
+    "serve": ("provider.cli.serve:serve", "Start the service."),
+    "embed": ("provider.cli.embed:embed", "Embed texts, files or standard input without a server."),
+    "download": ("provider.cli.download:download", "Fetch a model, for this machine or to carry to another."),
+    "models": ("provider.cli.models:models", "List the configured models and what is known of them."),
+    "backends": ("provider.cli.backends:backends", "List the installed backends."),
+    "config": ("provider.cli.config:config", "Show the settings in force and where each comes from."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(provider.__version__, prog_name="emb-provider")
+def cli() -> None:
+    """Self-hosted, OpenAI-compatible embeddings.
+
+    `emb-provider serve` starts the service; the other commands work without one.
+    """
+
+
+def main() -> None:
+    """Run the command line. Our own errors are one line; 2 for settings, 1 for everything else."""
+    try:
+        cli(prog_name="emb-provider")
+    except ProviderError as exc:
+        click.echo(f"emb-provider: {exc.message}", err=True)
+        sys.exit(2 if isinstance(exc, SettingsError) else 1)

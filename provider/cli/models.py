@@ -1,0 +1,67 @@
+"""`emb-provider models`: what is configured, and what is known of it without loading weights."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from provider.cli.options import config_option
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of text.")
+def models(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
+    """List the configured models. Nothing is downloaded: a model that is not on this machine yet says so."""
+    import json  # noqa: PLC0415
+
+    import attrs  # noqa: PLC0415
+
+    from provider.app import read_configuration  # noqa: PLC0415
+
+    settings = read_configuration(config).settings
+    hub = attrs.evolve(settings.hub, offline=True)
+    entries = [_describe(model, hub) for model in settings.all_models()]
+    if as_json:
+        click.echo(json.dumps(entries, indent=2))
+        return
+    for entry in entries:
+        click.echo(entry.pop("name"))
+        for key, value in entry.items():
+            if value not in (None, [], ""):
+                click.echo(f"  {key:<12} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _describe(model: Any, hub: Any) -> dict[str, Any]:  # noqa: ANN401 - imported inside the command
+    from provider.errors import ModelError  # noqa: PLC0415
+    from provider.models.resolve import resolve  # noqa: PLC0415
+    from provider.models.spec import read_spec  # noqa: PLC0415
+
+    entry: dict[str, Any] = {
+        "name": model.served_name,
+        "aliases": list(model.aliases),
+        "source": model.path or model.repository,
+        "backend": model.backend,
+        "lazy": "yes" if model.lazy else "",
+    }
+    try:
+        source = resolve(model, hub)
+        spec, notices = read_spec(
+            source.folder,
+            name=model.served_name,
+            max_context_length=model.max_context_length,
+            default_prompt=model.default_prompt,
+        )
+    except ModelError as exc:
+        return entry | {"problem": exc.message}
+    return entry | {
+        "folder": str(source.folder),
+        "revision": source.revision,
+        "architecture": spec.architecture,
+        "dimensions": spec.dimension,
+        "max tokens": spec.max_tokens,
+        "pooling": "+".join(spec.pooling),
+        "prompts": sorted(spec.prompts),
+        "fingerprint": spec.fingerprint,
+        "notices": list(notices),
+    }

@@ -1,0 +1,156 @@
+"""The process around the application: sockets, signals, draining, exit codes."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from litestar import Litestar
+
+from provider.engine.hooks import ModelState
+from provider.engine.service import EmbeddingService
+from provider.errors import CannotListen, ModelFailed
+from provider.settings import ServerSettings
+
+_log = structlog.get_logger("provider.server")
+
+# Longer than clients keep idle connections (5 s to 60 s), so that it is they who close them and no request meets a
+# closing socket.
+_KEEP_ALIVE_SECONDS = 75
+# What answers that are already computed get to reach their clients.
+_FLUSH_SECONDS = 5
+
+
+def listen(settings: ServerSettings) -> list[socket.socket]:
+    """Open the listening sockets: for `localhost` both 127.0.0.1 and ::1, where the machine has them.
+
+    Raises:
+        CannotListen: the port is taken, or the address is not one of this machine's.
+    """
+    host, port = settings.host, settings.port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as exc:
+        msg = f"cannot listen on {host!r}: the name does not resolve ({exc.strerror}); set server.host to localhost, 0.0.0.0 or an address of this machine"
+        raise CannotListen(msg) from exc
+    sockets: list[socket.socket] = []
+    problem: OSError | None = None
+    for family, _, _, _, address in sorted(found, key=lambda each: each[0]):
+        try:
+            # With port 0 the second family takes the port that the first one got.
+            at = (address[0], port or (sockets[0].getsockname()[1] if sockets else 0))
+            sockets.append(socket.create_server(at, family=family, backlog=2048))
+        except OSError as exc:
+            problem = exc
+            # A machine without IPv6 still resolves ::1; any other problem counts.
+            if exc.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                break
+    else:
+        if sockets:
+            return sockets
+    for each in sockets:
+        each.close()
+    reason = problem.strerror if problem is not None else "no address"
+    hint = (
+        "another process listens there; stop it or choose another port with --port or EMB_PROVIDER_PORT"
+        if problem is not None and problem.errno == errno.EADDRINUSE
+        else "set server.host and server.port to an address of this machine and a port this user may open"
+    )
+    msg = f"cannot listen on {host}:{port}: {reason}; {hint}"
+    raise CannotListen(msg) from problem
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with an end that loses nothing.
+
+    The first SIGTERM or SIGINT makes readiness red and refuses new requests with 503, while accepted ones finish within
+    `shutdown_seconds`; then the process ends with 0. A second signal ends it at once.
+    """
+
+    def __init__(self, app: Litestar, settings: ServerSettings) -> None:
+        """Nothing starts before `run`."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                access_log=False,
+                log_config=None,
+                lifespan="on",
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_FLUSH_SECONDS,
+            )
+        )
+        self._app, self._settings = app, settings
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_draining = False
+        self.failure: str | None = None
+
+    @property
+    def _service(self) -> EmbeddingService:
+        service: EmbeddingService = self._app.state.service
+        return service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, say where, and watch the models load."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets=sockets)
+        if self.started and sockets:
+            port = sockets[0].getsockname()[1]
+            _log.info("listening", url=f"http://{self._settings.host}:{port}", port=port)
+            self._spawn(self._end_if_no_model_loads())
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Called as a signal handler."""
+        if self._is_draining or self._loop is None:
+            os._exit(128 + sig)
+        self._is_draining = True
+        self._loop.call_soon_threadsafe(lambda: self._spawn(self._drain(signal.Signals(sig).name)))
+
+    async def _drain(self, reason: str) -> None:
+        service = self._service
+        service.drain()
+        _log.info("draining", reason=reason, requests=service.active, seconds=self._settings.shutdown_seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(service.idle(), self._settings.shutdown_seconds)
+        if service.active:
+            _log.warning("requests_abandoned", requests=service.active)
+        # What still waits is answered with 503 rather than cut off.
+        await service.close()
+        self.should_exit = True
+
+    async def _end_if_no_model_loads(self) -> None:
+        runtimes = self._service.runtimes.values()
+        asked_for = [runtime for runtime in runtimes if not runtime.settings.lazy]
+        if asked_for:
+            await asyncio.wait([runtime.start_loading() for runtime in asked_for])
+        if asked_for and all(runtime.state is ModelState.FAILED for runtime in runtimes):
+            self.failure = "; ".join(f"{runtime.name}: {runtime.failure}" for runtime in asked_for)
+            self.should_exit = True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        # The loop keeps only a weak reference to a task.
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def run_server(app: Litestar, settings: ServerSettings) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        CannotListen: the port is taken, or the address is not one of this machine's.
+        ModelFailed: no model at all could be loaded.
+    """
+    sockets = listen(settings)
+    server = Server(app, settings)
+    server.run(sockets=sockets)
+    if server.failure is not None:
+        raise ModelFailed(server.failure)

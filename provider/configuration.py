@@ -1,0 +1,250 @@
+"""From files, environment and flags to `Settings`, and where each value came from.
+
+Later wins over earlier: defaults, YAML file, `.env`, environment, flags. A typo or a wrong type is a `SettingsError` that
+names the setting, the value and what is allowed.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+import msgspec
+import yaml
+from attrs import Attribute, field, fields, frozen
+
+from provider.errors import SettingsError
+from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Settings, environment_variable
+
+# Kubernetes describes a service called `emb-provider` to every pod by variables of these names.
+_SERVICE_LINK = re.compile(rf"{ENV_PREFIX}(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
+_SOURCE_KEYS = ("name", "path", "repo", "revision")
+_MODELS_VARIABLE = f"{ENV_PREFIX}MODELS"
+
+
+@frozen
+class Layer:
+    """One place that values come from.
+
+    Attributes:
+        label: how messages and `emb-provider config` call it.
+        values: "section.field" to the raw value; `models` holds the raw list.
+        names: "section.field" to the name it has there (an environment variable, a flag), where that differs.
+        textual: whether values are text that still has to be read (environment, flags).
+    """
+
+    label: str
+    values: Mapping[str, Any]
+    names: Mapping[str, str] = field(factory=dict)
+    textual: bool = False
+
+
+@frozen
+class Configuration:
+    """Settings, and for each "section.field" the label of the layer it came from ("default" where nobody set it)."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def load_settings(
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    dotenv: Mapping[str, str | None] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Configuration:
+    """Read the YAML file at `path` (None: no file) and lay `.env`, environment and flags over it.
+
+    Args:
+        path: the YAML file.
+        environ: the environment; only `EMB_PROVIDER_*` is looked at.
+        dotenv: what `.env` holds, by variable name.
+        flags: "section.field" to value, for the command-line flags that were given.
+
+    Raises:
+        SettingsError: one message that names setting, value and what is allowed.
+    """
+    layers = [Layer(str(path), _from_yaml(path))] if path else []
+    layers += [_from_environment(".env", dotenv or {}), _from_environment("environment", environ)]
+    layers.append(Layer("flag", dict(flags or {}), textual=True))
+    merged: dict[str, tuple[Any, Layer]] = {}
+    for layer in layers:
+        if _names_another_source(layer, merged):
+            # A folder given for one model must never be served under the name of another.
+            for key in _SOURCE_KEYS:
+                merged.pop(f"model.{key}", None)
+        merged.update({key: (value, layer) for key, value in layer.values.items()})
+    sections: dict[str, Any] = {}
+    for section, shape in SECTIONS.items():
+        given = {key.partition(".")[2]: each for key, each in merged.items() if key.startswith(f"{section}.")}
+        values = {name: _read(shape, section, name, value, layer) for name, (value, layer) in given.items()}
+        sections[section] = shape(**values)
+    if "models" in merged:
+        sections["models"] = list(_further_models(*merged["models"]))
+    settings = Settings(**sections)
+    _check_names(settings)
+    return Configuration(settings, {key: layer.label for key, (_, layer) in merged.items()})
+
+
+def _from_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as exc:
+        msg = f"cannot read the configuration file {path}: {exc.strerror}"
+        raise SettingsError(msg) from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        msg = f"{path} is no valid YAML: {' '.join(str(exc).split())}"
+        raise SettingsError(msg) from exc
+    values: dict[str, Any] = {}
+    for section, content in _mapping(document, str(path)).items():
+        if section == "models":
+            values["models"] = content or []
+            continue
+        if section not in SECTIONS:
+            raise _unknown(f"{path}: {section}", section, [*SECTIONS, "models"], "section")
+        for name, value in _mapping(content, f"{path}: {section}").items():
+            _known(SECTIONS[section], f"{path}: {section}.{name}", name)
+            values[f"{section}.{name}"] = value
+    return values
+
+
+def _from_environment(label: str, environ: Mapping[str, str | None]) -> Layer:
+    """An empty variable counts as unset: that is what `VARIABLE=` means in compose files."""
+    known = {
+        environment_variable(section, each): f"{section}.{each.name}"
+        for section, shape in SECTIONS.items()
+        for each in fields(shape)
+    } | {_MODELS_VARIABLE: "models", f"{ENV_PREFIX}CONFIG": ""}
+    values: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENV_PREFIX) or not text or _is_service_link(variable, text):
+            continue
+        if variable not in known:
+            raise _unknown(f"{variable} ({label})", variable, list(known), "variable")
+        if key := known[variable]:
+            values[key], names[key] = text, variable
+    return Layer(label, values, names, textual=True)
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    return bool(_SERVICE_LINK.fullmatch(variable)) or (
+        variable == f"{ENV_PREFIX}PORT" and text.startswith(("tcp://", "udp://"))
+    )
+
+
+def _names_another_source(layer: Layer, merged: Mapping[str, tuple[Any, Layer]]) -> bool:
+    return any(
+        key in layer.values and layer.values[key] != merged.get(key, (None, None))[0]
+        for key in ("model.name", "model.path", "model.repo")
+    )
+
+
+def _read(shape: type, section: str, name: str, value: Any, layer: Layer) -> Any:  # noqa: ANN401
+    """`value` as the field's type, within its bounds."""
+    setting = _known(shape, f"{section}.{name}", name)
+    key = f"{section}.{name}"
+    where = f"{key} ({layer.names.get(key, layer.label)}{f', {layer.label}' if key in layer.names else ''})"
+    expected = _expected(setting)
+    problem = SettingsError(f"{where}: expected {expected}, got {'a secret' if setting.metadata['secret'] else repr(value)}")
+    try:
+        if layer.textual and isinstance(value, str):
+            value = _from_text(value, setting.type)
+        # Numbers in JSON may be 3600 where a float is meant; a float is never taken for an int.
+        read = msgspec.convert(value, setting.type, strict=not layer.textual)
+    except (msgspec.ValidationError, ValueError) as exc:
+        raise problem from exc
+    least, most = setting.metadata["least"], setting.metadata["most"]
+    if read is not None and ((least is not None and read < least) or (most is not None and read > most)):
+        raise problem
+    return read
+
+
+def _from_text(text: str, wanted: Any) -> Any:  # noqa: ANN401
+    kind = get_origin(wanted)
+    if kind is dict or text.startswith(("[", "{")):
+        return json.loads(text)
+    if kind is list:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _expected(setting: "Attribute[Any]") -> str:
+    """What a field takes, in words."""
+    wanted, least, most = setting.type, setting.metadata["least"], setting.metadata["most"]
+    optional = get_origin(wanted) is UnionType and NoneType in get_args(wanted)
+    if optional:
+        (wanted,) = (each for each in get_args(wanted) if each is not NoneType)
+    words = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list[str]: "a list of texts (in the environment: separated by commas)",
+        dict[str, Any]: "a mapping (in the environment: JSON)",
+    }
+    text = "one of " + ", ".join(get_args(wanted)) if get_origin(wanted) is Literal else words.get(wanted, str(wanted))
+    if least is not None and most is not None:
+        text += f" from {least} to {most}"
+    elif least is not None:
+        text += f", at least {least}"
+    return text
+
+
+def _further_models(raw: Any, layer: Layer) -> Iterator[ModelSettings]:  # noqa: ANN401
+    where = f"models ({layer.names.get('models', layer.label)})"
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError as exc:
+            msg = f"{where}: expected a JSON list of models, got {raw!r}"
+            raise SettingsError(msg) from exc
+    if not isinstance(raw, list):
+        msg = f"{where}: expected a list of models, got {raw!r}"
+        raise SettingsError(msg)
+    for i, entry in enumerate(raw):
+        content = _mapping(entry, f"models[{i}]")
+        if not {"name", "path", "repo"} & content.keys():
+            msg = f"models[{i}] ({layer.label}): expected at least one of name, path and repo, got {sorted(content)}"
+            raise SettingsError(msg)
+        plain = attrs.evolve(layer, textual=False)
+        yield ModelSettings(
+            **{name: _read(ModelSettings, f"models[{i}]", name, value, plain) for name, value in content.items()}
+        )
+
+
+def _check_names(settings: Settings) -> None:
+    taken: dict[str, str] = {}
+    for model in settings.all_models():
+        for name in (model.served_name, *model.aliases):
+            if name in taken:
+                msg = f"model name {name!r} is given twice ({taken[name]} and {model.served_name}); rename one or drop an alias"
+                raise SettingsError(msg)
+            taken[name] = model.served_name
+
+
+def _mapping(content: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        msg = f"{where}: expected a mapping, got {content!r}"
+        raise SettingsError(msg)
+    return {str(key): value for key, value in content.items()}
+
+
+def _known(shape: type, where: str, name: str) -> "Attribute[Any]":
+    known = {each.name: each for each in fields(shape)}
+    if name not in known:
+        raise _unknown(where, name, list(known), "setting")
+    return known[name]
+
+
+def _unknown(where: str, name: str, known: list[str], kind: str) -> SettingsError:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are: {', '.join(sorted(known))}"
+    return SettingsError(f"{where}: unknown {kind}; {hint}")

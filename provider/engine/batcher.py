@@ -1,0 +1,154 @@
+"""Which rows go into the next forward pass. A data structure without threads or timers; `lanes` runs it.
+
+No timer ever holds a row back: a free lane takes what is there, and while all lanes are busy the next batches grow by
+themselves. Each batch is *led* by one request, and requests lead in turn, so that a request waits for at most one batch of
+every other request before it is its turn, however many rows the others brought. The leader's longest row sets the
+length, and the batch is filled with the waiting rows nearest to it in length, whoever sent them: short rows travel with
+short ones, and little is spent on padding.
+"""
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Sequence
+
+from attrs import define, frozen
+
+from provider.engine.rows import Row
+from provider.errors import Overloaded
+
+
+@frozen
+class BatchLimits:
+    """What one batch may hold.
+
+    Attributes:
+        max_rows: most rows.
+        max_tokens: most tokens; a single longer row still makes a batch of its own.
+        padding_is_free: whether tokens are counted one by one (True) or as longest x rows, the rectangle (False).
+    """
+
+    max_rows: int
+    max_tokens: int
+    padding_is_free: bool = False
+
+
+@define(eq=False, order=False)
+class _Waiting:
+    """A row in the queue; `order` makes keys unique, so that rows themselves are never compared."""
+
+    row: Row
+    order: int
+    is_taken: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return (self.row.tokens, self.order)
+
+
+class Batcher:
+    """The queue of one model. Not thread-safe: `Lanes` guards it."""
+
+    def __init__(self, limits: BatchLimits, *, max_queue_tokens: int) -> None:
+        self._limits = limits
+        self._max_queue_tokens = max_queue_tokens
+        self._by_length: list[tuple[int, int, _Waiting]] = []
+        self._requests: deque[deque[_Waiting]] = deque()
+        self._order = 0
+        self.tokens = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return len(self._by_length)
+
+    def add(self, rows: Sequence[Row], *, retry_after_seconds: float = 1.0) -> None:
+        """Admit all rows of a request, or none.
+
+        Raises:
+            Overloaded: their tokens do not fit. An empty queue takes any request.
+        """
+        tokens = sum(row.tokens for row in rows)
+        if self.tokens and self.tokens + tokens > self._max_queue_tokens:
+            self._drop_unwanted()
+        if self.tokens and self.tokens + tokens > self._max_queue_tokens:
+            msg = (
+                f"The service is overloaded: {self.tokens} tokens wait, this request has {tokens} and the queue holds "
+                f"{self._max_queue_tokens}. Please try again in {max(1, round(retry_after_seconds))}s."
+            )
+            raise Overloaded(msg, retry_after_seconds=round(retry_after_seconds))
+        request: deque[_Waiting] = deque()
+        for row in sorted(rows, key=lambda each: -each.tokens):
+            self._order += 1
+            waiting = _Waiting(row, self._order)
+            request.append(waiting)
+            insort(self._by_length, (*waiting.key, waiting))
+        self._requests.append(request)
+        self.tokens += tokens
+
+    def take(self) -> list[Row]:
+        """The next batch; empty if nothing waits. Rows that nobody waits for are dropped on the way."""
+        while True:
+            leader = self._next_leader()
+            if leader is None:
+                return []
+            start = bisect_left(self._by_length, (*leader.key, leader))
+            low, high = self._around(start)
+            chosen = [waiting for _, _, waiting in self._by_length[low:high]]
+            del self._by_length[low:high]
+            for waiting in chosen:
+                waiting.is_taken = True
+                self.tokens -= waiting.row.tokens
+            if wanted := [waiting.row for waiting in chosen if waiting.row.is_wanted]:
+                return wanted
+
+    def take_all(self) -> list[Row]:
+        """Empty the queue."""
+        rows = [waiting.row for _, _, waiting in self._by_length]
+        self._by_length.clear()
+        self._requests.clear()
+        self.tokens = 0
+        return rows
+
+    def _next_leader(self) -> _Waiting | None:
+        while self._requests:
+            request = self._requests.popleft()
+            while request and request[0].is_taken:
+                request.popleft()
+            if request:
+                self._requests.append(request)
+                return request[0]
+        return None
+
+    def _around(self, start: int) -> tuple[int, int]:
+        """Grow the slice of rows around `start` towards whichever neighbour is nearest in length, while it fits."""
+        lengths, limits = self._by_length, self._limits
+        own = lengths[start][0]
+        low, high, tokens, longest = start, start + 1, own, own
+        while high - low < limits.max_rows:
+            below = lengths[low - 1][0] if low > 0 else None
+            above = lengths[high][0] if high < len(lengths) else None
+            if below is None and above is None:
+                break
+            take_below = above is None or (below is not None and own - below <= above - own)
+            length = below if take_below else above
+            if length is None or not self._fits(max(longest, length), high - low + 1, tokens + length):
+                # The nearest does not fit. A longer one fits even less; a shorter one may.
+                if take_below or below is None or not self._fits(longest, high - low + 1, tokens + below):
+                    break
+                take_below, length = True, below
+            low, high = (low - 1, high) if take_below else (low, high + 1)
+            tokens, longest = tokens + length, max(longest, length)
+        return low, high
+
+    def _fits(self, longest: int, rows: int, tokens: int) -> bool:
+        return (tokens if self._limits.padding_is_free else longest * rows) <= self._limits.max_tokens
+
+    def _drop_unwanted(self) -> None:
+        kept = []
+        for entry in self._by_length:
+            if entry[2].row.is_wanted:
+                kept.append(entry)
+            else:
+                entry[2].is_taken = True
+                self.tokens -= entry[2].row.tokens
+        self._by_length = kept

@@ -1,0 +1,116 @@
+"""What the engine tells whoever listens: frozen records, handed to plain callables. Logs and metrics are listeners."""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from attrs import frozen
+
+from provider.domain import Timings, Usage
+
+
+class ModelState(StrEnum):
+    """Where a model is in its life."""
+
+    WAITING = "waiting"
+    """Configured and not asked for yet (lazy), or its turn to load has not come."""
+    RESOLVING = "resolving"
+    """Its files are being found, or downloaded."""
+    LOADING = "loading"
+    """Its weights are being loaded and warmed up."""
+    READY = "ready"
+    FAILED = "failed"
+    """It could not be loaded."""
+    CLOSED = "closed"
+
+
+@frozen
+class ModelChanged:
+    """A model entered `state`.
+
+    Attributes:
+        model: its configured name.
+        seconds: time spent in the state before this one.
+        detail: facts for the log: `folder`, `revision`, `bytes` (of the weights), `backend`, `device`, `dtype`, `lanes`,
+            `threads_per_lane`, `reason` of a failure, `notices` found in its files.
+    """
+
+    model: str
+    state: ModelState
+    seconds: float
+    detail: dict[str, object]
+
+
+@frozen
+class DownloadChanged:
+    """A download of a model's files started, finished or failed.
+
+    Attributes:
+        model: its configured name.
+        phase: `started`, `finished` or `failed`.
+        seconds: since the start.
+        detail: `repository`, `revision`, `bytes`, `reason`.
+    """
+
+    model: str
+    phase: str
+    seconds: float
+    detail: dict[str, object]
+
+
+@frozen
+class BatchDone:
+    """One forward pass ended.
+
+    Attributes:
+        rows: inputs in it.
+        tokens: their tokens, padding not counted.
+        queue_seconds: how long its oldest row had waited.
+        error: the type of what went wrong, None if nothing.
+    """
+
+    model: str
+    rows: int
+    tokens: int
+    queue_seconds: float
+    forward_seconds: float
+    error: str | None = None
+
+
+@frozen
+class QueueChanged:
+    """Rows and tokens that wait for a model, after something was added or taken."""
+
+    model: str
+    rows: int
+    tokens: int
+
+
+@frozen
+class RequestEmbedded:
+    """A request was answered by the engine. Sent in the context (contextvars) of the request."""
+
+    model: str
+    usage: Usage
+    truncated: int
+    timings: Timings
+
+
+Event = ModelChanged | DownloadChanged | BatchDone | QueueChanged | RequestEmbedded
+Hook = Callable[[Event], None]
+"""Called with every event, on the event loop's thread; quick, never blocking, never raising."""
+
+
+class Hooks:
+    """Several hooks as one."""
+
+    def __init__(self, *hooks: Hook) -> None:
+        self._hooks = list(hooks)
+
+    def add(self, hook: Hook) -> None:
+        """Listen from now on."""
+        self._hooks.append(hook)
+
+    def __call__(self, event: Event) -> None:
+        """Tell everyone."""
+        for hook in tuple(self._hooks):
+            hook(event)

@@ -1,0 +1,213 @@
+"""The threads that run forward passes: one shared queue, one thread a lane, one backend shared by all.
+
+A lane owns its thread and calls the backend from nowhere else. Outcomes are handed to the event loop, once a batch.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from attrs import frozen
+
+from provider.backends import Backend, TokenBatch
+from provider.domain import Vectors
+from provider.engine.batcher import Batcher
+from provider.engine.rows import Row
+from provider.errors import EmbeddingFailed, ShuttingDown
+
+# Forward passes without a single success after which the model counts as broken rather than the inputs as bad.
+FAILURES_UNTIL_UNHEALTHY = 3
+
+
+@frozen(eq=False)
+class BatchOutcome:
+    """What one forward pass came to.
+
+    Attributes:
+        vectors: (rows, dimension) float32; None if it failed.
+        error: why, if it failed.
+        queue_seconds: how long the oldest of its rows had waited.
+    """
+
+    rows: Sequence[Row]
+    vectors: Vectors | None
+    error: Exception | None
+    queue_seconds: float
+    forward_seconds: float
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of its rows, padding not counted."""
+        return sum(row.tokens for row in self.rows)
+
+
+class Lanes:
+    """Runs a `Batcher` on a `Backend`. `submit` and `close` are called on the event loop's thread."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        batcher: Batcher,
+        *,
+        dimension: int,
+        count: int,
+        name: str,
+        on_batch: Callable[[BatchOutcome], None],
+        on_row: Callable[[Row], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing runs until `start`.
+
+        Args:
+            backend: called from the lanes' threads.
+            batcher: guarded by this object from now on.
+            dimension: width that the backend's vectors must have.
+            count: number of lanes; 1 unless the backend is `concurrent`.
+            name: of the model, for thread names.
+            on_batch: called on the event loop's thread after each forward pass, before its rows are settled.
+            on_row: called on the event loop's thread for each settled row (the cache keeps vectors).
+            clock: seconds, monotonic.
+        """
+        self._backend, self._batcher, self._dimension = backend, batcher, dimension
+        self._on_batch, self._on_row, self._clock = on_batch, on_row, clock
+        self._changed = threading.Condition()
+        self._closed = False
+        self._busy_since: dict[int, float] = {}
+        self._tokens_per_second = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.failures_in_a_row = 0
+        # Daemons: a forward pass that never returns must not keep the process from ending.
+        self._threads = [
+            threading.Thread(target=self._run, args=(lane,), name=f"{name} lane {lane}", daemon=True)
+            for lane in range(count)
+        ]
+
+    def start(self) -> None:
+        """Start the threads; outcomes go to the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in the queue."""
+        return self._batcher.rows
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens in the queue."""
+        return self._batcher.tokens
+
+    @property
+    def longest_forward_seconds(self) -> float:
+        """For how long the slowest forward pass under way has been running; 0 if none is."""
+        # A lane may finish during the loop; a copy of the values cannot change under it.
+        since = tuple(self._busy_since.values())
+        return self._clock() - min(since) if since else 0.0
+
+    def submit(self, rows: Sequence[Row]) -> None:
+        """Queue all rows, or none.
+
+        Raises:
+            Overloaded: they do not fit; the error says after how many seconds they may, by the measured rate.
+            ShuttingDown: the lanes are closed.
+        """
+        with self._changed:
+            if self._closed:
+                msg = "The model is being shut down. Please try again later."
+                raise ShuttingDown(msg, retry_after_seconds=5)
+            now = self._clock()
+            for row in rows:
+                row.enqueued_at = now
+            wait = self._batcher.tokens / self._tokens_per_second if self._tokens_per_second else 1.0
+            self._batcher.add(rows, retry_after_seconds=wait)
+            self._changed.notify(len(self._threads))
+
+    async def close(self) -> None:
+        """Fail what still waits, let running forward passes end, and stop the threads."""
+        with self._changed:
+            self._closed = True
+            left = self._batcher.take_all()
+            self._changed.notify_all()
+        for row in left:
+            row.settle(error=ShuttingDown("The service is shutting down.", retry_after_seconds=5))
+        loop = asyncio.get_running_loop()
+        for thread in self._threads:
+            if thread.is_alive():
+                await loop.run_in_executor(None, thread.join, 5.0)
+
+    def _run(self, lane: int) -> None:
+        while True:
+            with self._changed:
+                while not (rows := self._batcher.take()):
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                self._busy_since[lane] = self._clock()
+            try:
+                self._embed(rows)
+            finally:
+                self._busy_since.pop(lane, None)
+
+    def _embed(self, rows: Sequence[Row]) -> None:
+        """One forward pass. If it fails, its halves are tried, so that one bad row fails alone."""
+        started = self._clock()
+        vectors, error = None, None
+        try:
+            vectors = self._checked(
+                self._backend.embed(TokenBatch.of_rows([row.ids for row in rows], [row.skip for row in rows])), len(rows)
+            )
+        except BaseException as exc:  # noqa: BLE001 - whatever a backend raises, the lane lives on
+            error = exc if isinstance(exc, Exception) else RuntimeError(repr(exc))
+        now = self._clock()
+        self.failures_in_a_row = 0 if error is None else self.failures_in_a_row + 1
+        waited = started - min(row.enqueued_at for row in rows)
+        outcome = BatchOutcome(rows, vectors, error, waited, now - started)
+        is_final = error is None or len(rows) == 1
+        if error is None:
+            self._learn_rate(outcome)
+        self._hand_over(outcome, started, is_final=is_final)
+        if not is_final:
+            middle = len(rows) // 2
+            for half in (rows[:middle], rows[middle:]):
+                self._embed(half)
+
+    def _checked(self, vectors: Vectors, rows: int) -> Vectors:
+        expected = (rows, self._dimension)
+        if not isinstance(vectors, np.ndarray) or vectors.shape != expected or vectors.dtype != np.float32:
+            got = f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
+            msg = f"the backend answered {got}, expected float32 {expected}"
+            raise TypeError(msg)
+        return vectors
+
+    def _learn_rate(self, outcome: BatchOutcome) -> None:
+        # Two lanes may write at once; a lost update of an estimate does no harm.
+        rate = outcome.tokens / max(outcome.forward_seconds, 1e-6) * len(self._threads)
+        self._tokens_per_second = 0.8 * self._tokens_per_second + 0.2 * rate if self._tokens_per_second else rate
+
+    def _hand_over(self, outcome: BatchOutcome, started: float, *, is_final: bool) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        # The loop may be closed already, when the process was told to end at once: then nobody waits for the outcome.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._settle, outcome, started, is_final)
+
+    def _settle(self, outcome: BatchOutcome, started: float, is_final: bool) -> None:  # noqa: FBT001 - call_soon_threadsafe takes no keywords
+        self._on_batch(outcome)
+        if not is_final:
+            return
+        for i, row in enumerate(outcome.rows):
+            row.queue_seconds = max(0.0, started - row.enqueued_at)
+            row.forward_seconds = outcome.forward_seconds
+            if outcome.vectors is not None:
+                row.settle(vector=outcome.vectors[i])
+            else:
+                msg = f"the forward pass failed ({type(outcome.error).__name__})"
+                failure = EmbeddingFailed(msg)
+                failure.__cause__ = outcome.error
+                row.settle(error=failure)
+            self._on_row(row)

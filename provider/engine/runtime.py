@@ -1,0 +1,250 @@
+"""One model's life: found, loaded, warmed up, watched, closed."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from attrs import frozen
+
+from provider.backends import Backend
+from provider.domain import ModelSpec
+from provider.engine.batcher import Batcher, BatchLimits
+from provider.engine.hooks import BatchDone, DownloadChanged, Hook, ModelChanged, ModelState, QueueChanged
+from provider.engine.lanes import FAILURES_UNTIL_UNHEALTHY, BatchOutcome, Lanes
+from provider.engine.loading import LanePlan, ModelParts, in_daemon_thread, load_parts
+from provider.engine.rows import Row, Ticket
+from provider.engine.tokenizer import Tokenizer
+from provider.errors import EmbeddingFailed, ModelFailed, ModelLoading, ProviderError, ShuttingDown
+from provider.models.resolve import Resolved
+from provider.settings import HubSettings, ModelSettings, QueueSettings
+
+_PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
+
+
+@frozen(eq=False)
+class LoadedModel:
+    """What a ready model consists of."""
+
+    spec: ModelSpec
+    tokenizer: Tokenizer
+    backend: Backend
+    lanes: Lanes
+    plan: LanePlan
+
+
+class ModelRuntime:
+    """One configured model. Everything but the loading itself happens on the event loop's thread."""
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        *,
+        hub: HubSettings,
+        queue: QueueSettings,
+        hooks: Hook,
+        on_row: Callable[[Row], None],
+        one_at_a_time: asyncio.Lock,
+        show_progress: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        probe_seconds: float = 5.0,
+    ) -> None:
+        """Nothing is read until `start_loading`.
+
+        Args:
+            settings: of the model.
+            hub: where to download from.
+            queue: how much may wait.
+            hooks: told of every change of state, download, batch and queue.
+            on_row: called for each row that has an outcome (the cache keeps vectors).
+            one_at_a_time: held while loading, shared by all models: two at once would only fight for the disk.
+            show_progress: whether a download draws a progress bar.
+            clock: seconds, monotonic.
+            probe_seconds: pause between two probes of a model whose forward passes fail.
+        """
+        self.settings, self.name = settings, settings.served_name
+        self.state = ModelState.WAITING
+        self.failure: str | None = None
+        self.created = int(time.time())
+        self._hub, self._queue, self._hooks, self._on_row = hub, queue, hooks, on_row
+        self._one_at_a_time, self._show_progress = one_at_a_time, show_progress
+        self._clock, self._probe_seconds = clock, probe_seconds
+        self._since = clock()
+        self._model: LoadedModel | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
+        self._probe_failed = False
+
+    @property
+    def loaded(self) -> LoadedModel | None:
+        """The model's parts while it is ready, else None."""
+        return self._model if self.state is ModelState.READY else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the model cannot be relied on right now, in words for an operator; None if it can."""
+        if self.loaded is None:
+            return self.failure or f"{self.state}"
+        if self._probe_failed:
+            return "forward passes fail"
+        busy = self.loaded.lanes.longest_forward_seconds
+        return f"a forward pass has been running for {busy:.0f} s" if busy > self._queue.stall_seconds else None
+
+    def start_loading(self) -> "asyncio.Task[None]":
+        """Load in the background; the same task for everyone who asks. It never raises: see `state` and `failure`."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load(), name=f"load {self.name}")
+        return self._loading
+
+    async def ready(self) -> LoadedModel:
+        """The model's parts. A lazy model is loaded now, and waited for.
+
+        Raises:
+            ModelLoading: it is on its way and not lazy: come back later.
+            ModelFailed: it could not be loaded.
+            ShuttingDown: it is closed.
+        """
+        if self.loaded is None and self.settings.lazy and self.state is not ModelState.CLOSED:
+            # A caller who leaves does not end the loading that others wait for.
+            await asyncio.shield(self.start_loading())
+        if self.loaded is not None:
+            return self.loaded
+        if self.state is ModelState.FAILED:
+            msg = f"The model `{self.name}` could not be loaded. The log of the service has the reason."
+            raise ModelFailed(msg, retry_after_seconds=60)
+        if self.state is ModelState.CLOSED:
+            msg = "The service is shutting down. Please try again later."
+            raise ShuttingDown(msg, retry_after_seconds=5)
+        msg = f"The model `{self.name}` is still loading. Please try again in 5s."
+        raise ModelLoading(msg, retry_after_seconds=5)
+
+    def submit(self, rows: Sequence[Row]) -> None:
+        """Queue the rows, all or none. Raises as `Lanes.submit`, and ModelLoading if the model is not there."""
+        if self._model is None:
+            msg = f"The model `{self.name}` is not loaded."
+            raise ModelLoading(msg)
+        self._model.lanes.submit(rows)
+        self._tell_queue(self._model.lanes)
+
+    async def close(self) -> None:
+        """Stop the lanes and free the model; work that still waits fails with ShuttingDown."""
+        for task in (self._probing, self._loading):
+            if task is not None:
+                # A load cannot be interrupted half-way; its thread ends with the process.
+                task.cancel()
+        model, self._model = self._model, None
+        self._enter(ModelState.CLOSED, {"unloaded": model is not None})
+        if model is not None:
+            await model.lanes.close()
+            await in_daemon_thread(f"close {self.name}", model.backend.close)
+
+    async def _load(self) -> None:
+        try:
+            async with self._one_at_a_time:
+                started = self._clock()
+                self._enter(ModelState.RESOLVING)
+                parts = await in_daemon_thread(f"load {self.name}", self._loader(started))
+                self._model = self._assemble(parts)
+                await self._warm_up(self._model)
+            self.created = int(time.time())
+            self._enter(ModelState.READY, _facts(self.settings, parts, self._clock() - started))
+        except Exception as exc:  # noqa: BLE001 - the reason reaches the log, `problem` and whoever asks for the model
+            self.failure = exc.message if isinstance(exc, ProviderError) else f"{type(exc).__name__}: {exc}"
+            self._enter(ModelState.FAILED, {"reason": self.failure})
+
+    def _loader(self, started: float) -> Callable[[], ModelParts]:
+        loop = asyncio.get_running_loop()
+
+        def notify_download(phase: str, detail: dict[str, object]) -> None:
+            event = DownloadChanged(self.name, phase, self._clock() - started, detail)
+            loop.call_soon_threadsafe(self._hooks, event)
+
+        def found(source: Resolved) -> None:
+            detail = {"folder": str(source.folder), "origin": source.origin, "revision": source.revision}
+            loop.call_soon_threadsafe(self._enter, ModelState.LOADING, detail)
+
+        return lambda: load_parts(
+            self.settings, self._hub, show_progress=self._show_progress, notify_download=notify_download, found=found
+        )
+
+    def _assemble(self, parts: ModelParts) -> LoadedModel:
+        traits = parts.backend.traits
+        limits = BatchLimits(
+            max_rows=self.settings.max_batch_size,
+            max_tokens=self.settings.max_batch_tokens or traits.batch_tokens,
+            padding_is_free=traits.padding_is_free,
+        )
+        lanes = Lanes(
+            parts.backend,
+            Batcher(limits, max_queue_tokens=self._queue.max_tokens),
+            dimension=parts.spec.dimension,
+            count=parts.plan.lanes,
+            name=self.name,
+            on_batch=self._batch_done,
+            on_row=self._on_row,
+            clock=self._clock,
+        )
+        lanes.start()
+        return LoadedModel(parts.spec, parts.tokenizer, parts.backend, lanes, parts.plan)
+
+    async def _warm_up(self, model: LoadedModel) -> None:
+        """Run the model before the first caller does: a short batch for every lane, then the longest input."""
+        (short,) = model.tokenizer.encode([_PROBE_TEXT], truncate="end")
+        (long,) = model.tokenizer.encode([_PROBE_TEXT * model.spec.max_tokens], truncate="end")
+        rows = [Row(each.ids) for each in [short] * self.settings.max_batch_size * model.plan.lanes + [long]]
+        await self._run_rows(model, rows)
+
+    async def _run_rows(self, model: LoadedModel, rows: Sequence[Row]) -> None:
+        ticket = Ticket(rows)
+        model.lanes.submit(rows)
+        await ticket.wait()
+
+    def _batch_done(self, outcome: BatchOutcome) -> None:
+        error = type(outcome.error).__name__ if outcome.error is not None else None
+        self._hooks(
+            BatchDone(
+                self.name, len(outcome.rows), outcome.tokens, outcome.queue_seconds, outcome.forward_seconds, error
+            )
+        )
+        if self._model is not None:
+            self._tell_queue(self._model.lanes)
+            if self._model.lanes.failures_in_a_row >= FAILURES_UNTIL_UNHEALTHY and self._probing is None:
+                self._probing = asyncio.create_task(self._probe(self._model), name=f"probe {self.name}")
+
+    async def _probe(self, model: LoadedModel) -> None:
+        """Are the inputs bad or is the model? A harmless text decides, again and again until it passes."""
+        (probe,) = model.tokenizer.encode([_PROBE_TEXT], truncate="end")
+        while True:
+            try:
+                await self._run_rows(model, [Row(probe.ids)])
+            except EmbeddingFailed:
+                self._probe_failed = True
+                await asyncio.sleep(self._probe_seconds)
+            else:
+                break
+        self._probe_failed, self._probing = False, None
+
+    def _tell_queue(self, lanes: Lanes) -> None:
+        self._hooks(QueueChanged(self.name, lanes.waiting_rows, lanes.waiting_tokens))
+
+    def _enter(self, state: ModelState, detail: dict[str, object] | None = None) -> None:
+        if self.state is ModelState.CLOSED:
+            return
+        now = self._clock()
+        spent, self._since, self.state = now - self._since, now, state
+        self._hooks(ModelChanged(self.name, state, spent, detail or {}))
+
+
+def _facts(settings: ModelSettings, parts: ModelParts, seconds: float) -> dict[str, object]:
+    traits = parts.backend.traits
+    return {
+        "seconds_in_all": round(seconds, 3),
+        "bytes": parts.weight_bytes,
+        "backend": settings.backend,
+        "device": traits.device,
+        "dtype": traits.dtype,
+        "lanes": parts.plan.lanes,
+        "threads_per_lane": parts.plan.threads,
+        "max_tokens": parts.spec.max_tokens,
+        "fingerprint": parts.spec.fingerprint,
+        "notices": list(parts.notices),
+    }

@@ -1,0 +1,233 @@
+"""The whole use case, top to bottom: texts in, unit vectors out."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from provider.domain import CacheKey, Embedded, EmbedRequest, Timings, Truncated, Truncation, Usage, Vectors
+from provider.engine.cache import VectorCache
+from provider.engine.hooks import Hook, ModelState, RequestEmbedded
+from provider.engine.prompts import prompt_for
+from provider.engine.rows import Row, Ticket
+from provider.engine.runtime import LoadedModel, ModelRuntime
+from provider.engine.tokenizer import Encoded
+from provider.engine.vectors import check_dimensions, finish
+from provider.errors import InvalidRequest, ShuttingDown, TooManyTokens
+from provider.models.catalogue import Catalogue
+from provider.settings import ModelSettings, Settings
+
+# Below this many characters, tokenising takes less time than handing it to a thread and back.
+_INLINE_CHARACTERS = 4_000
+
+
+@frozen(eq=False)
+class _Plan:
+    """Where each input's vector comes from: a vector at hand, or a row (several inputs may share one)."""
+
+    vectors: list[NDArray[np.float32] | None]
+    rows: list[Row | None]
+    new: list[Row]
+
+    @property
+    def hits(self) -> int:
+        return sum(vector is not None for vector in self.vectors)
+
+
+class EmbeddingService:
+    """All configured models. Create it inside the running event loop; `open` loads, `close` ends."""
+
+    def __init__(self, settings: Settings, hooks: Hook, *, show_progress: bool = False) -> None:
+        """Nothing is loaded until `open`."""
+        self._settings, self._hooks = settings, hooks
+        self._cache = VectorCache(settings.cache)
+        lock = asyncio.Lock()
+        self.catalogue = Catalogue.of(settings.all_models())
+        self.runtimes = {
+            model.served_name: ModelRuntime(
+                model,
+                hub=settings.hub,
+                queue=settings.queue,
+                hooks=hooks,
+                on_row=self._cache.lands,
+                one_at_a_time=lock,
+                show_progress=show_progress,
+            )
+            for model in settings.all_models()
+        }
+        self.is_draining = False
+        self.active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def open(self) -> Self:
+        """Start loading every model that is not lazy, in the background, in the order of the configuration."""
+        for runtime in self.runtimes.values():
+            if not runtime.settings.lazy:
+                runtime.start_loading()
+        return self
+
+    async def close(self) -> None:
+        """Stop all models; what still waits fails with ShuttingDown."""
+        self.is_draining = True
+        await asyncio.gather(*(runtime.close() for runtime in self.runtimes.values()))
+
+    def drain(self) -> None:
+        """From now on new requests are refused; those accepted go on."""
+        self.is_draining = True
+
+    async def idle(self) -> None:
+        """Return when no request is under way."""
+        await self._idle.wait()
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory of cached vectors."""
+        return self._cache.bytes
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Model name to why it cannot be relied on, for every model that was asked for. Empty: ready.
+
+        A lazy model counts once it has been asked for.
+        """
+        return {
+            name: problem
+            for name, runtime in self.runtimes.items()
+            if (problem := runtime.problem) and not (runtime.settings.lazy and runtime.state is ModelState.WAITING)
+        }
+
+    def runtime(self, name: str) -> ModelRuntime:
+        """The model that `name` (or alias) means.
+
+        Raises:
+            ModelNotFound: none.
+        """
+        return self.runtimes[self.catalogue.find(name).served_name]
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        """Embed all inputs of `request`, or fail as a whole.
+
+        Raises:
+            RequestError: the request cannot be answered as it is.
+            NotAvailable: not now.
+            EmbeddingFailed: the forward pass failed.
+        """
+        if self.is_draining:
+            msg = "The service is shutting down. Please try again later."
+            raise ShuttingDown(msg, retry_after_seconds=5)
+        self.active += 1
+        self._idle.clear()
+        try:
+            return await self._embed(request)
+        finally:
+            self.active -= 1
+            if not self.active:
+                self._idle.set()
+
+    async def _embed(self, request: EmbedRequest) -> Embedded:
+        runtime = self.runtime(request.model)
+        model = await runtime.ready()
+        check_dimensions(request.dimensions, model.spec.dimension)
+        started = time.perf_counter()
+        encoded = await self._encode(runtime.settings, model, request)
+        tokenised = time.perf_counter() - started
+        tokens = self._count(encoded)
+        plan = self._plan(model.spec.fingerprint, encoded)
+        timings = await self._run(runtime, plan, tokenised)
+        vectors = finish(_gather(plan, model.spec.dimension), request.dimensions)
+        truncated = tuple(
+            Truncated(index, len(each.ids), each.original_tokens) for index, each in enumerate(encoded) if each.was_cut
+        )
+        usage = Usage(inputs=len(encoded), tokens=tokens, cache_hits=plan.hits)
+        self._hooks(RequestEmbedded(runtime.name, usage, len(truncated), timings))
+        return Embedded(vectors, usage, truncated, timings)
+
+    async def _encode(
+        self, settings: ModelSettings, model: LoadedModel, request: EmbedRequest
+    ) -> Sequence[Encoded]:
+        truncate: Truncation = request.truncate or settings.truncate
+        if not isinstance(request.inputs[0], str):
+            _check_token_input(settings, request)
+            ids = [each for each in request.inputs if not isinstance(each, str)]
+            return model.tokenizer.check_ids(ids, truncate=truncate)
+        texts = [each for each in request.inputs if isinstance(each, str)]
+        prompt = prompt_for(request, model.spec)
+        if sum(map(len, texts)) + len(prompt) * len(texts) <= _INLINE_CHARACTERS:
+            return model.tokenizer.encode(texts, prompt=prompt, truncate=truncate)
+        return await asyncio.to_thread(model.tokenizer.encode, texts, prompt=prompt, truncate=truncate)
+
+    def _count(self, encoded: Sequence[Encoded]) -> int:
+        tokens = sum(len(each.ids) for each in encoded)
+        limit = self._settings.limits.max_request_tokens
+        if tokens > limit:
+            msg = f"Requested {tokens} tokens, max {limit} tokens per request"
+            raise TooManyTokens(msg)
+        return tokens
+
+    def _plan(self, fingerprint: str, encoded: Sequence[Encoded]) -> _Plan:
+        plan = _Plan([], [], [])
+        if not self._cache.is_enabled:
+            plan.new.extend(Row(each.ids, each.skip) for each in encoded)
+            plan.rows.extend(plan.new)
+            plan.vectors.extend([None] * len(encoded))
+            return plan
+        own: dict[CacheKey, Row] = {}
+        for each in encoded:
+            key = CacheKey.of(fingerprint, each.ids, each.skip)
+            vector = self._cache.get(key)
+            row = None
+            if vector is None:
+                row = own.get(key) or self._cache.in_flight(key)
+                if row is None:
+                    row = own[key] = Row(each.ids, each.skip, key)
+                    plan.new.append(row)
+            plan.vectors.append(vector)
+            plan.rows.append(row)
+        return plan
+
+    async def _run(self, runtime: ModelRuntime, plan: _Plan, tokenise_seconds: float) -> Timings:
+        rows = [row for row in plan.rows if row is not None]
+        if not rows:
+            return Timings(tokenise_seconds)
+        ticket = Ticket(rows)
+        try:
+            if plan.new:
+                runtime.submit(plan.new)
+        except BaseException:
+            ticket.leave()
+            raise
+        for row in plan.new:
+            self._cache.takes_off(row)
+        await ticket.wait()
+        return Timings(
+            tokenise_seconds, max(row.queue_seconds for row in rows), max(row.forward_seconds for row in rows)
+        )
+
+
+def _check_token_input(settings: ModelSettings, request: EmbedRequest) -> None:
+    if settings.token_input == "reject":
+        msg = (
+            "This server does not accept token-ID input: token IDs are tokenizer-specific. Send strings. "
+            "With LangChain set `check_embedding_ctx_length=False` on OpenAIEmbeddings. "
+            "(IDs of the model's own tokenizer: the operator can set `token_input: native`.)"
+        )
+        raise InvalidRequest(msg, param="input", code="token_input_not_supported")
+    if request.prompt or request.prompt_name or request.input_type:
+        msg = "A prompt cannot be put before token-ID input. Send strings, or put the prompt's tokens into the input."
+        raise InvalidRequest(msg, param="input", code="invalid_value")
+
+
+def _gather(plan: _Plan, dimension: int) -> Vectors:
+    vectors = np.empty((len(plan.rows), dimension), np.float32)
+    for i, (vector, row) in enumerate(zip(plan.vectors, plan.rows, strict=True)):
+        found = vector if row is None else row.vector
+        if found is None:  # a ticket only ends without an error when every row has its vector
+            msg = f"row {i} has no vector"
+            raise AssertionError(msg)
+        vectors[i] = found
+    return vectors

@@ -1,0 +1,235 @@
+"""Texts to token ids: exact counts, the length limit, truncation, prompts.
+
+One `tokenizers.Tokenizer` a model is shared by all requests and never changed after loading: truncation and padding are
+off, and ids are cut here. Switching them on a shared tokenizer is what gives "Already borrowed" under concurrency.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import tokenizers
+from attrs import frozen
+
+from provider.domain import Ids, Truncation
+from provider.errors import InputTooLong, InvalidModel, InvalidRequest
+
+# A text longer than this many characters a token is not tokenised whole when a part of it settles the matter.
+_CHARACTERS_PER_TOKEN = 32
+
+
+@frozen(eq=False)
+class Encoded:
+    """One input's token ids, ready for the model.
+
+    Attributes:
+        ids: special tokens included, at most the model's limit.
+        skip: leading tokens that take no part in pooling.
+        was_cut: whether tokens were left out.
+        original_tokens: tokens before the cut; None where the text was too long to count them all.
+    """
+
+    ids: Ids
+    skip: int = 0
+    was_cut: bool = False
+    original_tokens: int | None = None
+
+
+class Tokenizer:
+    """A model's tokenizer. Safe to use from several threads at the same time."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, *, max_tokens: int, pools_prompt: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._pools_prompt = pools_prompt
+        self._prefix, self._suffix = _special_ids(tokenizer)
+        self.vocabulary_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, max_tokens: int, pools_prompt: bool = True) -> Self:
+        """Read `tokenizer.json`; a folder without it is converted by transformers.
+
+        Raises:
+            InvalidModel: no tokenizer can be read from the folder.
+        """
+        try:
+            if (folder / "tokenizer.json").is_file():
+                tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+            else:
+                tokenizer = _converted(folder)
+        except Exception as exc:
+            msg = f"the tokenizer in {folder} cannot be read: {exc}. Provide a valid tokenizer.json"
+            raise InvalidModel(msg) from exc
+        # The file may carry the truncation and padding of its training run.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return cls(tokenizer, max_tokens=max_tokens, pools_prompt=pools_prompt)
+
+    def encode(self, texts: Sequence[str], *, prompt: str = "", truncate: Truncation = "none") -> list[Encoded]:
+        """Token ids of each text, `prompt` put before it.
+
+        Args:
+            texts: the inputs.
+            prompt: counts as tokens like the text itself; kept when the text's start is cut.
+            truncate: what happens to inputs over the limit.
+
+        Raises:
+            InputTooLong: an input is over the limit and `truncate` is "none".
+            InvalidRequest: an input is not valid Unicode, or has no tokens at all.
+        """
+        prompt_tokens = len(self._content(prompt)) if prompt else 0
+        skip = 0 if self._pools_prompt or not prompt else len(self._prefix) + prompt_tokens
+        whole_up_to = self._max_tokens * _CHARACTERS_PER_TOKEN
+        joined = [prompt + text for text in texts]
+        short = [text for text in joined if len(text) <= whole_up_to]
+        encodings = iter(self._encode_batch(short, joined))
+        encoded = []
+        for index, text in enumerate(joined):
+            if len(text) <= whole_up_to:
+                ids = next(encodings).ids
+                if len(ids) > self._max_tokens:
+                    content = ids[len(self._prefix) : len(ids) - len(self._suffix)]
+                    one = self._cut(index, content, len(ids), prompt_tokens, truncate)
+                else:
+                    one = Encoded(np.array(ids, np.int32))
+            else:
+                one = self._encode_long(index, text, prompt_tokens, truncate)
+            if not len(one.ids):
+                msg = f"Invalid 'input[{index}]': this model's tokenizer finds no tokens in it."
+                raise InvalidRequest(msg, param=f"input[{index}]", code="invalid_value")
+            encoded.append(_with_skip(one, skip) if skip else one)
+        return encoded
+
+    def check_ids(self, inputs: Sequence[Ids], *, truncate: Truncation = "none") -> list[Encoded]:
+        """Token ids that the caller made with this model's own tokenizer, special tokens included, used as they are.
+
+        Raises:
+            InvalidRequest: an id outside the vocabulary.
+            InputTooLong: as for texts.
+        """
+        encoded = []
+        for index, ids in enumerate(inputs):
+            outside = ids[(ids < 0) | (ids >= self.vocabulary_size)]
+            if len(outside):
+                msg = (
+                    f"Invalid 'input[{index}]': token id {int(outside[0])} is outside this model's vocabulary "
+                    f"(0 to {self.vocabulary_size - 1}). Token ids must come from this model's own tokenizer."
+                )
+                raise InvalidRequest(msg, param=f"input[{index}]", code="invalid_value")
+            if len(ids) <= self._max_tokens:
+                encoded.append(Encoded(ids))
+                continue
+            if truncate == "none":
+                raise self._too_long(index, f"{len(ids)} tokens")
+            kept = ids[: self._max_tokens] if truncate == "end" else ids[-self._max_tokens :]
+            encoded.append(Encoded(kept, was_cut=True, original_tokens=len(ids)))
+        return encoded
+
+    def _encode_batch(self, texts: list[str], all_texts: list[str]) -> list[tokenizers.Encoding]:
+        try:
+            return self._tokenizer.encode_batch_fast(texts)
+        except Exception as exc:
+            # The only texts that the library refuses are those that are no valid Unicode (unpaired surrogates).
+            for index, text in enumerate(all_texts):
+                _check_unicode(index, text, exc)
+            raise
+
+    def _content(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _encode_long(self, index: int, text: str, prompt_tokens: int, truncate: Truncation) -> Encoded:
+        """Tokenise as much of a long text as it takes to know the answer, doubling until it is known.
+
+        The part ends where a word ends, if there is a blank in its outer half, so that its tokens but the outermost are
+        the same as in the whole text. Twice the limit is asked for, so that the outermost do not matter.
+        """
+        characters = self._max_tokens * _CHARACTERS_PER_TOKEN
+        while characters < len(text):
+            part = _start_of(text, characters) if truncate != "start" else _end_of(text, characters)
+            content = self._part(index, part)
+            if len(content) > 2 * self._max_tokens:
+                if truncate == "start" and prompt_tokens:
+                    # The prompt stands at the text's start, which this part does not reach.
+                    prompt = self._part(index, _start_of(text, characters))[:prompt_tokens]
+                    content = prompt + content
+                return self._cut(index, content, None, prompt_tokens, truncate)
+            characters *= 2
+        content = self._part(index, text)
+        total = len(self._prefix) + len(content) + len(self._suffix)
+        if total <= self._max_tokens:
+            return Encoded(np.array([*self._prefix, *content, *self._suffix], np.int32))
+        return self._cut(index, content, total, prompt_tokens, truncate)
+
+    def _part(self, index: int, text: str) -> list[int]:
+        try:
+            return self._content(text)
+        except Exception as exc:
+            _check_unicode(index, text, exc)
+            raise
+
+    def _cut(
+        self, index: int, content: list[int], total: int | None, prompt_tokens: int, truncate: Truncation
+    ) -> Encoded:
+        if truncate == "none":
+            raise self._too_long(index, f"more than {len(content)} tokens" if total is None else f"{total} tokens")
+        room = self._max_tokens - len(self._prefix) - len(self._suffix)
+        if truncate == "end":
+            kept = content[:room]
+        else:
+            lead = content[: min(prompt_tokens, room)]
+            kept = lead + content[len(content) - (room - len(lead)) :]
+        ids = np.array([*self._prefix, *kept, *self._suffix], np.int32)
+        return Encoded(ids, was_cut=True, original_tokens=total)
+
+    def _too_long(self, index: int, has: str) -> InputTooLong:
+        # Clients recognise this case by its words: OpenAI's current and former message, in one.
+        limit = self._max_tokens
+        return InputTooLong(
+            f"Invalid 'input[{index}]': maximum input length is {limit} tokens. This model's maximum context length is "
+            f"{limit} tokens, however input {index} has {has}. Shorten it, or send \"truncate\": true.",
+            param=f"input[{index}]",
+        )
+
+
+def _special_ids(tokenizer: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
+    """The special tokens that stand before and after every text."""
+    bare = tokenizer.encode("a", add_special_tokens=False).ids
+    full = tokenizer.encode("a").ids
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return full[:start], full[start + len(bare) :]
+    msg = "its special tokens do not stand around the text"
+    raise InvalidModel(msg)
+
+
+def _converted(folder: Path) -> tokenizers.Tokenizer:
+    from transformers import AutoTokenizer  # noqa: PLC0415 - half a second that only such folders need
+
+    slow = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return tokenizers.Tokenizer.from_str(slow.backend_tokenizer.to_str())
+
+
+def _with_skip(encoded: Encoded, skip: int) -> Encoded:
+    # At least one token is pooled, even if the text behind the prompt is empty.
+    return Encoded(encoded.ids, min(skip, len(encoded.ids) - 1), encoded.was_cut, encoded.original_tokens)
+
+
+def _start_of(text: str, characters: int) -> str:
+    blank = text.rfind(" ", characters // 2, characters)
+    return text[: blank if blank > 0 else characters]
+
+
+def _end_of(text: str, characters: int) -> str:
+    start = len(text) - characters
+    blank = text.find(" ", start, start + characters // 2)
+    return text[blank if blank > 0 else start :]
+
+
+def _check_unicode(index: int, text: str, cause: Exception) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        msg = f"Invalid 'input[{index}]': it is not valid Unicode (an unpaired surrogate)."
+        raise InvalidRequest(msg, param=f"input[{index}]", code="invalid_value") from cause

@@ -1,0 +1,46 @@
+"""From the model's vectors to the caller's: cut to `dimensions`, then normalise."""
+
+import numpy as np
+
+from provider.domain import Vectors
+from provider.errors import InvalidRequest, NonFiniteVector
+
+
+def check_dimensions(dimensions: int | None, native: int) -> None:
+    """Refuse a width the model does not have; its own width is always allowed.
+
+    Raises:
+        InvalidRequest: smaller than 1, or larger than `native`.
+    """
+    if dimensions is None or 1 <= dimensions <= native:
+        return
+    bound = f"Must be less than or equal to {native}" if dimensions > native else "Must be greater than or equal to 1"
+    msg = f"Invalid 'dimensions' = {dimensions}. {bound}: this model's vectors have {native} dimensions."
+    raise InvalidRequest(msg, param="dimensions", code="invalid_value")
+
+
+def finish(vectors: Vectors, dimensions: int | None) -> Vectors:
+    """Cut to the leading `dimensions` and scale to unit length: in this order, or the length would not be 1.
+
+    Args:
+        vectors: (inputs, native), float32; not written to.
+        dimensions: already checked; None for all.
+
+    Returns:
+        (inputs, dimensions) float32, C-contiguous, each row of Euclidean length 1 (a zero row stays zero).
+
+    Raises:
+        NonFiniteVector: a row holds NaN or infinity; the message names the first such input.
+    """
+    cut = vectors if dimensions is None else vectors[:, :dimensions]
+    # The norms show NaN and infinity too, so that finite vectors are read only once. float64: squares must not overflow.
+    norms = np.sqrt(np.einsum("nd,nd->n", cut, cut, dtype=np.float64))
+    if not np.isfinite(norms).all():
+        index = int(np.flatnonzero(~np.isfinite(norms))[0])
+        msg = (
+            f"The model answered a vector with NaN or infinity for input[{index}]. "
+            "Another dtype (float32) or another wording of that input may help."
+        )
+        raise NonFiniteVector(msg, index=index)
+    scale = 1.0 / np.maximum(norms, 1e-12)
+    return np.ascontiguousarray(cut * scale[:, None].astype(np.float32))

@@ -1,0 +1,200 @@
+"""Every option with its default, unit and meaning. The classes below are parser, documentation and test at once.
+
+A setting is named by section and field (`cache.ttl_seconds`); its environment variable is `EMB_PROVIDER_` and both names
+(`EMB_PROVIDER_CACHE_TTL_SECONDS`), unless the field has a shorter `env` of its own. `provider.configuration` fills these
+classes from files, environment and flags.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from attrs import Attribute, field, fields, frozen
+
+from provider.domain import Truncation
+
+ENV_PREFIX = "EMB_PROVIDER_"
+DEFAULT_MODEL = "all-MiniLM-L12-v2"
+
+
+def option(
+    default: Any,  # noqa: ANN401 - as the annotation beside the field says
+    meaning: str,
+    *,
+    env: str | None = None,
+    least: int | None = None,
+    most: int | None = None,
+    secret: bool = False,
+) -> Any:  # noqa: ANN401 - an attrs field; its type is the annotation beside it
+    """A setting: its default, what it means (with the unit), and what is allowed beyond its type.
+
+    Args:
+        default: the value when nobody says otherwise.
+        meaning: one sentence for `litestar.yaml`, the documentation and `emb-provider config`.
+        env: a shorter environment variable than section and name, without the prefix.
+        least: the smallest number allowed.
+        most: the largest number allowed.
+        secret: never shown.
+    """
+    metadata = {"meaning": meaning, "env": env, "least": least, "most": most, "secret": secret}
+    if isinstance(default, list | dict):
+        return field(factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@frozen
+class ServerSettings:
+    """Where to listen and how to stop."""
+
+    host: str = option("localhost", "address to listen on; 0.0.0.0 for every interface", env="HOST")
+    port: int = option(9000, "port to listen on; 0 picks a free one", env="PORT", least=0, most=65535)
+    max_body_bytes: int = option(16 * 1024 * 1024, "largest request body, in bytes", least=1024)
+    shutdown_seconds: int = option(30, "seconds that accepted requests get to finish after SIGTERM", least=0)
+    cors_origins: list[str] = option([], 'origins whose browser pages may call, or ["*"]; none: CORS is off')
+
+
+@frozen
+class LimitSettings:
+    """What one request may ask for."""
+
+    max_inputs: int = option(2048, "most inputs of one request", least=1)
+    max_request_tokens: int = option(300_000, "most tokens of one request, all inputs together", least=1)
+
+
+@frozen
+class AuthSettings:
+    """API keys. Without keys everyone who can reach the port may embed."""
+
+    keys: list[str] = option(
+        [], "accepted API keys, in clear or as sha256:<hex digest>; none: authentication is off", secret=True
+    )
+    keys_file: str | None = option(None, "file with more keys, one a line, # for comments")
+
+
+@frozen
+class ModelSettings:
+    """One model: what it is called, where it comes from, and how it runs."""
+
+    name: str | None = option(
+        None, f"name that clients ask for; without it the name of `path`'s folder, else {DEFAULT_MODEL}"
+    )
+    path: str | None = option(
+        None, "folder of the model, or package:NAME/FOLDER for a folder inside an installed package"
+    )
+    repo: str | None = option(
+        None, "Hugging Face repository, if not `name` itself (a bare name means sentence-transformers/NAME)"
+    )
+    revision: str | None = option(None, "branch, tag or commit of the repository; a full commit hash pins it")
+    aliases: list[str] = option([], "more names that mean this model")
+    backend: str = option("torch", "backend to run on; `emb-provider backends` lists the installed ones", env="BACKEND")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", env="DEVICE")
+    dtype: str = option("auto", "auto, float32, bfloat16 or float16; auto is float32 on CPU, half on GPU", env="DTYPE")
+    options: dict[str, Any] = option({}, "the backend's own options, by name")
+    lazy: bool = option(False, "load on first use instead of at start")
+    lanes: int | None = option(None, "threads that run forward passes at the same time; none: by core count", least=1)
+    threads_per_lane: int | None = option(None, "CPU threads of one forward pass; none: cores / lanes", least=1)
+    max_batch_size: int = option(
+        32, "most rows in one forward pass; a request may hold more, it is split", env="MAX_BATCH_SIZE", least=1
+    )
+    max_batch_tokens: int | None = option(
+        None, "most tokens in one forward pass (a longer single input still runs); none: the backend's own", least=1
+    )
+    max_context_length: int | None = option(
+        None,
+        "most tokens of one input, never above what the model has positions for; "
+        "none: 512, or the model's own max_seq_length where that is smaller",
+        env="MAX_CONTEXT_LENGTH",
+        least=3,
+    )
+    truncate: Truncation = option(
+        "none", "what happens to longer inputs unless the request says: none (an error), start or end (what is cut off)"
+    )
+    token_input: Literal["reject", "native"] = option(
+        "reject", "token-id inputs: reject, or native (ids of this model's own vocabulary, special tokens included)"
+    )
+    default_prompt: str | None = option(None, "name of the prompt for requests that choose none; none: the model's own")
+
+    @property
+    def served_name(self) -> str:
+        """The name that clients ask for."""
+        if self.name is not None:
+            return self.name
+        if self.path is not None:
+            return self.path.removeprefix("package:") if self.path.startswith("package:") else Path(self.path).name
+        return self.repo or DEFAULT_MODEL
+
+    @property
+    def repository(self) -> str:
+        """The Hugging Face repository, for models without a `path`."""
+        repo = self.repo or self.served_name
+        return repo if "/" in repo else f"sentence-transformers/{repo}"
+
+
+@frozen
+class QueueSettings:
+    """Work that waits. What does not fit is answered with 429 at once."""
+
+    max_tokens: int = option(600_000, "most tokens that wait for one model", least=1)
+    stall_seconds: int = option(120, "a forward pass that takes longer than this turns readiness red", least=1)
+
+
+@frozen
+class CacheSettings:
+    """Vectors of inputs seen before, by model fingerprint and token ids."""
+
+    enabled: bool = option(True, "whether vectors are kept, and equal inputs in flight embedded once")
+    max_bytes: int = option(256 * 1024 * 1024, "most memory for cached vectors, in bytes", least=0)
+    ttl_seconds: float = option(3600.0, "seconds a vector is kept", least=0)
+
+
+@frozen
+class HubSettings:
+    """Where models come from. HF_ENDPOINT (a mirror), HF_TOKEN and HF_HOME are honoured too."""
+
+    offline: bool = option(False, "never contact the hub; use what is in the cache")
+    cache_folder: str | None = option(None, "folder for downloads; none: huggingface_hub's own")
+
+
+@frozen
+class LogSettings:
+    """One line an event, on standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option("INFO", "DEBUG, INFO, WARNING or ERROR")
+    format: Literal["auto", "json", "console"] = option("auto", "json, console, or auto: console on a terminal")
+
+
+@frozen
+class MetricsSettings:
+    """Prometheus metrics."""
+
+    enabled: bool = option(True, "whether /metrics is served")
+
+
+@frozen
+class Settings:
+    """All settings. `model` is the default model, `models` holds further ones of the same shape."""
+
+    server: ServerSettings = field(factory=ServerSettings)
+    limits: LimitSettings = field(factory=LimitSettings)
+    auth: AuthSettings = field(factory=AuthSettings)
+    model: ModelSettings = field(factory=ModelSettings)
+    models: list[ModelSettings] = option([], "further models, each with the keys of `model`")
+    queue: QueueSettings = field(factory=QueueSettings)
+    cache: CacheSettings = field(factory=CacheSettings)
+    hub: HubSettings = field(factory=HubSettings)
+    log: LogSettings = field(factory=LogSettings)
+    metrics: MetricsSettings = field(factory=MetricsSettings)
+
+    def all_models(self) -> list[ModelSettings]:
+        """The default model, then the further ones."""
+        return [self.model, *self.models]
+
+
+SECTIONS: dict[str, type] = {
+    each.name: each.type for each in fields(Settings) if each.name != "models" and each.type is not None
+}
+"""Section name to the class of its fields."""
+
+
+def environment_variable(section: str, setting: "Attribute[Any]") -> str:
+    """The environment variable of a setting, prefix included."""
+    return ENV_PREFIX + (setting.metadata["env"] or f"{section}_{setting.name}".upper())

@@ -1,0 +1,89 @@
+"""One line an event on standard error: JSON for machines, readable on a terminal. Never a text or a vector."""
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import Processor
+
+from provider.engine.hooks import BatchDone, DownloadChanged, Event, ModelChanged, ModelState
+from provider.settings import LogSettings
+
+_log = structlog.get_logger("provider.models")
+
+_STATE_EVENTS = {
+    ModelState.RESOLVING: "model_resolving",
+    ModelState.LOADING: "model_resolved",
+    ModelState.READY: "model_loaded",
+    ModelState.FAILED: "model_failed",
+}
+
+
+def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Send our lines and everybody else's (uvicorn, transformers, warnings) through one format.
+
+    Args:
+        settings: level and format; `auto` is readable on a terminal and JSON elsewhere.
+        stream: where to; standard error if None.
+    """
+    stream = stream or sys.stderr
+    is_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    renderer: Processor
+    tail: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if is_console:
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    else:
+        tail.append(structlog.processors.format_exc_info)
+        renderer = structlog.processors.JSONRenderer()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[*tail, renderer], foreign_pre_chain=shared))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level)
+    logging.captureWarnings(capture=True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    # One line a request is ours; httpx and the hub would add one for every file they ask for.
+    for name in ("uvicorn.access", "httpx", "httpcore", "huggingface_hub", "filelock"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def log_event(event: Event) -> None:
+    """A hook: the life of the models, and forward passes that failed."""
+    match event:
+        case ModelChanged():
+            _log_state(event)
+        case DownloadChanged():
+            write = _log.error if event.phase == "failed" else _log.info
+            write(f"download_{event.phase}", model=event.model, seconds=round(event.seconds, 3), **event.detail)
+        case BatchDone(error=str()):
+            _log.error("forward_failed", model=event.model, rows=event.rows, tokens=event.tokens, error=event.error)
+        case _:
+            pass
+
+
+def _log_state(event: ModelChanged) -> None:
+    detail: dict[str, Any] = dict(event.detail)
+    for notice in detail.pop("notices", []):
+        _log.warning("model_notice", model=event.model, notice=notice)
+    if event.state is ModelState.CLOSED:
+        if detail.get("unloaded"):
+            _log.info("model_unloaded", model=event.model)
+        return
+    write = _log.error if event.state is ModelState.FAILED else _log.info
+    write(_STATE_EVENTS[event.state], model=event.model, seconds=round(event.seconds, 3), **detail)

@@ -1,0 +1,231 @@
+"""The happy paths of the API."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+MODEL = "org/model"
+
+
+async def test_one_text_and_many_in_order_with_usage(client: Any) -> None:
+    one = (await client.post("/v1/embeddings", json={"model": MODEL, "input": "dog"})).json()
+    many = (await client.post("/v1/embeddings", json={"model": MODEL, "input": ["cat", "dog", "cat"]})).json()
+    assert [each["index"] for each in many["data"]] == [0, 1, 2]
+    assert many["data"][1]["embedding"] == one["data"][0]["embedding"]
+    assert many["data"][0] != many["data"][1]
+    assert (one["usage"], many["usage"]) == (
+        {"prompt_tokens": 3, "total_tokens": 3},
+        {"prompt_tokens": 9, "total_tokens": 9},
+    )
+
+
+async def test_base64_holds_the_same_numbers_as_float(client: Any) -> None:
+    body = {"model": MODEL, "input": "dog", "dimensions": 5}
+    as_float = (await client.post("/v1/embeddings", json=body)).json()["data"][0]["embedding"]
+    coded = (await client.post("/v1/embeddings", json=body | {"encoding_format": "base64"})).json()["data"][0]["embedding"]
+    np.testing.assert_array_equal(np.frombuffer(base64.b64decode(coded), "<f4"), np.array(as_float, np.float32))
+
+
+async def test_a_large_request_is_answered_like_a_small_one(client: Any) -> None:
+    texts = [f"text number {i} of a large request, with some words to it" for i in range(2048)]
+    answer = (await client.post("/v1/embeddings", json={"model": MODEL, "input": texts})).json()
+    single = (await client.post("/v1/embeddings", json={"model": MODEL, "input": texts[2047]})).json()
+    assert len(answer["data"]) == 2048
+    assert answer["data"][2047]["embedding"] == single["data"][0]["embedding"]
+
+
+async def test_the_model_is_echoed_as_it_was_asked_for(client: Any) -> None:
+    answer = (await client.post("/embeddings", json={"model": "text-embedding-3-small", "input": "a"})).json()
+    assert answer["model"] == "text-embedding-3-small"
+
+
+async def test_a_cut_input_is_reported_in_body_and_header(client: Any) -> None:
+    body = {"model": MODEL, "input": ["short", "word " * 400], "truncate": True}
+    response = await client.post("/v1/embeddings", json=body)
+    assert response.headers["x-truncated-inputs"] == "1"
+    assert response.json()["truncated"] == [{"index": 1, "kept_tokens": 256, "original_tokens": 402}]
+    assert response.json()["usage"]["total_tokens"] == 3 + 256
+    untouched = await client.post("/v1/embeddings", json=body | {"input": "short"})
+    assert "x-truncated-inputs" not in untouched.headers
+    assert "truncated" not in untouched.json()
+
+
+async def test_null_is_accepted_for_every_optional_field_and_unknown_fields_are_ignored(client: Any) -> None:
+    names = ["encoding_format", "dimensions", "user", "truncate", "input_type", "prompt_name", "prompt"]
+    body = {"model": MODEL, "input": "a", "task": "x", "messages": []} | dict.fromkeys(names)
+    assert (await client.post("/v1/embeddings", json=body)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("my-id_1.2:3", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("<script>", False), ("", False)],
+)
+async def test_the_clients_request_id_is_kept_if_it_is_sane(client: Any, given: str, kept: bool) -> None:
+    response = await client.get("/health/live", headers={"x-request-id": given})
+    assert (response.headers["x-request-id"] == given) is kept
+    assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models/org/model", "/v1/models/org%2Fmodel"])
+async def test_a_model_whose_name_has_a_slash_is_found_encoded_or_not(client: Any, path: str) -> None:
+    entry = (await client.get(path)).json()
+    assert entry["id"] == MODEL
+    assert (entry["object"], entry["owned_by"]) == ("model", "emb-provider")
+    assert isinstance(entry["created"], int)
+
+
+async def test_the_models_say_what_operators_ask_about(client: Any) -> None:
+    listing = (await client.get("/v1/models")).json()
+    assert listing["object"] == "list"
+    model, alias = listing["data"]
+    assert (model["id"], alias["id"], alias["root"]) == (MODEL, "text-embedding-3-small", MODEL)
+    facts = {key: model[key] for key in ("max_model_len", "dimensions", "backend", "device", "dtype", "pooling", "state")}
+    assert facts == {
+        "max_model_len": 256,
+        "dimensions": 384,
+        "backend": "fake",
+        "device": "cpu",
+        "dtype": "float32",
+        "pooling": "mean",
+        "state": "ready",
+    }
+
+
+async def test_an_unknown_model_is_404_on_the_models_route_too(client: Any) -> None:
+    response = await client.get("/v1/models/nope")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"
+
+
+async def test_health_is_red_until_the_models_are_there_and_alive_all_along(open_app: Any) -> None:
+    async with open_app(wait=False) as client:
+        assert (await client.get("/health/live")).status_code == 200
+        for path in ("/health", "/health/ready"):
+            response = await client.get(path)
+            assert response.status_code == 503
+            assert response.json()["status"] == "not_ready"
+            assert MODEL in response.json()["problems"]
+        await client.app.state.service.runtimes[MODEL].start_loading()
+        for path in ("/health", "/health/ready"):
+            response = await client.get(path)
+            assert (response.status_code, response.json()["status"]) == (200, "ready")
+
+
+async def test_the_root_says_what_this_is(client: Any) -> None:
+    body = (await client.get("/")).json()
+    assert body["name"] == "emb-provider"
+    assert body["endpoints"]["embeddings"] == "POST /v1/embeddings"
+    assert body["models"] == [MODEL]
+
+
+async def test_the_documentation_has_examples_and_needs_no_internet(client: Any) -> None:
+    page = (await client.get("/docs")).text
+    assert "/docs-assets/swagger-ui-bundle.js" in page
+    assert "https://" not in page
+    assert (await client.get("/docs-assets/swagger-ui-bundle.js")).status_code == 200
+    schema = (await client.get("/docs/openapi.json")).json()
+    operation = schema["paths"]["/v1/embeddings"]["post"]
+    assert operation["requestBody"]["content"]["application/json"]["examples"]
+    for status in ("400", "401", "404", "413", "429", "500", "503"):
+        example = operation["responses"][status]["content"]["application/json"]["examples"]["example"]["value"]
+        assert set(example["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_cors_is_off_unless_configured_and_then_allows_openais_headers(open_app: Any) -> None:
+    from provider.settings import ServerSettings
+
+    preflight = {
+        "origin": "https://app.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type,x-stainless-lang",
+    }
+    async with open_app() as client:
+        response = await client.options("/v1/embeddings", headers=preflight)
+        assert "access-control-allow-origin" not in response.headers
+    async with open_app(server=ServerSettings(cors_origins=["https://app.example"])) as client:
+        response = await client.options("/v1/embeddings", headers=preflight)
+        assert response.headers["access-control-allow-origin"] == "https://app.example"
+        allowed = response.headers["access-control-allow-headers"].lower()
+        assert all(name in allowed for name in ("authorization", "x-stainless-lang", "x-stainless-retry-count"))
+        answer = await client.get("/health/live", headers={"origin": "https://app.example"})
+        assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
+
+
+async def test_metrics_stand_at_zero_from_the_start_and_count(client: Any) -> None:
+    def value(text: str, series: str) -> float:
+        return float(next(line for line in text.splitlines() if line.startswith(series)).rpartition(" ")[2])
+
+    before = (await client.get("/metrics")).text
+    label = f'model="{MODEL}"'
+    for name in ("tokens_total", "inputs_total", "cache_hits_total", "truncated_inputs_total", "batch_failures_total"):
+        assert value(before, f"emb_provider_{name}{{{label}}}") == 0
+    await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": ["cat", "dog"]})
+    await client.post("/v1/embeddings", json={"model": MODEL, "input": "cat"})
+    await client.post("/v1/embeddings", json={"model": "made-up-name", "input": "cat"})
+    await client.get("/made/up/path")
+    after = (await client.get("/metrics")).text
+    assert value(after, f"emb_provider_tokens_total{{{label}}}") == 9
+    assert value(after, f"emb_provider_inputs_total{{{label}}}") == 3
+    assert value(after, f"emb_provider_cache_hits_total{{{label}}}") == 1
+    assert value(after, f"emb_provider_cache_misses_total{{{label}}}") == 2
+    assert value(after, f'emb_provider_model_state{{{label},state="ready"}}') == 1
+    assert value(after, "emb_provider_cache_bytes") > 0
+    requests = 'emb_provider_requests_total{method="POST",model="%s",route="/v1/embeddings",status="%s"}'
+    assert value(after, requests % (MODEL, 200)) == 2
+    assert value(after, requests % ("", 404)) == 1
+    assert "made-up-name" not in after
+    assert "/made/up/path" not in after
+
+
+async def test_metrics_can_be_switched_off(open_app: Any) -> None:
+    from provider.settings import MetricsSettings
+
+    async with open_app(metrics=MetricsSettings(enabled=False)) as client:
+        assert (await client.get("/metrics")).status_code == 404
+
+
+async def test_a_caller_who_leaves_stops_its_work(client: Any) -> None:
+    service = client.app.state.service
+    backend = service.runtimes[MODEL].loaded.backend
+    backend.gate.clear()
+    backend.started.clear()
+    body = json.dumps({"model": MODEL, "input": "hold"}).encode()
+    leave = asyncio.Event()
+    sent: list[Any] = []
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/embeddings",
+        "raw_path": b"/v1/embeddings",
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "http_version": "1.1",
+        "headers": [(b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+        "asgi": {"version": "3.0"},
+    }
+    running = asyncio.create_task(client.app(scope, receive, send))
+    assert await asyncio.to_thread(backend.started.wait, 10)
+    assert service.active == 1
+    leave.set()
+    await asyncio.wait_for(running, 5)
+    assert service.active == 0
+    assert sent[0]["status"] == 499
+    backend.gate.set()

@@ -1,0 +1,171 @@
+"""OpenAI's JSON, read strictly and written exactly."""
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from provider.api import wire
+from provider.domain import Embedded, Timings, Truncated, Usage
+from provider.errors import InvalidRequest, MalformedJSON, MissingModel
+
+
+def parse(body: Any, **fields: Any) -> wire.Parsed:
+    body = {"model": "m", "input": body, **fields} if not isinstance(body, bytes) else body
+    return wire.parse(body if isinstance(body, bytes) else json.dumps(body).encode(), max_inputs=4)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(inputs=st.lists(texts, min_size=1, max_size=4))
+def test_texts_arrive_as_they_were_sent(inputs: list[str]) -> None:
+    assert parse(inputs).request.inputs == tuple(inputs)
+    assert parse(inputs[0]).request.inputs == (inputs[0],)
+
+
+@given(value=json_values)
+def test_any_json_in_input_is_either_read_or_refused_as_a_bad_request(value: Any) -> None:
+    try:
+        parsed = parse(value)
+    except InvalidRequest as exc:
+        assert exc.param is not None
+        assert exc.param.startswith("input")
+    else:
+        assert 1 <= len(parsed.request.inputs) <= 4
+
+
+@given(body=st.binary(max_size=60))
+def test_any_bytes_are_either_read_or_refused_as_a_bad_request(body: bytes) -> None:
+    with pytest.raises((InvalidRequest, MalformedJSON, MissingModel)):
+        parse(body)
+
+
+def test_a_flat_array_of_integers_is_one_input_of_token_ids() -> None:
+    (ids,) = parse([1, 2, 3, 4, 5, 6]).request.inputs
+    np.testing.assert_array_equal(ids, [1, 2, 3, 4, 5, 6])
+
+
+def test_nested_arrays_are_several_inputs_of_token_ids() -> None:
+    first, second = parse([[1, 2], [3]]).request.inputs
+    np.testing.assert_array_equal(first, [1, 2])
+    np.testing.assert_array_equal(second, [3])
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code", "says"),
+    [
+        (None, "input", "missing_required_parameter", "Missing required parameter: 'input'."),
+        ("", "input", "invalid_value", "cannot be an empty string"),
+        (["a", ""], "input[1]", "invalid_value", "cannot be an empty string"),
+        ([], "input", "invalid_value", "at least one string"),
+        ([[]], "input[0]", "invalid_value", "is empty"),
+        (["a", 1], "input", "invalid_type", "mixed"),
+        ([[1], "a"], "input", "invalid_type", "mixed"),
+        (["a"] * 5, "input", "array_above_max_length", "array length must be 4 or less. Got 5"),
+        ([[1, -1]], "input[0]", "invalid_value", "from 0 to"),
+        (3, "input", "invalid_type", "expected a string or an array, but got an integer instead"),
+        ([True], "input[0]", "invalid_type", "but got a boolean"),
+        ([1.5], "input[0]", "invalid_type", "but got a number"),
+        ({"a": 1}, "input", "invalid_type", "but got an object"),
+        ([["a"]], "input[0][0]", "invalid_type", "expected an integer, but got a string"),
+    ],
+)
+def test_an_input_of_another_form_is_named_with_what_is_allowed(body: Any, param: str, code: str, says: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parse(body)
+    assert (raised.value.param, raised.value.code) == (param, code)
+    assert says in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code", "says"),
+    [
+        ({"encoding_format": "string"}, "encoding_format", None, "Supported values: ['float', 'base64']."),
+        ({"dimensions": "3"}, "dimensions", "invalid_type", "expected an integer, but got a string"),
+        ({"dimensions": 2.5}, "dimensions", "invalid_type", "but got a number"),
+        ({"truncate": "MIDDLE"}, "truncate", "invalid_value", "'NONE', 'START' and 'END'"),
+        ({"truncate": 1}, "truncate", "invalid_type", "expected a boolean or a string"),
+        ({"prompt": 3}, "prompt", "invalid_type", "expected a string"),
+    ],
+)
+def test_a_field_of_another_type_is_refused_not_converted(
+    fields: dict[str, Any], param: str, code: str | None, says: str
+) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parse("a", **fields)
+    assert (raised.value.param, raised.value.code) == (param, code)
+    assert says in raised.value.message
+
+
+def test_every_optional_field_may_be_null_and_unknown_ones_are_ignored() -> None:
+    names = ("encoding_format", "dimensions", "truncate", "input_type", "prompt_name", "prompt", "user")
+    parsed = parse("a", **dict.fromkeys(names), some_field_of_some_client={"x": 1})
+    assert parsed == parse("a")
+
+
+@pytest.mark.parametrize(
+    ("given", "means"),
+    [(True, "end"), (False, "none"), ("NONE", "none"), ("START", "start"), ("END", "end"), (None, None)],
+)
+def test_truncation_is_asked_for_in_either_dialect(given: Any, means: str | None) -> None:
+    assert parse("a", truncate=given).request.truncate == means
+
+
+def test_a_body_without_a_model_is_refused() -> None:
+    with pytest.raises(MissingModel, match="you must provide a model parameter"):
+        parse(b'{"input": "a"}')
+
+
+def embedded(vectors: np.ndarray[Any, Any], *truncated: Truncated) -> Embedded:
+    return Embedded(vectors, Usage(len(vectors), 7), truncated, Timings())
+
+
+def test_base64_is_little_endian_float32_as_openais_clients_decode_it() -> None:
+    vectors = np.array([[0.1, 0.2], [0.3, 0.4]], np.float32)
+    body = json.loads(wire.write(embedded(vectors), model="m", encoding_format="base64"))
+    assert [each["embedding"] for each in body["data"]] == ["zczMPc3MTD4=", "mpmZPs3MzD4="]
+
+
+floats = hnp.arrays(np.float32, (2, 5), elements=st.floats(-1, 1, width=32))
+
+
+@given(vectors=floats)
+def test_both_formats_bring_back_the_very_same_float32(vectors: np.ndarray[Any, Any]) -> None:
+    as_float = json.loads(wire.write(embedded(vectors), model="m", encoding_format="float"))
+    as_base64 = json.loads(wire.write(embedded(vectors), model="m", encoding_format="base64"))
+    for i, row in enumerate(vectors):
+        np.testing.assert_array_equal(np.array(as_float["data"][i]["embedding"], np.float32), row)
+        np.testing.assert_array_equal(np.frombuffer(base64.b64decode(as_base64["data"][i]["embedding"]), "<f4"), row)
+
+
+def test_a_float_is_printed_as_the_shortest_decimal_of_its_float32() -> None:
+    body = wire.write(embedded(np.array([[0.1, 1 / 3]], np.float32)), model="m", encoding_format="float")
+    assert b"[0.1,0.33333334]" in body
+
+
+def test_the_answer_has_openais_keys_and_echoes_the_model() -> None:
+    body = json.loads(wire.write(embedded(np.ones((2, 2), np.float32)), model="alias", encoding_format="float"))
+    assert body == {
+        "object": "list",
+        "data": [{"object": "embedding", "index": i, "embedding": [1.0, 1.0]} for i in (0, 1)],
+        "model": "alias",
+        "usage": {"prompt_tokens": 7, "total_tokens": 7},
+    }
+
+
+def test_inputs_that_were_cut_are_listed() -> None:
+    body = wire.write(
+        embedded(np.ones((2, 2), np.float32), Truncated(1, 256, 300)), model="m", encoding_format="float"
+    )
+    assert json.loads(body)["truncated"] == [{"index": 1, "kept_tokens": 256, "original_tokens": 300}]

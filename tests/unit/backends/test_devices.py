@@ -1,0 +1,78 @@
+"""Which device and dtype are chosen, for machines we do not have."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from provider.backends.devices import Accelerators, choose_device, choose_dtype
+from provider.errors import BackendUnavailable
+
+NOTHING = Accelerators()
+TWO_CUDA = Accelerators(cuda_devices=2, cuda_has_bfloat16=True)
+OLD_CUDA = Accelerators(cuda_devices=1)
+APPLE = Accelerators(has_mps=True)
+
+
+@pytest.mark.parametrize(
+    ("requested", "have", "device"),
+    [
+        ("auto", NOTHING, "cpu"),
+        ("auto", TWO_CUDA, "cuda:0"),
+        ("auto", APPLE, "mps"),
+        ("auto", Accelerators(cuda_devices=1, has_mps=True), "cuda:0"),
+        ("cpu", TWO_CUDA, "cpu"),
+        ("cuda", TWO_CUDA, "cuda:0"),
+        ("cuda:1", TWO_CUDA, "cuda:1"),
+        ("mps", APPLE, "mps"),
+    ],
+)
+def test_the_device_that_is_asked_for_or_the_best_there_is(requested: str, have: Accelerators, device: str) -> None:
+    assert choose_device(requested, have) == device
+
+
+@pytest.mark.parametrize(
+    ("requested", "have", "says"),
+    [
+        ("cuda", NOTHING, "torch finds none"),
+        ("cuda:2", TWO_CUDA, "torch finds 2, numbered from 0"),
+        ("mps", TWO_CUDA, "no Metal"),
+        ("tpu", TWO_CUDA, "allowed are auto, cpu, cuda, cuda:N and mps"),
+        ("cuda:x", TWO_CUDA, "allowed are"),
+        ("cpu:1", NOTHING, "allowed are"),
+    ],
+)
+def test_a_device_that_is_not_there_is_an_error_never_a_substitute(requested: str, have: Accelerators, says: str) -> None:
+    with pytest.raises(BackendUnavailable, match=says):
+        choose_device(requested, have)
+
+
+@pytest.mark.parametrize(
+    ("requested", "device", "have", "checkpoint", "dtype"),
+    [
+        ("auto", "cpu", NOTHING, "float16", "float32"),
+        ("auto", "mps", APPLE, "float16", "float32"),
+        ("auto", "cuda:0", TWO_CUDA, "float32", "float16"),
+        ("auto", "cuda:0", TWO_CUDA, "bfloat16", "bfloat16"),
+        ("auto", "cuda:0", OLD_CUDA, "bfloat16", "float16"),
+        ("bfloat16", "cpu", NOTHING, "float32", "bfloat16"),
+        ("float16", "mps", APPLE, "float32", "float16"),
+    ],
+)
+def test_auto_is_exact_on_the_cpu_and_half_on_cuda(
+    requested: str, device: str, have: Accelerators, checkpoint: str, dtype: str
+) -> None:
+    assert choose_dtype(requested, device, have, checkpoint_dtype=checkpoint) == dtype
+
+
+@pytest.mark.parametrize(("requested", "says"), [("bfloat16", "not supported by cuda:0"), ("int8", "allowed are")])
+def test_a_dtype_that_is_not_there_is_an_error(requested: str, says: str) -> None:
+    with pytest.raises(BackendUnavailable, match=says):
+        choose_dtype(requested, "cuda:0", OLD_CUDA)
+
+
+def test_what_the_machine_has_is_asked_of_torch() -> None:
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(is_available=lambda: True, device_count=lambda: 3, is_bf16_supported=lambda: True),
+        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False)),
+    )
+    assert Accelerators.present(torch) == Accelerators(3, has_mps=False, cuda_has_bfloat16=True)

@@ -1,0 +1,316 @@
+"""The use case on a fake backend: batching, sharing, failing, leaving, draining."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from provider.domain import Embedded, EmbedRequest
+from provider.engine.hooks import BatchDone, ModelChanged, ModelState, RequestEmbedded
+from provider.engine.service import EmbeddingService
+from provider.errors import (
+    EmbeddingFailed,
+    InputTooLong,
+    InvalidRequest,
+    ModelFailed,
+    ModelLoading,
+    ModelNotFound,
+    NonFiniteVector,
+    Overloaded,
+    ShuttingDown,
+    TooManyTokens,
+)
+from provider.settings import CacheSettings, LimitSettings, ModelSettings, QueueSettings, Settings
+from provider.testing import FakeBackend
+
+CAT, DOG = 4937, 3899  # the model's ids of "cat" and "dog"
+
+
+@pytest.fixture
+def model(minilm: Path) -> ModelSettings:
+    return ModelSettings(name="m", path=str(minilm), backend="fake", lanes=1)
+
+
+Fake = Callable[..., Any]
+
+
+@pytest.fixture
+def fake(open_service: Any, model: ModelSettings) -> Fake:
+    """The service and its fake backend, warmed up and with a clean record."""
+
+    @asynccontextmanager
+    async def opened(**sections: Any) -> AsyncIterator[tuple[EmbeddingService, FakeBackend]]:
+        settings = Settings(model=sections.pop("model", model), **sections)
+        async with open_service(settings) as service:
+            loaded = service.runtimes["m"].loaded
+            assert loaded is not None, service.runtimes["m"].failure
+            assert isinstance(loaded.backend, FakeBackend)
+            loaded.backend.batches.clear()
+            loaded.backend.started.clear()
+            yield service, loaded.backend
+            loaded.backend.gate.set()
+
+    return opened
+
+
+def ask(*texts: str, **fields: Any) -> EmbedRequest:
+    return EmbedRequest("m", texts, **fields)
+
+
+async def until(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, 10)
+
+
+async def held(service: EmbeddingService, backend: FakeBackend, text: str = "hold the lane") -> "asyncio.Task[Embedded]":
+    """Occupy the only lane until the gate opens."""
+    backend.gate.clear()
+    backend.started.clear()
+    task = asyncio.create_task(service.embed(ask(text)))
+    await until(backend.started)
+    return task
+
+
+async def test_vectors_come_back_in_order_at_length_one_with_exact_usage(fake: Fake) -> None:
+    async with fake() as (service, backend):
+        texts = ["a cat", "a much longer text about a dog and a cat", "dog"] * 20
+        answer = await service.embed(ask(*texts))
+        encoded = service.runtimes["m"].loaded.tokenizer.encode(texts)
+        expected = np.stack([backend.vector(each.ids) for each in encoded])
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(answer.vectors, expected, rtol=1e-5, atol=1e-6)
+        assert answer.usage.tokens == sum(len(each.ids) for each in encoded)
+        assert answer.usage.inputs == 60
+
+
+async def test_no_batch_has_more_rows_or_tokens_than_configured(fake: Fake, model: ModelSettings) -> None:
+    import attrs
+
+    small = attrs.evolve(model, max_batch_size=3, max_batch_tokens=24)
+    async with fake(model=small, cache=CacheSettings(enabled=False)) as (service, backend):
+        await service.embed(ask(*[f"number {i} of many" for i in range(40)]))
+        assert sum(batch.rows for batch in backend.batches) == 40
+        assert all(batch.rows <= 3 for batch in backend.batches)
+        assert all(int(batch.lengths.max()) * batch.rows <= 24 for batch in backend.batches)
+
+
+async def test_equal_inputs_run_once_in_a_request_and_across_requests_in_flight(fake: Fake) -> None:
+    async with fake() as (service, backend):
+        holding = await held(service, backend)
+        both = [asyncio.create_task(service.embed(ask("cat", "cat", "dog"))) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        backend.gate.set()
+        first, second = await asyncio.gather(*both)
+        await holding
+        np.testing.assert_array_equal(first.vectors, second.vectors)
+        np.testing.assert_array_equal(first.vectors[0], first.vectors[1])
+        assert sum(batch.rows for batch in backend.batches) == 3  # the held one, cat and dog
+
+
+async def test_a_vector_seen_before_comes_from_the_cache_for_any_dimensions(fake: Fake) -> None:
+    async with fake() as (service, backend):
+        full = await service.embed(ask("cat"))
+        again = await service.embed(ask("cat", dimensions=3))
+        assert sum(batch.rows for batch in backend.batches) == 1
+        assert (full.usage.cache_hits, again.usage.cache_hits) == (0, 1)
+        cut = full.vectors[:, :3] / np.linalg.norm(full.vectors[:, :3])
+        np.testing.assert_allclose(again.vectors, cut, rtol=1e-5)
+
+
+async def test_another_prompt_is_another_vector(fake: Fake) -> None:
+    async with fake() as (service, _):
+        bare = await service.embed(ask("cat"))
+        prompted = await service.embed(ask("cat", prompt="query: "))
+        assert not np.allclose(bare.vectors, prompted.vectors)
+        assert prompted.usage.tokens > bare.usage.tokens
+
+
+async def test_switched_off_the_cache_neither_keeps_nor_shares(fake: Fake) -> None:
+    async with fake(cache=CacheSettings(enabled=False)) as (service, backend):
+        await service.embed(ask("cat", "cat"))
+        await service.embed(ask("cat"))
+        assert sum(batch.rows for batch in backend.batches) == 3
+
+
+async def test_one_bad_input_fails_its_own_request_and_nobody_elses(fake: Fake) -> None:
+    async with fake() as (service, backend):
+        holding = await held(service, backend)
+        backend.poison = CAT
+        bad = asyncio.create_task(service.embed(ask("a dog", "a cat")))
+        good = asyncio.create_task(service.embed(ask("a bird", "a fish")))
+        await asyncio.sleep(0.05)
+        backend.gate.set()
+        with pytest.raises(EmbeddingFailed, match=r"input\[1\]"):
+            await bad
+        assert (await good).vectors.shape == (2, 384)
+        await holding
+        assert (await service.embed(ask("still here"))).usage.inputs == 1
+        assert not service.problems
+
+
+async def test_a_vector_with_nan_is_an_error_that_names_the_input_and_is_not_cached(fake: Fake) -> None:
+    async with fake() as (service, backend):
+        backend.nan = CAT
+        with pytest.raises(NonFiniteVector, match=r"input\[1\]"):
+            await service.embed(ask("dog", "cat"))
+        backend.nan = None
+        assert np.isfinite((await service.embed(ask("cat"))).vectors).all()
+
+
+async def test_a_model_that_always_fails_turns_readiness_red_until_it_works_again(open_service: Any, model: Any) -> None:
+    async with open_service(Settings(model=model)) as service:
+        runtime = service.runtimes["m"]
+        runtime._probe_seconds = 0.01
+        backend = runtime.loaded.backend
+        backend.failing = True
+        for i in range(3):
+            with pytest.raises(EmbeddingFailed):
+                await service.embed(ask(f"text {i}"))
+        async with asyncio.timeout(10):
+            while not service.problems:
+                await asyncio.sleep(0.005)
+        assert service.problems == {"m": "forward passes fail"}
+        backend.failing = False
+        async with asyncio.timeout(10):
+            while service.problems:
+                await asyncio.sleep(0.005)
+
+
+async def test_a_forward_pass_that_hangs_turns_readiness_red(fake: Fake) -> None:
+    async with fake(queue=QueueSettings(stall_seconds=1)) as (service, backend):
+        holding = await held(service, backend)
+        assert not service.problems
+        service.runtimes["m"].loaded.lanes._clock = lambda base=service.runtimes["m"]._clock(): base + 5
+        assert "running for" in service.problems["m"]
+        backend.gate.set()
+        await holding
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_return(fake: Fake) -> None:
+    async with fake(queue=QueueSettings(max_tokens=10)) as (service, backend):
+        holding = await held(service, backend)
+        waiting = asyncio.create_task(service.embed(ask("this one waits")))
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded) as refused:
+            await service.embed(ask("this one is too much for the queue"))
+        assert 1 <= refused.value.retry_after_seconds <= 60
+        backend.gate.set()
+        await asyncio.gather(holding, waiting)
+
+
+async def test_callers_who_left_cost_nothing(fake: Fake) -> None:
+    async with fake() as (service, backend):
+        holding = await held(service, backend)
+        gone = asyncio.create_task(service.embed(ask("nobody waits for this cat")))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        backend.gate.set()
+        await holding
+        await service.embed(ask("dog"))
+        assert not any(CAT in batch.ids for batch in backend.batches)
+
+
+async def test_limits_are_kept_and_nothing_is_cut_unasked(fake: Fake) -> None:
+    async with fake(limits=LimitSettings(max_request_tokens=20)) as (service, _):
+        with pytest.raises(TooManyTokens, match="Requested 30 tokens, max 20 tokens per request"):
+            await service.embed(ask(*["one two three"] * 6))
+        with pytest.raises(InputTooLong):
+            await service.embed(ask("word " * 600))
+
+
+async def test_what_was_cut_is_reported(fake: Fake) -> None:
+    async with fake() as (service, _):
+        answer = await service.embed(ask("short", "word " * 600, truncate="end"))
+        (cut,) = answer.truncated
+        assert (cut.index, cut.kept_tokens, cut.original_tokens) == (1, 256, 602)
+        assert answer.usage.tokens == 3 + 256
+
+
+async def test_token_ids_are_refused_unless_the_model_takes_them(fake: Fake, model: ModelSettings) -> None:
+    import attrs
+
+    ids = EmbedRequest("m", (np.array([101, CAT, 102], np.int32),))
+    async with fake() as (service, _):
+        with pytest.raises(InvalidRequest, match="check_embedding_ctx_length=False"):
+            await service.embed(ids)
+        as_text = await service.embed(ask("cat"))
+    async with fake(model=attrs.evolve(model, token_input="native")) as (service, _):
+        np.testing.assert_array_equal((await service.embed(ids)).vectors, as_text.vectors)
+        with pytest.raises(InvalidRequest, match="cannot be put before token-ID input"):
+            await service.embed(EmbedRequest("m", ids.inputs, prompt="query: "))
+
+
+async def test_a_model_that_is_not_configured_is_an_error_never_a_substitute(fake: Fake) -> None:
+    async with fake() as (service, _):
+        with pytest.raises(ModelNotFound, match=r"The model `x` does not exist.*here are: m"):
+            await service.embed(EmbedRequest("x", ("a",)))
+
+
+async def test_a_model_on_its_way_is_503_and_a_broken_one_says_so(open_service: Any, model: Any) -> None:
+    async with open_service(Settings(model=model), wait=False) as service:
+        with pytest.raises(ModelLoading):
+            await service.embed(ask("cat"))
+        assert service.problems
+    async with open_service(Settings(model=ModelSettings(name="m", path="/nowhere", backend="fake"))) as service:
+        with pytest.raises(ModelFailed, match="The log of the service has the reason"):
+            await service.embed(ask("cat"))
+        assert "/nowhere" in service.problems["m"]
+
+
+async def test_a_lazy_model_loads_on_first_use_once_for_everyone(open_service: Any, model: ModelSettings) -> None:
+    import attrs
+
+    events: list[Any] = []
+    lazy = attrs.evolve(model, lazy=True)
+    async with open_service(Settings(model=lazy), wait=False, events=events) as service:
+        assert not service.problems
+        assert service.runtimes["m"].state is ModelState.WAITING
+        await asyncio.gather(*(service.embed(ask(text)) for text in ("cat", "dog")))
+        states = [event.state for event in events if isinstance(event, ModelChanged)]
+        assert states == [ModelState.RESOLVING, ModelState.LOADING, ModelState.READY]
+
+
+async def test_draining_refuses_new_requests_and_finishes_accepted_ones(fake: Fake) -> None:
+    async with fake() as (service, backend):
+        accepted = await held(service, backend)
+        service.drain()
+        with pytest.raises(ShuttingDown):
+            await service.embed(ask("too late"))
+        idle = asyncio.create_task(service.idle())
+        await asyncio.sleep(0.01)
+        assert not idle.done()
+        backend.gate.set()
+        assert (await accepted).usage.inputs == 1
+        await asyncio.wait_for(idle, 5)
+
+
+async def test_closing_answers_what_still_waits_and_closes_the_backend(fake: Fake) -> None:
+    async with fake() as (service, backend):
+        running = await held(service, backend)
+        waiting = asyncio.create_task(service.embed(ask("a cat waits")))
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(service.close())
+        with pytest.raises(ShuttingDown):
+            await waiting
+        backend.gate.set()
+        await running
+        await closing
+        assert backend.closed == 1
+
+
+async def test_the_engine_tells_its_hooks_what_happened(open_service: Any, model: ModelSettings) -> None:
+    events: list[Any] = []
+    async with open_service(Settings(model=model), events=events) as service:
+        events.clear()
+        await service.embed(ask("cat", "dog"))
+        (done,) = (event for event in events if isinstance(event, RequestEmbedded))
+        assert (done.model, done.usage.inputs, done.usage.tokens) == ("m", 2, 6)
+        assert done.timings.forward_seconds > 0
+        batches = [event for event in events if isinstance(event, BatchDone)]
+        assert sum(batch.rows for batch in batches) == 2

@@ -1,0 +1,33 @@
+"""Cores as the container sees them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from provider.cores import available_cores
+
+
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("9000000 100000", 8), ("?", 8)]
+)
+def test_a_quota_of_cgroup_v2_cuts_the_cores(tmp_path: Path, limit: str, cores: int) -> None:
+    (tmp_path / "cpu.max").write_text(limit)
+    assert available_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(-1, 8), (300_000, 3)])
+def test_a_quota_of_cgroup_v1_cuts_the_cores(tmp_path: Path, quota: int, cores: int) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(str(quota))
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    assert available_cores(tmp_path) == cores
+
+
+def test_without_a_cgroup_the_affinity_mask_counts(tmp_path: Path) -> None:
+    assert available_cores(tmp_path) == 8
