@@ -1,7 +1,7 @@
 """From files, environment and flags to `Settings`, and where each value came from.
 
-Later wins over earlier: defaults, YAML file, `.env`, environment, flags. A typo or a wrong type is a `SettingsError` that
-names the setting, the value and what is allowed.
+Later wins over earlier: defaults, YAML file, `.env`, environment, flags. A typo or a wrong type is a `SettingsError`
+that names the setting, the value and what is allowed.
 """
 
 import difflib
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 import attrs
 import msgspec
@@ -106,7 +106,8 @@ def _from_yaml(path: Path) -> dict[str, Any]:
             values["models"] = content or []
             continue
         if section not in SECTIONS:
-            raise _unknown(f"{path}: {section}", section, [*SECTIONS, "models"], "section")
+            where = f"{path}: {section}"
+            raise _unknown(where, section, [*SECTIONS, "models"], "section")
         for name, value in _mapping(content, f"{path}: {section}").items():
             _known(SECTIONS[section], f"{path}: {section}.{name}", name)
             values[f"{section}.{name}"] = value
@@ -126,7 +127,8 @@ def _from_environment(label: str, environ: Mapping[str, str | None]) -> Layer:
         if not variable.startswith(ENV_PREFIX) or not text or _is_service_link(variable, text):
             continue
         if variable not in known:
-            raise _unknown(f"{variable} ({label})", variable, list(known), "variable")
+            where = f"{variable} ({label})"
+            raise _unknown(where, variable, list(known), "variable")
         if key := known[variable]:
             values[key], names[key] = text, variable
     return Layer(label, values, names, textual=True)
@@ -151,7 +153,9 @@ def _read(shape: type, section: str, name: str, value: Any, layer: Layer) -> Any
     key = f"{section}.{name}"
     where = f"{key} ({layer.names.get(key, layer.label)}{f', {layer.label}' if key in layer.names else ''})"
     expected = _expected(setting)
-    problem = SettingsError(f"{where}: expected {expected}, got {'a secret' if setting.metadata['secret'] else repr(value)}")
+    problem = SettingsError(
+        f"{where}: expected {expected}, got {'a secret' if setting.metadata['secret'] else repr(value)}"
+    )
     try:
         if layer.textual and isinstance(value, str):
             value = _from_text(value, setting.type)
@@ -188,7 +192,11 @@ def _expected(setting: "Attribute[Any]") -> str:
         list[str]: "a list of texts (in the environment: separated by commas)",
         dict[str, Any]: "a mapping (in the environment: JSON)",
     }
-    text = "one of " + ", ".join(get_args(wanted)) if get_origin(wanted) is Literal else words.get(wanted, str(wanted))
+    text = (
+        "one of " + ", ".join(get_args(wanted))
+        if get_origin(wanted) is Literal
+        else words.get(cast("type", wanted), str(wanted))
+    )
     if least is not None and most is not None:
         text += f" from {least} to {most}"
     elif least is not None:
@@ -223,7 +231,10 @@ def _check_names(settings: Settings) -> None:
     for model in settings.all_models():
         for name in (model.served_name, *model.aliases):
             if name in taken:
-                msg = f"model name {name!r} is given twice ({taken[name]} and {model.served_name}); rename one or drop an alias"
+                msg = (
+                    f"model name {name!r} is given twice ({taken[name]} and {model.served_name}); "
+                    "rename one or drop an alias"
+                )
                 raise SettingsError(msg)
             taken[name] = model.served_name
 
@@ -238,7 +249,7 @@ def _mapping(content: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
 
 
 def _known(shape: type, where: str, name: str) -> "Attribute[Any]":
-    known = {each.name: each for each in fields(shape)}
+    known: dict[str, Attribute[Any]] = {each.name: each for each in fields(shape)}
     if name not in known:
         raise _unknown(where, name, list(known), "setting")
     return known[name]

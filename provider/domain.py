@@ -9,7 +9,6 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-
 Ids = NDArray[np.int32]
 """Token ids of one input, shape (tokens,), int32, special tokens included."""
 
@@ -56,7 +55,7 @@ class ModelSpec:
         prompts: name to text, from `config_sentence_transformers.json`.
         default_prompt: the text put before inputs when a request chooses none; "" for none.
         pad_id: the id that fills a rectangle; it is always masked.
-        fingerprint: short digest of weights, tokenizer and pipeline: equal fingerprints give equal vectors.
+        fingerprint: short digest of the files that decide a vector: weights, tokenizer, pipeline.
     """
 
     name: str
@@ -218,7 +217,7 @@ class CacheKey:
     """What a vector depends on: never the text alone.
 
     Attributes:
-        fingerprint: of the model.
+        fingerprint: of the loaded model: its files, backend, options and dtype.
         digest: 16 bytes of BLAKE2b over the token ids (they hold the prompt too) and how many are left out of pooling.
     """
 

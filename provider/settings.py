@@ -1,8 +1,8 @@
 """Every option with its default, unit and meaning. The classes below are parser, documentation and test at once.
 
-A setting is named by section and field (`cache.ttl_seconds`); its environment variable is `EMB_PROVIDER_` and both names
-(`EMB_PROVIDER_CACHE_TTL_SECONDS`), unless the field has a shorter `env` of its own. `provider.configuration` fills these
-classes from files, environment and flags.
+A setting is named by section and field (`cache.ttl_seconds`); its environment variable is `EMB_PROVIDER_` and both
+names (`EMB_PROVIDER_CACHE_TTL_SECONDS`), unless the field has a shorter `env` of its own. `provider.configuration`
+fills these classes from files, environment and flags.
 """
 
 from pathlib import Path

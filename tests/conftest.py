@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ROOT, ServerProcess, running
 
 from provider.engine.hooks import Event, Hooks
 from provider.engine.service import EmbeddingService
@@ -34,6 +35,14 @@ def fake_distribution(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     sys.path.insert(0, str(site))
     yield site
     sys.path.remove(str(site))
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Iterator[ServerProcess]:
+    """`scripts/serve` with the shipped `litestar.yaml`, for tests that only ask it."""
+    with running(["--port", "0"], command=[str(ROOT / "scripts" / "serve")]) as server:
+        server.wait_until_ready()
+        yield server
 
 
 OpenService = Callable[..., AbstractAsyncContextManager[EmbeddingService]]

@@ -1,0 +1,1 @@
+"""The HTTP side: OpenAI's API, without logic of its own."""

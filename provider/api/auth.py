@@ -55,7 +55,7 @@ def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHand
     ring: KeyRing = connection.app.state.key_ring
     if ring.is_empty:
         return
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    scheme, _space, token = connection.headers.get("authorization", "").partition(" ")
     key = token.strip() if scheme.lower() == "bearer" else ""
     key = key or connection.headers.get("api-key", "").strip()
     if not key:

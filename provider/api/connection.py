@@ -14,8 +14,8 @@ T = TypeVar("T")
 async def while_connected(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled as soon as the client closes the connection.
 
-    ASGI servers go on running a handler whose client has left; for an embedding service that means computing vectors for
-    callers that timed out, just when there is too much to do. Call it after the body was read.
+    ASGI servers go on running a handler whose client has left; for an embedding service that means computing vectors
+    for callers that timed out, just when there is too much to do. Call it after the body was read.
 
     Raises:
         CallerGone: the client left first.

@@ -95,9 +95,7 @@ def answer_provider_error(request: Request[Any, Any, Any], exc: errors.ProviderE
         _log.error("request_failed", path=request.scope["path"], exc_info=exc)
     message = exc.message if exc.public else _apology(request)
     code = answer.code or getattr(exc, "code", None)
-    return envelope(
-        answer.status, message, answer.type, param=getattr(exc, "param", None), code=code, headers=headers
-    )
+    return envelope(answer.status, message, answer.type, param=getattr(exc, "param", None), code=code, headers=headers)
 
 
 def answer_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Response[dict[str, Any]]:

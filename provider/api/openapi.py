@@ -22,7 +22,6 @@ from litestar.openapi.spec import (
     SecurityScheme,
     Tag,
 )
-
 from litestar.static_files import create_static_files_router
 
 import provider
@@ -66,7 +65,7 @@ _REQUEST = Schema(
         "input": _INPUT,
         "model": _text("A model's name or alias, as `GET /v1/models` lists them."),
         "encoding_format": _text(
-            "`float`: numbers, the shortest decimals that read back as the same float32. `base64`: little-endian float32.",
+            "`float`: the shortest decimals that read back as the same float32. `base64`: little-endian float32.",
             enum=["float", "base64"],
             default="float",
         ),
@@ -76,7 +75,7 @@ _REQUEST = Schema(
             description="Keep the leading dimensions only; the vector is scaled to length 1 again.",
         ),
         "truncate": Schema(
-            description="What happens to inputs that are too long: `true` or `END` cut the end, `START` cuts the start, "
+            description="What happens to inputs that are too long: `true` or `END` cut the end, `START` the start, "
             "`false` or `NONE` make it an error. Default: as the model is configured (error).",
             one_of=[
                 Schema(type=OpenAPIType.BOOLEAN),
@@ -107,7 +106,7 @@ _RESPONSE = Schema(
                         description="The vector.",
                         one_of=[
                             Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER)),
-                            Schema(type=OpenAPIType.STRING, format="byte"),
+                            Schema(type=OpenAPIType.STRING, content_encoding="base64"),
                         ],
                     ),
                 },
@@ -208,9 +207,7 @@ _RESPONSES = {
         "input[3]",
         "context_length_exceeded",
     ),
-    "401": _error(
-        "Keys are required.", "Incorrect API key provided: sk-…lETQ.", _INVALID, None, "invalid_api_key"
-    ),
+    "401": _error("Keys are required.", "Incorrect API key provided: sk-…lETQ.", _INVALID, None, "invalid_api_key"),
     "404": _error(
         "No such model.",
         "The model `nope` does not exist or you do not have access to it.",

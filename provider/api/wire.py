@@ -1,4 +1,4 @@
-"""OpenAI's JSON to `EmbedRequest`, and `Embedded` to OpenAI's JSON. Messages and codes are OpenAI's where it has them."""
+"""OpenAI's JSON to `EmbedRequest`, and `Embedded` to OpenAI's JSON, with OpenAI's messages where it has them."""
 
 import base64
 import re
@@ -172,14 +172,15 @@ _JSON_NAMES = {
 
 
 def _raise_invalid(exc: msgspec.ValidationError) -> NoReturn:
-    """msgspec's words in OpenAI's."""
+    """Msgspec's words in OpenAI's."""
     match = _AT.match(str(exc))
     what, path = (match["what"], match["path"]) if match else (str(exc), None)
     got = _GOT.match(what)
     param = path or None
     if got is None:
         # A number out of range, or text that is no Unicode.
-        raise InvalidRequest(f"Invalid '{param or 'body'}': {what}.", param=param, code="invalid_value") from exc
+        msg = f"Invalid '{param or 'body'}': {what}."
+        raise InvalidRequest(msg, param=param, code="invalid_value") from exc
     allowed = [_JSON_NAMES.get(name, name) for name in got["expected"].split(" | ") if name != "null"]
     expected = ", ".join(allowed[:-1]) + (" or " if len(allowed) > 1 else "") + allowed[-1]
     found = _JSON_NAMES.get(got["got"], got["got"])

@@ -1,6 +1,6 @@
 """Which device and dtype torch runs on. Pure decisions: what the machine has is an argument."""
 
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 from attrs import frozen
 
@@ -25,8 +25,8 @@ class Accelerators:
     cuda_has_bfloat16: bool = False
 
     @classmethod
-    def present(cls, torch: "TorchModule") -> "Accelerators":
-        """Ask torch."""
+    def present(cls, torch: Any) -> "Accelerators":  # noqa: ANN401 - the module; tests hand in a fake
+        """Ask `torch`."""
         has_cuda = torch.cuda.is_available()
         return cls(
             cuda_devices=torch.cuda.device_count() if has_cuda else 0,
@@ -58,7 +58,10 @@ def choose_device(requested: str, have: Accelerators) -> str:
         number = int(index or 0)
         if number >= have.cuda_devices:
             found = f"torch finds {have.cuda_devices}, numbered from 0" if have.cuda_devices else "torch finds none"
-            msg = f"device {requested!r} is not available: {found}. Check the driver and that torch is a CUDA build, or use cpu"
+            msg = (
+                f"device {requested!r} is not available: {found}. "
+                "Check the driver and that torch is a CUDA build, or use cpu"
+            )
             raise BackendUnavailable(msg)
         return f"cuda:{number}"
     msg = f"unknown device {requested!r}; allowed are auto, cpu, cuda, cuda:N and mps"
@@ -68,8 +71,8 @@ def choose_device(requested: str, have: Accelerators) -> str:
 def choose_dtype(requested: str, device: str, have: Accelerators, *, checkpoint_dtype: str = "float32") -> DtypeName:
     """The dtype for `requested`: `auto` is float32 on the CPU and on MPS, half precision on CUDA.
 
-    On CUDA the half type is the checkpoint's own if it is one, else float16, which keeps three more bits of every number
-    than bfloat16 does. Half precision on MPS has given NaN, so there it has to be asked for.
+    On CUDA the half type is the checkpoint's own if it is one, else float16, which keeps three more bits of every
+    number than bfloat16 does. Half precision on MPS has given NaN, so there it has to be asked for.
 
     Raises:
         BackendUnavailable: no such dtype, or the device does not compute in it.
@@ -86,27 +89,3 @@ def choose_dtype(requested: str, device: str, have: Accelerators, *, checkpoint_
             return name
     msg = f"unknown dtype {requested!r}; allowed are auto, {', '.join(DTYPES)}"
     raise BackendUnavailable(msg)
-
-
-class _Cuda(Protocol):
-    def is_available(self) -> bool: ...
-    def device_count(self) -> int: ...
-    def is_bf16_supported(self) -> bool: ...
-
-
-class _Mps(Protocol):
-    def is_available(self) -> bool: ...
-
-
-class _Backends(Protocol):
-    @property
-    def mps(self) -> _Mps: ...
-
-
-class TorchModule(Protocol):
-    """The part of `torch` that is asked here; tests hand in a fake."""
-
-    @property
-    def cuda(self) -> _Cuda: ...
-    @property
-    def backends(self) -> _Backends: ...

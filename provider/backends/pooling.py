@@ -1,8 +1,8 @@
 """Hidden states to one vector a row, written once for torch tensors and numpy arrays.
 
 The modes, their order under concatenation and their edge cases are those of sentence-transformers' `Pooling`
-(`sentence_transformers/sentence_transformer/modules/pooling.py`). `numpy` and `torch` name the functions used here alike,
-so the module of the array type is the only parameter.
+(`sentence_transformers/sentence_transformer/modules/pooling.py`). `numpy` and `torch` name the functions used here
+alike, so the module of the array type is the only parameter.
 """
 
 from collections.abc import Sequence

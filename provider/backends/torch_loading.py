@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from provider.backends.devices import DtypeName
@@ -17,9 +18,7 @@ from provider.errors import BackendUnavailable, InvalidModel
 _UNUSED = ("pooler.", "lm_head.", "cls.", "position_ids")
 
 
-def load_encoder(
-    spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str
-) -> tuple[torch.nn.Module, str]:
+def load_encoder(spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str) -> tuple[torch.nn.Module, str]:
     """The transformers model in `spec.folder`, in inference mode, on the CPU.
 
     Args:
@@ -40,7 +39,10 @@ def load_encoder(
     try:
         config = transformers.AutoConfig.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as exc:
-        msg = f"transformers {transformers.__version__} does not know the architecture {spec.architecture!r} of {spec.folder}: {_line(exc)}"
+        msg = (
+            f"transformers {transformers.__version__} does not know the architecture {spec.architecture!r} "
+            f"of {spec.folder}: {_line(exc)}"
+        )
         raise BackendUnavailable(msg) from exc
     checkpoint_dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     # Only the encoder of an encoder-decoder takes part in an embedding.
@@ -59,7 +61,7 @@ def load_encoder(
     except ImportError as exc:
         msg = f"the model {spec.name!r} cannot run with attention {attention!r}: {_line(exc)}"
         raise BackendUnavailable(msg) from exc
-    except (OSError, ValueError, RuntimeError) as exc:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
         msg = f"the weights in {spec.folder} cannot be loaded: {_line(exc)}"
         raise InvalidModel(msg) from exc
     # With `output_loading_info` the call returns a pair, which its annotation does not say.
@@ -68,11 +70,12 @@ def load_encoder(
     if missing:
         msg = (
             f"the weights in {spec.folder} lack {len(missing)} tensors that {spec.architecture} needs "
-            f"(first: {sorted(missing)[0]}); the files do not belong to this config.json"
+            f"(first: {min(missing)}); the files do not belong to this config.json"
         )
         raise InvalidModel(msg)
     if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # type: ignore[assignment] - its output is not used, and it costs a matrix product
+        # Its output is not used, and it costs a matrix product.
+        setattr(encoder, "pooler", None)  # noqa: B010 - torch's stubs allow no assignment of None
     return encoder.eval(), checkpoint_dtype
 
 
@@ -90,9 +93,11 @@ def _dense(folder: Path) -> torch.nn.Module:
     try:
         config = json.loads((folder / "config.json").read_text())
         linear = torch.nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-        state = {key.removeprefix("linear."): value.float() for key, value in load_file(folder / "model.safetensors").items()}
+        state = {
+            key.removeprefix("linear."): value.float() for key, value in load_file(folder / "model.safetensors").items()
+        }
         linear.load_state_dict(state)
-    except (OSError, ValueError, KeyError, RuntimeError) as exc:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
         msg = f"the dense layer in {folder} cannot be loaded: {_line(exc)}"
         raise InvalidModel(msg) from exc
     name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]

@@ -25,7 +25,9 @@ from provider.cli.options import config_option, model_options
     help="One text a line, or one JSON string or object a line; auto goes by the file's name.",
 )
 @click.option("--field", default="text", show_default=True, help="The field of a JSON object that holds the text.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here, not to the terminal.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here, not to the terminal."
+)
 @click.option(
     "--format",
     "output_format",
@@ -35,7 +37,9 @@ from provider.cli.options import config_option, model_options
     help="auto goes by the output's name.",
 )
 @click.option("--dimensions", type=click.IntRange(min=1), help="Keep the leading dimensions only.")
-@click.option("--truncate", type=click.Choice(["none", "start", "end"]), help="What happens to texts that are too long.")
+@click.option(
+    "--truncate", type=click.Choice(["none", "start", "end"]), help="What happens to texts that are too long."
+)
 @click.option("--input-type", help="query or document: the model's own prompt for that.")
 @click.option("--prompt-name", help="One of the model's prompts.")
 @model_options

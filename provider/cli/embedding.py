@@ -69,7 +69,7 @@ def _settings(
 ) -> Settings:
     """One model, no limits on requests: nobody else is waiting here."""
     configured = read_configuration(config, model_flags(None, backend, device, dtype)).settings
-    chosen: ModelSettings | None = configured.model
+    chosen: ModelSettings = configured.model
     if model is not None:
         try:
             chosen = Catalogue.of(configured.all_models()).find(model)

@@ -62,6 +62,6 @@ def _describe(model: Any, hub: Any) -> dict[str, Any]:  # noqa: ANN401 - importe
         "max tokens": spec.max_tokens,
         "pooling": "+".join(spec.pooling),
         "prompts": sorted(spec.prompts),
-        "fingerprint": spec.fingerprint,
-        "notices": list(notices),
+        "digest": spec.fingerprint,
+        "notices": [*source.notices, *notices],
     }

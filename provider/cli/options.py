@@ -30,9 +30,7 @@ def model_options(command: F) -> F:
     return command
 
 
-def model_flags(
-    model: str | None, backend: str | None, device: str | None, dtype: str | None
-) -> dict[str, object]:
+def model_flags(model: str | None, backend: str | None, device: str | None, dtype: str | None) -> dict[str, object]:
     """The settings that the flags given stand for; a flag that was not given sets nothing."""
     flags: dict[str, object] = {"model.backend": backend, "model.device": device, "model.dtype": dtype}
     if model is not None:

@@ -26,9 +26,7 @@ class Record:
     fields: dict[str, Any] = field(factory=dict)
 
 
-def read_records(
-    texts: Sequence[str], files: Sequence[Path], *, input_format: str, field: str
-) -> list[Record]:
+def read_records(texts: Sequence[str], files: Sequence[Path], *, input_format: str, field: str) -> list[Record]:
     """All texts, in order: arguments, then files; standard input if there is neither.
 
     Args:

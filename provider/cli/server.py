@@ -26,6 +26,8 @@ _log = structlog.get_logger("provider.server")
 _KEEP_ALIVE_SECONDS = 75
 # What answers that are already computed get to reach their clients.
 _FLUSH_SECONDS = 5
+# What a request that is on its way when everything is done gets to arrive and be refused properly.
+_LINGER_SECONDS = 0.5
 
 
 def listen(settings: ServerSettings) -> list[socket.socket]:
@@ -38,7 +40,10 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as exc:
-        msg = f"cannot listen on {host!r}: the name does not resolve ({exc.strerror}); set server.host to localhost, 0.0.0.0 or an address of this machine"
+        msg = (
+            f"cannot listen on {host!r}: the name does not resolve ({exc.strerror}); "
+            "set server.host to localhost, 0.0.0.0 or an address of this machine"
+        )
         raise CannotListen(msg) from exc
     sockets: list[socket.socket] = []
     problem: OSError | None = None
@@ -124,7 +129,21 @@ class Server(uvicorn.Server):
             _log.warning("requests_abandoned", requests=service.active)
         # What still waits is answered with 503 rather than cut off.
         await service.close()
+        await self._linger()
         self.should_exit = True
+
+    async def _linger(self) -> None:
+        """Take no more connections, but answer what is on its way over those there are.
+
+        Closing a connection that holds an unread request resets it, and its client would never learn why.
+        """
+        # Connections that were made but not yet accepted.
+        await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        deadline = asyncio.get_running_loop().time() + _LINGER_SECONDS
+        while self.server_state.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - uvicorn's
+            await asyncio.sleep(0.01)
 
     async def _end_if_no_model_loads(self) -> None:
         runtimes = self._service.runtimes.values()

@@ -84,19 +84,19 @@ def _npy_file(part: Path, rows: int, dimension: int) -> Iterator[Write]:
 @contextmanager
 def _parquet_file(part: Path, rows: int, dimension: int) -> Iterator[Write]:  # noqa: ARG001
     try:
-        import pyarrow  # noqa: PLC0415 - an extra
+        import pyarrow as pa  # noqa: PLC0415 - an extra
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError as exc:
         msg = "Parquet needs pyarrow: pip install 'emb-provider[parquet]'"
         raise InvalidRequest(msg) from exc
-    vector = pyarrow.list_(pyarrow.float32(), dimension)
-    schema = pyarrow.schema([("text", pyarrow.string()), ("embedding", vector)])
+    vector = pa.list_(pa.float32(), dimension)
+    schema = pa.schema([("text", pa.string()), ("embedding", vector)])
     with parquet.ParquetWriter(part, schema) as file:
 
         def write(records: Sequence[Record], vectors: Vectors) -> None:
-            flat = pyarrow.array(vectors.reshape(-1))
-            columns = [[record.text for record in records], pyarrow.FixedSizeListArray.from_arrays(flat, dimension)]
-            file.write_table(pyarrow.table(columns, schema=schema))
+            flat = pa.array(vectors.reshape(-1))
+            columns = [[record.text for record in records], pa.FixedSizeListArray.from_arrays(flat, dimension)]
+            file.write_table(pa.table(columns, schema=schema))
 
         yield write
 

@@ -1,0 +1,1 @@
+"""Texts to vectors: tokenizer, cache, batcher, lanes. Knows neither HTTP nor torch."""

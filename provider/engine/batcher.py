@@ -1,8 +1,8 @@
 """Which rows go into the next forward pass. A data structure without threads or timers; `lanes` runs it.
 
 No timer ever holds a row back: a free lane takes what is there, and while all lanes are busy the next batches grow by
-themselves. Each batch is *led* by one request, and requests lead in turn, so that a request waits for at most one batch of
-every other request before it is its turn, however many rows the others brought. The leader's longest row sets the
+themselves. Each batch is *led* by one request, and requests lead in turn, so that a request waits for at most one batch
+of every other request before it is its turn, however many rows the others brought. The leader's longest row sets the
 length, and the batch is filled with the waiting rows nearest to it in length, whoever sent them: short rows travel with
 short ones, and little is spent on padding.
 """

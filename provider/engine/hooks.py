@@ -30,8 +30,8 @@ class ModelChanged:
     Attributes:
         model: its configured name.
         seconds: time spent in the state before this one.
-        detail: facts for the log: `folder`, `revision`, `bytes` (of the weights), `backend`, `device`, `dtype`, `lanes`,
-            `threads_per_lane`, `reason` of a failure, `notices` found in its files.
+        detail: facts for the log: `folder`, `revision`, `bytes` (of the weights), `backend`, `device`, `dtype`,
+            `lanes`, `threads_per_lane`, `reason` of a failure, `notices` found in its files.
     """
 
     model: str

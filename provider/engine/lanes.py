@@ -158,7 +158,8 @@ class Lanes:
         vectors, error = None, None
         try:
             vectors = self._checked(
-                self._backend.embed(TokenBatch.of_rows([row.ids for row in rows], [row.skip for row in rows])), len(rows)
+                self._backend.embed(TokenBatch.of_rows([row.ids for row in rows], [row.skip for row in rows])),
+                len(rows),
             )
         except BaseException as exc:  # noqa: BLE001 - whatever a backend raises, the lane lives on
             error = exc if isinstance(exc, Exception) else RuntimeError(repr(exc))

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import hashlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from attrs import frozen
@@ -49,6 +51,7 @@ class ModelParts:
     Attributes:
         notices: sentences about its files that an operator should read.
         weight_bytes: size of its weights on disk.
+        fingerprint: 16 hex digits; see `_fingerprint`.
     """
 
     source: Resolved
@@ -58,6 +61,7 @@ class ModelParts:
     backend: Backend
     plan: LanePlan
     weight_bytes: int
+    fingerprint: str
 
 
 def load_parts(
@@ -98,7 +102,26 @@ def load_parts(
     if backend.traits.device != "cpu" and settings.lanes is None:
         # One lane keeps an accelerator busy; a second would only take memory.
         plan = LanePlan(1, plan.threads)
-    return ModelParts(source, spec, notices, tokenizer, backend, plan, weight_bytes(source.folder))
+    return ModelParts(
+        source,
+        spec,
+        (*source.notices, *notices),
+        tokenizer,
+        backend,
+        plan,
+        weight_bytes=weight_bytes(spec.folder),
+        fingerprint=_fingerprint(spec, backend, own),
+    )
+
+
+def _fingerprint(spec: ModelSpec, backend: Backend, own: object) -> str:
+    """16 hex digits of SHA-256 over all that decides a vector: the model's files, the backend, its options, the dtype.
+
+    Vectors are comparable, and may share a cache entry, only under the same fingerprint.
+    """
+    kind = type(backend)
+    parts = (spec.fingerprint, f"{kind.__module__}:{kind.__qualname__}", backend.traits.dtype, repr(own))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 async def in_daemon_thread(name: str, work: Callable[[], T]) -> T:
@@ -109,23 +132,19 @@ async def in_daemon_thread(name: str, work: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type] - a T whenever there is no error
+    def settle(outcome: Callable[[], None]) -> None:
+        if not future.cancelled():
+            outcome()
 
     def run() -> None:
-        result, error = None, None
+        outcome: Callable[[], None]
         try:
-            result = work()
+            outcome = partial(future.set_result, work())
         except BaseException as exc:  # noqa: BLE001 - it is raised again where the result is awaited
-            error = exc
+            outcome = partial(future.set_exception, exc)
         # The loop is closed if the process was told to end meanwhile.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(settle, outcome)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await future

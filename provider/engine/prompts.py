@@ -17,7 +17,7 @@ _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpu
 
 
 def prompt_for(request: EmbedRequest, spec: ModelSpec) -> str:
-    """The text to put before every input: `prompt`, else `prompt_name`'s, else `input_type`'s, else the model's default.
+    """The text to put before the inputs: `prompt`, else that of `prompt_name`, of `input_type`, or the model's default.
 
     A model without prompts ignores `input_type`: many clients always send it. With prompts, an input type that means
     nothing to it is an error, because ignoring it would silently answer other vectors than were asked for.

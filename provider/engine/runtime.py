@@ -30,6 +30,7 @@ class LoadedModel:
     backend: Backend
     lanes: Lanes
     plan: LanePlan
+    fingerprint: str
 
 
 class ModelRuntime:
@@ -159,7 +160,11 @@ class ModelRuntime:
             loop.call_soon_threadsafe(self._hooks, event)
 
         def found(source: Resolved) -> None:
-            detail = {"folder": str(source.folder), "origin": source.origin, "revision": source.revision}
+            detail: dict[str, object] = {
+                "folder": str(source.folder),
+                "origin": source.origin,
+                "revision": source.revision,
+            }
             loop.call_soon_threadsafe(self._enter, ModelState.LOADING, detail)
 
         return lambda: load_parts(
@@ -184,7 +189,7 @@ class ModelRuntime:
             clock=self._clock,
         )
         lanes.start()
-        return LoadedModel(parts.spec, parts.tokenizer, parts.backend, lanes, parts.plan)
+        return LoadedModel(parts.spec, parts.tokenizer, parts.backend, lanes, parts.plan, parts.fingerprint)
 
     async def _warm_up(self, model: LoadedModel) -> None:
         """Run the model before the first caller does: a short batch for every lane, then the longest input."""
@@ -245,6 +250,6 @@ def _facts(settings: ModelSettings, parts: ModelParts, seconds: float) -> dict[s
         "lanes": parts.plan.lanes,
         "threads_per_lane": parts.plan.threads,
         "max_tokens": parts.spec.max_tokens,
-        "fingerprint": parts.spec.fingerprint,
+        "fingerprint": parts.fingerprint,
         "notices": list(parts.notices),
     }

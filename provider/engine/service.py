@@ -137,7 +137,7 @@ class EmbeddingService:
         encoded = await self._encode(runtime.settings, model, request)
         tokenised = time.perf_counter() - started
         tokens = self._count(encoded)
-        plan = self._plan(model.spec.fingerprint, encoded)
+        plan = self._plan(model.fingerprint, encoded)
         timings = await self._run(runtime, plan, tokenised)
         vectors = finish(_gather(plan, model.spec.dimension), request.dimensions)
         truncated = tuple(
@@ -147,9 +147,7 @@ class EmbeddingService:
         self._hooks(RequestEmbedded(runtime.name, usage, len(truncated), timings))
         return Embedded(vectors, usage, truncated, timings)
 
-    async def _encode(
-        self, settings: ModelSettings, model: LoadedModel, request: EmbedRequest
-    ) -> Sequence[Encoded]:
+    async def _encode(self, settings: ModelSettings, model: LoadedModel, request: EmbedRequest) -> Sequence[Encoded]:
         truncate: Truncation = request.truncate or settings.truncate
         if not isinstance(request.inputs[0], str):
             _check_token_input(settings, request)
@@ -210,7 +208,7 @@ class EmbeddingService:
 
 
 def _check_token_input(settings: ModelSettings, request: EmbedRequest) -> None:
-    if settings.token_input == "reject":
+    if settings.token_input == "reject":  # noqa: S105 - tokens of text
         msg = (
             "This server does not accept token-ID input: token IDs are tokenizer-specific. Send strings. "
             "With LangChain set `check_embedding_ctx_length=False` on OpenAIEmbeddings. "

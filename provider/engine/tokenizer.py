@@ -188,7 +188,7 @@ class Tokenizer:
         limit = self._max_tokens
         return InputTooLong(
             f"Invalid 'input[{index}]': maximum input length is {limit} tokens. This model's maximum context length is "
-            f"{limit} tokens, however input {index} has {has}. Shorten it, or send \"truncate\": true.",
+            f'{limit} tokens, however input {index} has {has}. Shorten it, or send "truncate": true.',
             param=f"input[{index}]",
         )
 

@@ -33,7 +33,7 @@ def finish(vectors: Vectors, dimensions: int | None) -> Vectors:
         NonFiniteVector: a row holds NaN or infinity; the message names the first such input.
     """
     cut = vectors if dimensions is None else vectors[:, :dimensions]
-    # The norms show NaN and infinity too, so that finite vectors are read only once. float64: squares must not overflow.
+    # The norms show NaN and infinity too, so that vectors are read only once. float64: squares must not overflow.
     norms = np.sqrt(np.einsum("nd,nd->n", cut, cut, dtype=np.float64))
     if not np.isfinite(norms).all():
         index = int(np.flatnonzero(~np.isfinite(norms))[0])

@@ -1,0 +1,1 @@
+"""Logs and metrics: listeners to the engine's hooks and to finished requests."""

@@ -25,14 +25,19 @@ class Metrics:
         """
         self.registry = CollectorRegistry()
         self._names = {name: name for name in models} | aliases
-        counter = lambda name, text, labels: Counter(f"emb_provider_{name}", text, labels, registry=self.registry)  # noqa: E731
-        gauge = lambda name, text, labels: Gauge(f"emb_provider_{name}", text, labels, registry=self.registry)  # noqa: E731
-        seconds = lambda name, text, labels=("model",): Histogram(  # noqa: E731
-            f"emb_provider_{name}_seconds", text, labels, buckets=_SECONDS, registry=self.registry
-        )
-        sizes = lambda name, text: Histogram(  # noqa: E731
-            f"emb_provider_{name}", text, ("model",), buckets=_SIZES, registry=self.registry
-        )
+
+        def counter(name: str, text: str, labels: Sequence[str]) -> Counter:
+            return Counter(f"emb_provider_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, labels: Sequence[str]) -> Gauge:
+            return Gauge(f"emb_provider_{name}", text, labels, registry=self.registry)
+
+        def seconds(name: str, text: str, labels: Sequence[str] = ("model",)) -> Histogram:
+            return Histogram(f"emb_provider_{name}_seconds", text, labels, buckets=_SECONDS, registry=self.registry)
+
+        def sizes(name: str, text: str) -> Histogram:
+            return Histogram(f"emb_provider_{name}", text, ("model",), buckets=_SIZES, registry=self.registry)
+
         one = ("model",)
         self._requests = counter("requests", "Requests answered", ("route", "method", "model", "status"))
         self._request_seconds = seconds("request", "From request to answer", ("route", "model"))

@@ -9,7 +9,8 @@ from typing import Any
 
 import structlog
 from attrs import define
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from provider.engine.hooks import Event, RequestEmbedded
 
@@ -67,7 +68,7 @@ class RequestTelemetry:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         record = RequestRecord(_request_id(scope), scope["method"], scope["path"])
@@ -79,14 +80,14 @@ class RequestTelemetry:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 spent_ms = round((time.perf_counter() - started) * 1000)
-                message["headers"] = [
-                    *message.get("headers", []),
+                added = [
                     (b"x-request-id", record.request_id.encode()),
                     (b"openai-processing-ms", str(spent_ms).encode()),
                 ]
                 if self._is_draining():
                     # The client's next request must find another server.
-                    message["headers"].append((b"connection", b"close"))
+                    added.append((b"connection", b"close"))
+                message["headers"] = [*message.get("headers", []), *added]
             await send(message)
 
         token = _current.set(record)
@@ -105,6 +106,7 @@ class RequestTelemetry:
         self._on_request(record)
         facts: dict[str, Any] = {
             "method": record.method,
+            "route": record.route,
             "path": record.path,
             "status": record.status,
             "total_seconds": round(record.seconds, 6),
@@ -129,7 +131,7 @@ class RequestTelemetry:
             _log.info("request", **facts)
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(scope: HTTPScope) -> str:
     """The client's own id if it is short and printable (it ends up in logs and headers), else a new one."""
     headers = dict(scope["headers"])
     for name in (b"x-request-id", b"x-client-request-id"):

@@ -8,20 +8,19 @@ import json
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 if TYPE_CHECKING:
     import tokenizers
     import transformers
 
 WORDS = tuple(
-    "the a of and to in is was for on with as by at from it that this are be or an not have has his her their they we "
-    "you one two three first new old more than some other time year day way man woman child world life work part place "
-    "case week company system program question number night point home water room mother area money story fact month lot "
-    "right study book eye job word business issue side kind head house service friend father power hour game line end "
-    "member law car city name team minute idea body back face level office door health person art war history party "
-    "result change morning reason research girl guy moment air teacher force education red green blue small large cat "
-    "dog runs sleeps eats plays reads writes sings makes takes gives sees knows ing ed er est ly un re".split()
+    """
+    the a of and to in is was for on with as by at from it that this are be or an not have has his her their they we
+    you one two three first new old more than some other time year day way man woman child world life work part place
+    case week company system program question number large cat dog runs sleeps eats plays reads writes sings makes
+    takes gives sees knows ing ed er est ly un re
+    """.split()  # noqa: SIM905 - so many quoted words are hard to read
 )
 """The words that the tokenizers know whole; everything else is spelt."""
 
@@ -33,21 +32,36 @@ _CLASSES = {
 }
 
 
+class TinyPipeline(TypedDict, total=False):
+    """What follows the transformer.
+
+    Attributes:
+        pooling: a mode, or several; the mean, or for a decoder the last token, if not given.
+        include_prompt: whether prompt tokens are pooled; True if not given.
+        dense: width of a dense layer (with tanh) after pooling; no such layer if not given.
+        normalize: whether the pipeline ends with Normalize; True if not given.
+        prompts: name to text.
+        default_prompt_name: the prompt for inputs that choose none.
+    """
+
+    pooling: str | Sequence[str]
+    include_prompt: bool
+    dense: int | None
+    normalize: bool
+    prompts: Mapping[str, str] | None
+    default_prompt_name: str | None
+
+
 def tiny_bert(
     path: Path,
     *,
     layers: int = 2,
     hidden: int = 32,
-    pooling: str | Sequence[str] = "mean",
-    include_prompt: bool = True,
-    dense: int | None = None,
-    normalize: bool = True,
-    prompts: Mapping[str, str] | None = None,
-    default_prompt_name: str | None = None,
-    max_seq_length: int = 64,
+    max_seq_length: int | None = 64,
     positions: int = 128,
     plain: bool = False,
     seed: int = 0,
+    **pipeline: Unpack[TinyPipeline],
 ) -> Path:
     """Write a BERT encoder with a WordPiece tokenizer to `path`.
 
@@ -55,16 +69,11 @@ def tiny_bert(
         path: the folder; made if need be.
         layers: transformer layers.
         hidden: width of the hidden states, a multiple of 4.
-        pooling: a mode, or several.
-        include_prompt: whether prompt tokens are pooled.
-        dense: width of a dense layer (with tanh) after pooling; None for none.
-        normalize: whether the pipeline ends with Normalize.
-        prompts: name to text.
-        default_prompt_name: the prompt for inputs that choose none.
-        max_seq_length: most tokens that sentence-transformers gives the model.
-        positions: most tokens that the model has positions for.
+        max_seq_length: most tokens that sentence-transformers gives the model; None for what the tokenizer says.
+        positions: most tokens that the model has positions for, and that its tokenizer gives.
         plain: write no sentence-transformers files, as transformers' `save_pretrained` does.
         seed: of the weights.
+        pipeline: as in `TinyPipeline`.
 
     Returns:
         `path`.
@@ -86,8 +95,7 @@ def tiny_bert(
     more = {"mask_token": "[MASK]", "do_lower_case": True, "tokenizer_class": "BertTokenizer"}
     _write(path / "tokenizer_config.json", {**tokens, **more, "model_max_length": positions})
     if not plain:
-        steps = _steps(path, hidden, pooling, dense, normalize=normalize, include_prompt=include_prompt, seed=seed)
-        _write_pipeline(path, steps, max_seq_length, prompts, default_prompt_name)
+        _write_pipeline(path, hidden, max_seq_length, seed, pipeline)
     return path
 
 
@@ -96,29 +104,23 @@ def tiny_roberta(
     *,
     layers: int = 2,
     hidden: int = 32,
-    pooling: str | Sequence[str] = "mean",
-    dense: int | None = None,
-    normalize: bool = True,
-    prompts: Mapping[str, str] | None = None,
     max_seq_length: int | None = 64,
     positions: int = 128,
     plain: bool = False,
     seed: int = 0,
+    **pipeline: Unpack[TinyPipeline],
 ) -> Path:
-    """Write an XLM-RoBERTa encoder with a byte-level BPE tokenizer to `path`: positions begin behind the padding id.
+    """Write a RoBERTa encoder with a byte-level BPE tokenizer to `path`: positions begin behind the padding id.
 
     Args:
         path: the folder; made if need be.
         layers: transformer layers.
         hidden: width of the hidden states, a multiple of 4.
-        pooling: a mode, or several.
-        dense: width of a dense layer (with tanh) after pooling; None for none.
-        normalize: whether the pipeline ends with Normalize.
-        prompts: name to text.
-        max_seq_length: most tokens that sentence-transformers gives the model; None to say it in the tokenizer only.
+        max_seq_length: as for `tiny_bert`.
         positions: most tokens that the model has positions for; its configuration says 2 more.
         plain: write no sentence-transformers files.
         seed: of the weights.
+        pipeline: as in `TinyPipeline`.
 
     Returns:
         `path`.
@@ -143,8 +145,7 @@ def tiny_roberta(
     more = {"unk_token": "<unk>", "mask_token": "<mask>", "tokenizer_class": "PreTrainedTokenizerFast"}
     _write(path / "tokenizer_config.json", {**tokens, **more, "model_max_length": positions})
     if not plain:
-        steps = _steps(path, hidden, pooling, dense, normalize=normalize, include_prompt=True, seed=seed)
-        _write_pipeline(path, steps, max_seq_length, prompts, None)
+        _write_pipeline(path, hidden, max_seq_length, seed, pipeline)
     return path
 
 
@@ -153,14 +154,11 @@ def tiny_decoder(
     *,
     layers: int = 2,
     hidden: int = 32,
-    pooling: str | Sequence[str] = "lasttoken",
-    dense: int | None = None,
-    normalize: bool = True,
-    prompts: Mapping[str, str] | None = None,
     max_seq_length: int | None = None,
     positions: int = 256,
     plain: bool = False,
     seed: int = 0,
+    **pipeline: Unpack[TinyPipeline],
 ) -> Path:
     """Write a causal Qwen2 model with a byte-level BPE tokenizer to `path`; every text ends with an end token.
 
@@ -168,14 +166,11 @@ def tiny_decoder(
         path: the folder; made if need be.
         layers: transformer layers.
         hidden: width of the hidden states, a multiple of 8.
-        pooling: a mode, or several.
-        dense: width of a dense layer (with tanh) after pooling; None for none.
-        normalize: whether the pipeline ends with Normalize.
-        prompts: name to text.
-        max_seq_length: most tokens that sentence-transformers gives the model; None for what the tokenizer says.
+        max_seq_length: as for `tiny_bert`.
         positions: most tokens that the model was made for.
         plain: write no sentence-transformers files.
         seed: of the weights.
+        pipeline: as in `TinyPipeline`.
 
     Returns:
         `path`.
@@ -198,8 +193,8 @@ def tiny_decoder(
     more = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": positions}
     _write(path / "tokenizer_config.json", {**tokens, **more})
     if not plain:
-        steps = _steps(path, hidden, pooling, dense, normalize=normalize, include_prompt=True, seed=seed)
-        _write_pipeline(path, steps, max_seq_length, prompts, None)
+        last: TinyPipeline = {"pooling": "lasttoken", **pipeline}
+        _write_pipeline(path, hidden, max_seq_length, seed, last)
     return path
 
 
@@ -217,7 +212,9 @@ def _wordpiece() -> "tokenizers.Tokenizer":
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer.add_special_tokens(special)
     return tokenizer
@@ -229,7 +226,7 @@ def _bytes(special: list[str], *, before: str | None, after: str) -> "tokenizers
 
     vocabulary = {token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     merges: dict[tuple[str, str], None] = {}
-    for word in (f"\u0120{word}" for word in WORDS[:60]):  # U+0120 stands for the blank before a word
+    for word in (f"\u0120{word}" for word in WORDS):  # U+0120 stands for the blank before a word
         for end in range(1, len(word)):
             merges.setdefault((word[:end], word[end]))
             vocabulary.setdefault(word[: end + 1], len(vocabulary))
@@ -263,7 +260,7 @@ def _save(
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
-                    parameter.normal_(0.0, 0.15)
+                    parameter.normal_(0.0, 0.2)
     state = {name: value.contiguous() for name, value in model.state_dict().items() if "position_ids" not in name}
     save_file(state, path / "model.safetensors", metadata={"format": "pt"})
     config.architectures = [model_class.__name__]
@@ -271,48 +268,28 @@ def _save(
     tokenizer.save(str(path / "tokenizer.json"))
 
 
-def _steps(
-    path: Path,
-    hidden: int,
-    pooling: str | Sequence[str],
-    dense: int | None,
-    *,
-    normalize: bool,
-    include_prompt: bool,
-    seed: int,
-) -> list[str]:
-    """Write the folders of the modules after the transformer; their class names in order."""
+def _write_pipeline(path: Path, hidden: int, max_seq_length: int | None, seed: int, about: TinyPipeline) -> None:
     import torch  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    modes = [pooling] if isinstance(pooling, str) else list(pooling)
+    asked, dense = about.get("pooling", "mean"), about.get("dense")
+    modes = [asked] if isinstance(asked, str) else list(asked)
     width = hidden * len(modes)
-    mode = modes[0] if len(modes) == 1 else modes
-    about = {"embedding_dimension": hidden, "pooling_mode": mode, "include_prompt": include_prompt}
-    _write(path / "1_Pooling" / "config.json", about)
+    pooling = {"embedding_dimension": hidden, "pooling_mode": modes[0] if len(modes) == 1 else modes}
+    _write(path / "1_Pooling" / "config.json", {**pooling, "include_prompt": about.get("include_prompt", True)})
     steps = ["Transformer", "Pooling"]
     if dense is not None:
-        folder = path / f"{len(steps)}_Dense"
+        folder = path / "2_Dense"
         activation = "torch.nn.modules.activation.Tanh"
-        about = {"in_features": width, "out_features": dense, "bias": True, "activation_function": activation}
-        _write(folder / "config.json", about)
+        shape = {"in_features": width, "out_features": dense, "bias": True}
+        _write(folder / "config.json", {**shape, "activation_function": activation})
         random = torch.Generator().manual_seed(seed + 1)
         weight = torch.randn(dense, width, generator=random) * width**-0.5
-        bias = torch.randn(dense, generator=random) * 0.1
-        save_file({"linear.weight": weight, "linear.bias": bias}, folder / "model.safetensors", metadata={"format": "pt"})
+        layer = {"linear.weight": weight, "linear.bias": torch.randn(dense, generator=random) * 0.1}
+        save_file(layer, folder / "model.safetensors", metadata={"format": "pt"})
         steps.append("Dense")
-    if normalize:
+    if about.get("normalize", True):
         steps.append("Normalize")
-    return steps
-
-
-def _write_pipeline(
-    path: Path,
-    steps: list[str],
-    max_seq_length: int | None,
-    prompts: Mapping[str, str] | None,
-    default_prompt_name: str | None,
-) -> None:
     modules = [
         {"idx": i, "name": str(i), "path": f"{i}_{step}" if i else "", "type": _CLASSES[step]}
         for i, step in enumerate(steps)
@@ -320,8 +297,9 @@ def _write_pipeline(
     _write(path / "modules.json", modules)
     limit = {} if max_seq_length is None else {"max_seq_length": max_seq_length}
     _write(path / "sentence_bert_config.json", {**limit, "do_lower_case": False})
-    about = {"prompts": dict(prompts or {}), "default_prompt_name": default_prompt_name, "similarity_fn_name": "cosine"}
-    _write(path / "config_sentence_transformers.json", {"model_type": "SentenceTransformer", **about})
+    prompts = {"prompts": dict(about.get("prompts") or {}), "default_prompt_name": about.get("default_prompt_name")}
+    kind = {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"}
+    _write(path / "config_sentence_transformers.json", {**kind, **prompts})
 
 
 def _write(path: Path, document: Any) -> None:  # noqa: ANN401 - JSON

@@ -14,7 +14,6 @@ from provider.app import create_app
 from provider.settings import ModelSettings, Settings
 
 
-
 class AppClient(httpx.AsyncClient):
     """An HTTP client of an application in this process."""
 
@@ -48,7 +47,9 @@ OpenApp = Callable[..., AbstractAsyncContextManager[AppClient]]
 @pytest.fixture
 def model(minilm: Path) -> ModelSettings:
     """A model on the fake backend, whose name has a slash."""
-    return ModelSettings(name="org/model", path=str(minilm), backend="fake", aliases=["text-embedding-3-small"], lanes=1)
+    return ModelSettings(
+        name="org/model", path=str(minilm), backend="fake", aliases=["text-embedding-3-small"], lanes=1
+    )
 
 
 @pytest.fixture

@@ -26,7 +26,9 @@ async def test_one_text_and_many_in_order_with_usage(client: Any) -> None:
 async def test_base64_holds_the_same_numbers_as_float(client: Any) -> None:
     body = {"model": MODEL, "input": "dog", "dimensions": 5}
     as_float = (await client.post("/v1/embeddings", json=body)).json()["data"][0]["embedding"]
-    coded = (await client.post("/v1/embeddings", json=body | {"encoding_format": "base64"})).json()["data"][0]["embedding"]
+    coded = (await client.post("/v1/embeddings", json=body | {"encoding_format": "base64"})).json()["data"][0][
+        "embedding"
+    ]
     np.testing.assert_array_equal(np.frombuffer(base64.b64decode(coded), "<f4"), np.array(as_float, np.float32))
 
 
@@ -83,7 +85,9 @@ async def test_the_models_say_what_operators_ask_about(client: Any) -> None:
     assert listing["object"] == "list"
     model, alias = listing["data"]
     assert (model["id"], alias["id"], alias["root"]) == (MODEL, "text-embedding-3-small", MODEL)
-    facts = {key: model[key] for key in ("max_model_len", "dimensions", "backend", "device", "dtype", "pooling", "state")}
+    facts = {
+        key: model[key] for key in ("max_model_len", "dimensions", "backend", "device", "dtype", "pooling", "state")
+    }
     assert facts == {
         "max_model_len": 256,
         "dimensions": 384,

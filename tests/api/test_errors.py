@@ -1,7 +1,9 @@
 """Every row of the contract's error table: status, type, code and message, always in OpenAI's envelope."""
 
+import asyncio
 import inspect
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,11 +37,29 @@ BAD_BODIES = [
     ({"model": MODEL, "input": []}, 400, "input", "invalid_value", "Invalid 'input'"),
     ({"model": MODEL, "input": 3}, 400, "input", "invalid_type", "Invalid type for 'input'"),
     ({"model": MODEL, "input": ["a", [1]]}, 400, "input", "invalid_type", "mixed"),
-    ({"model": MODEL, "input": ["a"] * 2049}, 400, "input", "array_above_max_length", "array length must be 2048 or less"),
+    (
+        {"model": MODEL, "input": ["a"] * 2049},
+        400,
+        "input",
+        "array_above_max_length",
+        "array length must be 2048 or less",
+    ),
     ({"model": MODEL, "input": [1, 2]}, 400, "input", "token_input_not_supported", "check_embedding_ctx_length=False"),
     ({"model": MODEL, "input": [[1, 2]]}, 400, "input", "token_input_not_supported", "tokenizer-specific"),
-    ({"model": MODEL, "input": "word " * 400}, 400, "input[0]", "context_length_exceeded", "maximum input length is 256"),
-    ({"model": MODEL, "input": "a", "dimensions": 385}, 400, "dimensions", "invalid_value", "less than or equal to 384"),
+    (
+        {"model": MODEL, "input": "word " * 400},
+        400,
+        "input[0]",
+        "context_length_exceeded",
+        "maximum input length is 256",
+    ),
+    (
+        {"model": MODEL, "input": "a", "dimensions": 385},
+        400,
+        "dimensions",
+        "invalid_value",
+        "less than or equal to 384",
+    ),
     ({"model": MODEL, "input": "a", "dimensions": 0}, 400, "dimensions", "invalid_value", "greater than or equal to 1"),
     ({"model": MODEL, "input": "a", "dimensions": "9"}, 400, "dimensions", "invalid_type", "Invalid type"),
     (
@@ -56,10 +76,9 @@ BAD_BODIES = [
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "param", "code", "says"), BAD_BODIES)
-async def test_a_body_that_cannot_be_answered(
-    client: Any, body: Any, status: int, param: str | None, code: str | None, says: str
-) -> None:
+@pytest.mark.parametrize("case", BAD_BODIES)
+async def test_a_body_that_cannot_be_answered(client: Any, case: Any) -> None:
+    body, status, param, code, says = case
     for path in ("/v1/embeddings", "/embeddings"):
         response = await client.post(path, json=body)
         error = error_of(response)
@@ -96,7 +115,8 @@ async def test_a_form_upload_is_refused_and_what_curl_calls_a_form_is_read(clien
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/v1/embeddings"), ("POST", "/v1/models"), ("DELETE", "/v1/models/x"), ("PUT", "/health")]
+    ("method", "path"),
+    [("GET", "/v1/embeddings"), ("POST", "/v1/models"), ("DELETE", "/v1/models/x"), ("PUT", "/health")],
 )
 async def test_the_wrong_method_is_405_with_what_is_allowed(client: Any, method: str, path: str) -> None:
     response = await client.request(method, path)
@@ -164,9 +184,13 @@ async def test_any_key_or_none_passes_when_keys_are_off(client: Any, header: str
     assert (await client.get("/v1/models", headers={"authorization": header})).status_code == 200
 
 
-async def test_overload_is_429_with_a_whole_number_of_seconds(open_app: Any) -> None:
-    import asyncio
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - there is no event for this
+            await asyncio.sleep(0.001)
 
+
+async def test_overload_is_429_with_a_whole_number_of_seconds(open_app: Any) -> None:
     async with open_app(queue=QueueSettings(max_tokens=10)) as client:
         backend = client.app.state.service.runtimes[MODEL].loaded.backend
         backend.gate.clear()
@@ -174,9 +198,7 @@ async def test_overload_is_429_with_a_whole_number_of_seconds(open_app: Any) -> 
         running = asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": "hold"}))
         assert await asyncio.to_thread(backend.started.wait, 10)
         waiting = asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": "wait"}))
-        async with asyncio.timeout(10):
-            while not client.app.state.service.runtimes[MODEL].loaded.lanes.waiting_rows:
-                await asyncio.sleep(0.001)
+        await until(lambda: client.app.state.service.runtimes[MODEL].loaded.lanes.waiting_rows)
         response = await client.post("/v1/embeddings", json={"model": MODEL, "input": "this is a little too much now"})
         error = error_of(response)
         assert response.status_code == 429
@@ -191,7 +213,11 @@ async def test_a_loading_or_broken_model_is_503(open_app: Any, model: Any) -> No
     async with open_app(wait=False) as client:
         response = await client.post("/v1/embeddings", json={"model": MODEL, "input": "a"})
         error = error_of(response)
-        assert (response.status_code, error["type"], error["code"]) == (503, "service_unavailable_error", "model_loading")
+        assert (response.status_code, error["type"], error["code"]) == (
+            503,
+            "service_unavailable_error",
+            "model_loading",
+        )
         assert response.headers["retry-after"] == "5"
     async with open_app(model=ModelSettings(name=MODEL, path="/nowhere", backend="fake")) as client:
         response = await client.post("/v1/embeddings", json={"model": MODEL, "input": "a"})
@@ -227,7 +253,8 @@ async def test_a_failing_forward_pass_is_500_without_its_reason_and_nan_names_th
 
 async def test_what_nobody_foresaw_is_500_in_the_envelope(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(_: Any) -> None:
-        raise RuntimeError("secret detail")
+        msg = "secret detail"
+        raise RuntimeError(msg)
 
     monkeypatch.setattr(client.app.state.service, "embed", broken)
     response = await client.post("/v1/embeddings", json={"model": MODEL, "input": "a"})
@@ -238,7 +265,9 @@ async def test_what_nobody_foresaw_is_500_in_the_envelope(client: Any, monkeypat
 
 
 def test_every_error_class_has_a_row_and_stands_in_the_tree() -> None:
-    classes = {each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, errors.ProviderError)}
+    classes = {
+        each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, errors.ProviderError)
+    }
     assert classes == set(TABLE)
     assert errors.__doc__ is not None
     for each in classes:

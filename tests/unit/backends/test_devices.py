@@ -41,7 +41,9 @@ def test_the_device_that_is_asked_for_or_the_best_there_is(requested: str, have:
         ("cpu:1", NOTHING, "allowed are"),
     ],
 )
-def test_a_device_that_is_not_there_is_an_error_never_a_substitute(requested: str, have: Accelerators, says: str) -> None:
+def test_a_device_that_is_not_there_is_an_error_never_a_substitute(
+    requested: str, have: Accelerators, says: str
+) -> None:
     with pytest.raises(BackendUnavailable, match=says):
         choose_device(requested, have)
 

@@ -48,9 +48,7 @@ def test_a_prompt_can_be_left_out(mode: Any) -> None:
     states, mask = hidden("right")
     states, mask, lengths = states[[0, 2]], mask[[0, 2]], LENGTHS[[0, 2]]
     expected = theirs(states, mask, (mode,), prompt=2)
-    np.testing.assert_allclose(
-        pool(np, states, lengths, np.array([2, 2]), (mode,)), expected, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(pool(np, states, lengths, np.array([2, 2]), (mode,)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_half_precision_is_summed_in_float32() -> None:

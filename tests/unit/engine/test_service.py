@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -66,7 +67,15 @@ async def until(event: threading.Event) -> None:
     assert await asyncio.to_thread(event.wait, 10)
 
 
-async def held(service: EmbeddingService, backend: FakeBackend, text: str = "hold the lane") -> "asyncio.Task[Embedded]":
+async def until_true(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - there is no event for this
+            await asyncio.sleep(0.005)
+
+
+async def held(
+    service: EmbeddingService, backend: FakeBackend, text: str = "hold the lane"
+) -> "asyncio.Task[Embedded]":
     """Occupy the only lane until the gate opens."""
     backend.gate.clear()
     backend.started.clear()
@@ -161,7 +170,9 @@ async def test_a_vector_with_nan_is_an_error_that_names_the_input_and_is_not_cac
         assert np.isfinite((await service.embed(ask("cat"))).vectors).all()
 
 
-async def test_a_model_that_always_fails_turns_readiness_red_until_it_works_again(open_service: Any, model: Any) -> None:
+async def test_a_model_that_always_fails_turns_readiness_red_until_it_works_again(
+    open_service: Any, model: Any
+) -> None:
     async with open_service(Settings(model=model)) as service:
         runtime = service.runtimes["m"]
         runtime._probe_seconds = 0.01
@@ -170,21 +181,18 @@ async def test_a_model_that_always_fails_turns_readiness_red_until_it_works_agai
         for i in range(3):
             with pytest.raises(EmbeddingFailed):
                 await service.embed(ask(f"text {i}"))
-        async with asyncio.timeout(10):
-            while not service.problems:
-                await asyncio.sleep(0.005)
+        await until_true(lambda: bool(service.problems))
         assert service.problems == {"m": "forward passes fail"}
         backend.failing = False
-        async with asyncio.timeout(10):
-            while service.problems:
-                await asyncio.sleep(0.005)
+        await until_true(lambda: not service.problems)
 
 
 async def test_a_forward_pass_that_hangs_turns_readiness_red(fake: Fake) -> None:
     async with fake(queue=QueueSettings(stall_seconds=1)) as (service, backend):
         holding = await held(service, backend)
         assert not service.problems
-        service.runtimes["m"].loaded.lanes._clock = lambda base=service.runtimes["m"]._clock(): base + 5
+        later = time.monotonic() + 5
+        service.runtimes["m"].loaded.lanes._clock = lambda: later
         assert "running for" in service.problems["m"]
         backend.gate.set()
         await holding

@@ -1,0 +1,98 @@
+"""The files of a model's folder, read with errors that say which file and what to do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from provider.errors import InvalidModel
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+)
+"""One of these holds a tokenizer's vocabulary; the first is the one that needs no conversion."""
+
+
+def read_document(path: Path) -> Any:  # noqa: ANN401 - whatever the JSON document holds
+    """The JSON document at `path`; None where there is no such file.
+
+    Raises:
+        InvalidModel: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else f"it is no valid JSON ({exc})"
+        msg = f"{path} cannot be read: {reason}; restore the file or download the model again"
+        raise InvalidModel(msg) from exc
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object at `path`; empty where there is no such file.
+
+    Raises:
+        InvalidModel: it cannot be read, or is something else than an object.
+    """
+    document = read_document(path)
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        msg = f"{path} holds a {type(document).__name__}, expected a JSON object; restore the file"
+        raise InvalidModel(msg)
+    return document
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The model's `config.json`.
+
+    Raises:
+        InvalidModel: there is none, or it cannot be read.
+    """
+    if not folder.is_dir():
+        msg = f"{folder} is no folder; give the folder that holds the model's config.json"
+        raise InvalidModel(msg)
+    if not (folder / "config.json").is_file():
+        msg = (
+            f"{folder} has no config.json, so it is no model's folder; give the folder that holds config.json, "
+            "the tokenizer and model.safetensors"
+        )
+        raise InvalidModel(msg)
+    return read_object(folder / "config.json")
+
+
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """The files that determine token ids: `tokenizer.json`, or where there is none, all the files it is made from.
+
+    Raises:
+        InvalidModel: there is no tokenizer.
+    """
+    present = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not present:
+        msg = (
+            f"{folder} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}); "
+            "copy the model's tokenizer.json there, or download the model again"
+        )
+        raise InvalidModel(msg)
+    if present[0].name == "tokenizer.json":
+        return (present[0],)
+    # The conversion of older files depends on these too.
+    more = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+    return (*present, *(folder / name for name in more if (folder / name).is_file()))
+
+
+def positive(value: object, what: str) -> int:
+    """`value` as a whole number above 0.
+
+    Raises:
+        InvalidModel: it is something else; `what` names file and field.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
+        msg = f"{what} is {value!r}, expected a whole number above 0; the file is damaged or of an unknown kind"
+        raise InvalidModel(msg)
+    return int(value)

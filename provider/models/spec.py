@@ -1,0 +1,238 @@
+"""What a model's folder says about itself, read without loading weights and without running code from it."""
+
+from pathlib import Path
+from typing import Any
+
+from provider.domain import ModelSpec
+from provider.errors import InvalidModel, SettingsError
+from provider.models.folder import positive, read_config, read_document, read_object, tokenizer_files
+from provider.models.pipeline import plain_pipeline, read_pipeline
+from provider.models.weights import check_safetensors, fingerprint, weight_files
+
+# Without an explicit limit no input is longer, whatever the model could take: memory grows with the length.
+DEFAULT_MAX_TOKENS = 512
+
+_PROMPTS_FILE = "config_sentence_transformers.json"
+# sentence-transformers tries these names in this order.
+_TRANSFORMER_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_HIDDEN_SIZE_KEYS = ("hidden_size", "d_model", "dim", "n_embd", "emb_dim")
+_POSITION_KEYS = ("max_position_embeddings", "n_positions")
+# Positions are relative: `n_positions` in these configurations is the length they were trained with.
+_RELATIVE = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers", "xlnet"})
+# Their first token has position pad_token_id + 1, so that the first rows of the table are never used
+# (`create_position_ids_from_input_ids` in transformers' modeling files).
+_POSITIONS_BEHIND_PAD = frozenset(
+    {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
+    | {"data2vec-text", "ibert", "luke", "xmod"}
+)
+
+
+def read_spec(
+    folder: Path, *, name: str, max_context_length: int | None, default_prompt: str | None
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    """All that can be known of the model in `folder` without loading it. Reads every byte of it once.
+
+    Args:
+        folder: with `config.json`, tokenizer and `model.safetensors`, and for sentence-transformers `modules.json`.
+        name: the configured name.
+        max_context_length: most tokens of one input; None for the model's own limit, but at most 512.
+        default_prompt: name of the prompt for requests that choose none; None for the model's own.
+
+    Returns:
+        The spec, and sentences that an operator should read.
+
+    Raises:
+        InvalidModel: files are missing, damaged or of an unsupported kind.
+        SettingsError: the model has no prompt called `default_prompt`.
+    """
+    config = read_config(folder)
+    vocabulary = tokenizer_files(folder)
+    weights = weight_files(folder)
+    for path in weights:
+        check_safetensors(path)
+    text = _text_config(config)
+    hidden_size = _hidden_size(folder, config, text)
+    notices: list[str] = []
+    is_pipeline = (folder / "modules.json").is_file()
+    if is_pipeline:
+        pipeline = read_pipeline(folder, hidden_size)
+    else:
+        pipeline = plain_pipeline(config, hidden_size)
+        notices.append(
+            f"the model has no modules.json: {pipeline.pooling[0]} pooling is used, as sentence-transformers does; "
+            "if the model was trained otherwise, add a modules.json and a pooling configuration"
+        )
+    tokenizer_config = read_object(folder / "tokenizer_config.json")
+    transformer = _transformer_config(folder) if is_pipeline else {}
+    _check_lowercase(folder, transformer)
+    model_type = str(config.get("model_type") or "")
+    max_positions = _max_positions(model_type, config, text)
+    own_limit = _own_limit(folder, transformer, tokenizer_config, config, text)
+    about_prompts = read_object(folder / _PROMPTS_FILE)
+    prompts, chosen = _prompts(folder, about_prompts, default_prompt)
+    if about_prompts.get("truncate_dim"):
+        notices.append(
+            f"the model asks to be cut to {about_prompts['truncate_dim']} dimensions (truncate_dim, {_PROMPTS_FILE}); "
+            'its full width is answered unless a request says "dimensions"'
+        )
+    files = [folder / "config.json", *vocabulary, *weights, *pipeline.files]
+    files += [path for path in (folder / _PROMPTS_FILE,) if path.is_file()]
+    spec = ModelSpec(
+        name=name,
+        folder=folder,
+        architecture=str(next(iter(config.get("architectures") or []), None) or model_type or "unknown"),
+        hidden_size=hidden_size,
+        dimension=pipeline.dimension,
+        max_tokens=_max_tokens(max_context_length, own_limit, max_positions, notices),
+        max_positions=max_positions,
+        pooling=pipeline.pooling,
+        fingerprint=fingerprint(folder, files),
+        pools_prompt=pipeline.pools_prompt,
+        head=pipeline.head,
+        prompts=prompts,
+        default_prompt=chosen,
+        pad_id=_pad_id(folder, model_type, config, text, tokenizer_config),
+    )
+    return spec, tuple(notices)
+
+
+def _text_config(config: dict[str, Any]) -> dict[str, Any]:
+    nested = config.get("text_config")
+    return nested if isinstance(nested, dict) else {}
+
+
+def _first(keys: tuple[str, ...], *sources: dict[str, Any]) -> Any:  # noqa: ANN401 - what the file holds
+    return next((source[key] for source in sources for key in keys if source.get(key) is not None), None)
+
+
+def _hidden_size(folder: Path, config: dict[str, Any], text: dict[str, Any]) -> int:
+    found = _first(_HIDDEN_SIZE_KEYS, text, config)
+    if found is None:
+        msg = f"{folder / 'config.json'} names no hidden size ({', '.join(_HIDDEN_SIZE_KEYS)}); it is no text encoder's"
+        raise InvalidModel(msg)
+    return positive(found, f"the hidden size in {folder / 'config.json'}")
+
+
+def _transformer_config(folder: Path) -> dict[str, Any]:
+    """What sentence-transformers saves about its Transformer module."""
+    for name in _TRANSFORMER_FILES:
+        settings = read_object(folder / name)
+        if not settings:
+            continue
+        task = settings.get("transformer_task", "feature-extraction")
+        modalities = settings.get("modality_config", {"text": {}})
+        way = modalities.get("text") if isinstance(modalities, dict) else None
+        as_usual = {"method": "forward", "method_output_name": "last_hidden_state"}
+        if task != "feature-extraction" or not isinstance(way, dict) or {**as_usual, **way} != as_usual:
+            msg = (
+                f"{folder / name} asks for task {task!r} and modalities {sorted(modalities)}; supported are models for "
+                "'feature-extraction' that read text and answer their last hidden state"
+            )
+            raise InvalidModel(msg)
+        return settings
+    return {}
+
+
+def _check_lowercase(folder: Path, transformer: dict[str, Any]) -> None:
+    """sentence-transformers puts a Lowercase before the tokenizer if told to; a tokenizer.json has to do so itself."""
+    if not transformer.get("do_lower_case"):
+        return
+    document = read_document(folder / "tokenizer.json")
+    normalizer = (document.get("normalizer") if isinstance(document, dict) else None) or {}
+    steps = normalizer.get("normalizers", []) if normalizer.get("type") == "Sequence" else [normalizer]
+    if document is not None and not any(
+        step.get("type") == "Lowercase" or (step.get("type") == "BertNormalizer" and step.get("lowercase"))
+        for step in steps
+    ):
+        msg = (
+            f"{folder} has do_lower_case beside a tokenizer.json that keeps capitals; load the model with "
+            "sentence-transformers and save it again with save_pretrained, which puts it into tokenizer.json"
+        )
+        raise InvalidModel(msg)
+
+
+def _max_positions(model_type: str, config: dict[str, Any], text: dict[str, Any]) -> int | None:
+    found = _first(_POSITION_KEYS, text, config)
+    if model_type in _RELATIVE or isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        return None
+    if model_type not in _POSITIONS_BEHIND_PAD:
+        return found
+    pad = config.get("pad_token_id")
+    return found - (pad if isinstance(pad, int) and model_type != "mpnet" else 1) - 1
+
+
+def _own_limit(
+    folder: Path,
+    transformer: dict[str, Any],
+    tokenizer_config: dict[str, Any],
+    config: dict[str, Any],
+    text: dict[str, Any],
+) -> int | None:
+    """`max_seq_length` of sentence-transformers; see `Transformer.__init__` in its base/modules/transformer.py."""
+    arguments = transformer.get("processor_kwargs") or transformer.get("tokenizer_args") or {}
+    said = arguments.get("model_max_length", transformer.get("max_seq_length"))
+    if said is not None:
+        return positive(said, f"the model's max_seq_length in {folder}")
+    limits = [tokenizer_config.get("model_max_length"), _first(_POSITION_KEYS[:1], config, text)]
+    # Tokenizers without a limit write 10^30, xlnet writes -1.
+    known = [int(each) for each in limits if isinstance(each, int | float) and 0 < each < 1e9]
+    return min(known, default=None)
+
+
+def _max_tokens(asked: int | None, own: int | None, positions: int | None, notices: list[str]) -> int:
+    if asked is None:
+        return min(limit for limit in (DEFAULT_MAX_TOKENS, own, positions) if limit is not None)
+    if positions is not None and asked > positions:
+        notices.append(f"max_context_length is {asked}, but the model has positions for {positions}: {positions} it is")
+        return positions
+    return asked
+
+
+def _prompts(folder: Path, about: dict[str, Any], wanted: str | None) -> tuple[dict[str, str], str]:
+    """The model's prompts, and the text of the one for requests that choose none."""
+    kind = about.get("model_type", "SentenceTransformer")
+    if kind != "SentenceTransformer":
+        msg = f"{folder} holds a {kind}, which does not give one vector a text; choose a SentenceTransformer model"
+        raise InvalidModel(msg)
+    found = about.get("prompts") or {}
+    if not isinstance(found, dict) or not all(isinstance(text, str | None) for text in found.values()):
+        msg = f"prompts in {folder / _PROMPTS_FILE} are {found!r}, expected names with texts; restore the file"
+        raise InvalidModel(msg)
+    prompts = {str(name): text or "" for name, text in found.items()}
+    if wanted is not None:
+        if wanted not in prompts:
+            msg = (
+                f"model.default_prompt is {wanted!r}, but this model's prompts are: "
+                f"{', '.join(sorted(prompts)) or 'none'}; name one of them or leave the setting out"
+            )
+            raise SettingsError(msg)
+        return prompts, prompts[wanted]
+    name = about.get("default_prompt_name")
+    # sentence-transformers gives every model an empty `query` and `document`.
+    known = {"query": "", "document": "", **prompts}
+    if name is not None and name not in known:
+        msg = (
+            f"default_prompt_name in {folder / _PROMPTS_FILE} is {name!r}, but its prompts are "
+            f"{', '.join(sorted(prompts)) or 'none'}; mend the file"
+        )
+        raise InvalidModel(msg)
+    return prompts, known[name] if name is not None else ""
+
+
+def _pad_id(
+    folder: Path, model_type: str, config: dict[str, Any], text: dict[str, Any], tokenizer_config: dict[str, Any]
+) -> int:
+    """The model's own padding token, else the tokenizer's, else 0: padding is masked, any id of the vocabulary does."""
+    found = _first(("pad_token_id",), config, text)
+    if isinstance(found, int) and found >= 0:
+        return found
+    if model_type in _POSITIONS_BEHIND_PAD:
+        return 1
+    token = tokenizer_config.get("pad_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    document = read_document(folder / "tokenizer.json") if token else None
+    added = document.get("added_tokens", []) if isinstance(document, dict) else []
+    return next((int(each["id"]) for each in added if each.get("content") == token), 0)

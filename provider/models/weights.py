@@ -1,0 +1,142 @@
+"""Weights on disk: which files, whether they are whole, and a digest of what they say. Nothing is loaded.
+
+The format is described at https://huggingface.co/docs/safetensors: eight bytes with the header's length
+(little-endian), the header (JSON: tensor name to dtype, shape and `data_offsets`), then the tensors.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from provider.errors import InvalidModel
+from provider.models.folder import read_object
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+HOW_TO_CONVERT = (
+    "pickled weights are not loaded, because loading them can run code. On a machine where you trust them, convert: "
+    "sentence_transformers.SentenceTransformer(FOLDER).save_pretrained(NEW), or for a plain model "
+    "transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(NEW) and the same with AutoTokenizer"
+)
+
+# safetensors itself refuses longer headers.
+_LONGEST_HEADER = 100_000_000
+_CHUNK_BYTES = 1 << 20
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """`model.safetensors`, or the shards that `model.safetensors.index.json` lists, sorted by name.
+
+    Raises:
+        InvalidModel: there are none, a shard is missing, or the weights are of another kind.
+    """
+    if (folder / SINGLE_FILE).is_file():
+        return (folder / SINGLE_FILE,)
+    if (folder / INDEX_FILE).is_file():
+        return _shards(folder)
+    found = sorted(each.name for each in folder.iterdir() if each.is_file()) if folder.is_dir() else []
+    pickled = [name for name in found if name.endswith(PICKLED_SUFFIXES)]
+    if pickled:
+        msg = f"{folder} has its weights only in {', '.join(pickled)}: {HOW_TO_CONVERT}"
+    elif "adapter_config.json" in found:
+        msg = f"{folder} holds an adapter only; merge it into its model (peft: merge_and_unload) and save that"
+    else:
+        msg = f"{folder} has no {SINGLE_FILE}; copy it there, or download the model again"
+    raise InvalidModel(msg)
+
+
+def _shards(folder: Path) -> tuple[Path, ...]:
+    weight_map = read_object(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        msg = f"{folder / INDEX_FILE} has no weight_map; download the model again"
+        raise InvalidModel(msg)
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        # An index may not name files elsewhere on this machine.
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            msg = f"{folder / INDEX_FILE} names {name!r}, expected the name of a .safetensors file beside it"
+            raise InvalidModel(msg)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        msg = f"{folder} lacks {', '.join(missing)}, which {INDEX_FILE} lists; download the model again"
+        raise InvalidModel(msg)
+    return tuple(folder / name for name in names)
+
+
+def check_safetensors(path: Path) -> None:
+    """See that the file is as long as its header says. Reads the header only.
+
+    Raises:
+        InvalidModel: it is truncated, or no safetensors file.
+    """
+    try:
+        has = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            if start == b"version ":
+                msg = f"{path} is a Git LFS pointer and not the weights themselves; run `git lfs pull` there"
+                raise InvalidModel(msg)
+            length = int.from_bytes(start, "little")
+            if len(start) == 8 and length > _LONGEST_HEADER:
+                raise _damaged(path)
+            header = file.read(length)
+    except OSError as exc:
+        msg = f"{path} cannot be read: {exc.strerror}; restore the file or download the model again"
+        raise InvalidModel(msg) from exc
+    if len(start) < 8 or len(header) < length:
+        expected = f"more than {8 + length if len(start) == 8 else 8}"
+        msg = f"{path} is truncated: {has} bytes, expected {expected}; download it again"
+        raise InvalidModel(msg)
+    try:
+        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        expected_size = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as exc:
+        raise _damaged(path) from exc
+    if has < expected_size:
+        msg = f"{path} is truncated: {has} bytes, expected {expected_size}; download it again"
+        raise InvalidModel(msg)
+    if has > expected_size:
+        msg = f"{path} is damaged: {has} bytes, expected {expected_size}; download it again"
+        raise InvalidModel(msg)
+
+
+def _damaged(path: Path) -> InvalidModel:
+    return InvalidModel(f"{path} is damaged: it has no safetensors header; download it again")
+
+
+def weight_bytes(folder: Path) -> int:
+    """Size of the weights on disk, in bytes.
+
+    Raises:
+        InvalidModel: as `weight_files`.
+    """
+    return sum(path.stat().st_size for path in weight_files(folder))
+
+
+def fingerprint(folder: Path, files: Iterable[Path]) -> str:
+    """Digest of the files that determine a model's vectors: 16 hexadecimal digits of SHA-256.
+
+    Args:
+        folder: the model's folder. Its own name and place do not count: a copy elsewhere has the same fingerprint.
+        files: files in it; each counts with its path inside the folder, its size and its content.
+
+    Raises:
+        InvalidModel: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    buffer = bytearray(_CHUNK_BYTES)
+    view = memoryview(buffer)
+    for path in sorted(set(files)):
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
+                while count := file.readinto(buffer):
+                    digest.update(view[:count])
+        except OSError as exc:
+            msg = f"{path} cannot be read: {exc.strerror}; restore the file or download the model again"
+            raise InvalidModel(msg) from exc
+    return digest.hexdigest()[:16]

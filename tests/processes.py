@@ -1,0 +1,118 @@
+"""Real server processes for tests: started on a free port, watched through their log, ended by signal."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_SECONDS = 60
+
+
+class ServerProcess:
+    """A running server. `log` holds its log lines so far, `text` everything it wrote."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.log: list[dict[str, Any]] = []
+        self.text = ""
+        self.port = 0
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The first log line of that event."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            found = next((line for line in self.log if line.get("event") == event), None)
+            if found is not None:
+                return found
+            line = self._lines.get(timeout=max(0.1, deadline - time.monotonic()))
+            assert line is not None, f"the server ended before {event!r}:\n{self.text}"
+            self._keep(line)
+
+    def wait_until_ready(self) -> None:
+        """Readiness is green."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.get("/health/ready")[0] != 200:
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.02)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Status and JSON body."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=PATIENCE_SECONDS) as response:
+                return response.status, json.load(response)
+        except HTTPError as exc:
+            with exc:
+                return exc.code, json.load(exc)
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """The exit code."""
+        code = self.process.wait(seconds)
+        while (line := self._lines.get(timeout=5)) is not None:
+            self._keep(line)
+        return code
+
+    def _keep(self, line: str) -> None:
+        self.text += line
+        if line.startswith("{"):
+            self.log.append(json.loads(line))
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            for line in lines:
+                self._lines.put(line)
+        self._lines.put(None)
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This process's environment without settings of the service or the hub."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("EMB_PROVIDER_", "HF_"))}
+    return kept | {"HF_HUB_OFFLINE": "1"} | more
+
+
+@contextmanager
+def running(
+    arguments: Sequence[str],
+    *,
+    command: Sequence[str] = (sys.executable, "-m", "provider", "serve", "--port", "0"),
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Iterator[ServerProcess]:
+    """A server that listens; killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [*command, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(env) if env is not None else clean_environment(),
+        cwd=cwd,
+    )
+    server = ServerProcess(process)
+    try:
+        server.port = server.wait_for("listening")["port"]
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()

@@ -1,0 +1,76 @@
+"""From settings to a folder."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provider.errors import SourceNotFound
+from provider.models import resolve as module
+from provider.models.hub import Snapshot
+from provider.models.resolve import resolve
+from provider.settings import HubSettings, ModelSettings
+
+HUB = HubSettings(offline=True, cache_folder="/cache")
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    found = resolve(ModelSettings(path=str(tmp_path)), HUB)
+    assert (found.folder, found.revision) == (tmp_path, None)
+
+
+def test_a_home_folder_may_be_written_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert resolve(ModelSettings(path="~/model"), HUB).folder == tmp_path / "model"
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_missing_folder_is_named_with_the_setting(is_file: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    if is_file:
+        path.touch()
+    with pytest.raises(SourceNotFound, match=r"/model .*model\.path.*EMB_PROVIDER_MODEL_PATH"):
+        resolve(ModelSettings(path=str(path)), HUB)
+
+
+def test_a_folder_in_a_package_is_found_without_importing_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "carrier" / "data" / "model").mkdir(parents=True)
+    (tmp_path / "carrier" / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = resolve(ModelSettings(path="package:carrier/data/model"), HUB)
+    assert (found.folder, found.revision) == (tmp_path / "carrier" / "data" / "model", None)
+    assert "carrier" not in sys.modules
+    with pytest.raises(SourceNotFound, match=r"'carrier'.*'other'"):
+        resolve(ModelSettings(path="package:carrier/other"), HUB)
+
+
+@pytest.mark.parametrize("package", ["no_such_package", "no-such-package", "os.path", ""])
+def test_a_package_that_is_not_installed_says_what_to_install(package: str) -> None:
+    with pytest.raises(SourceNotFound, match="pip install"):
+        resolve(ModelSettings(path=f"package:{package}/model"), HUB)
+
+
+def test_a_module_that_is_no_package_holds_no_folder() -> None:
+    with pytest.raises(SourceNotFound):
+        resolve(ModelSettings(path="package:abc/model"), HUB)
+
+
+def test_without_a_path_the_hub_is_asked_for_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def download(repository: str, **options: Any) -> Snapshot:
+        calls.append((repository, options))
+        return Snapshot(Path("/somewhere"), "c" * 40, repository)
+
+    def notify(phase: str, detail: dict[str, object]) -> None:
+        """Told nothing here."""
+
+    monkeypatch.setattr(module, "download", download)
+    found = resolve(ModelSettings(name="tiny", revision="v1"), HUB, progress=True, notify=notify)
+    assert (found.folder, found.revision) == (Path("/somewhere"), "c" * 40)
+    expected = {"revision": "v1", "offline": True, "cache_folder": "/cache", "progress": True, "notify": notify}
+    assert calls == [("sentence-transformers/tiny", expected)]
