@@ -103,7 +103,7 @@ def _from_yaml(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for section, content in _mapping(document, str(path)).items():
         if section == "models":
-            values["models"] = content or []
+            values["models"] = [] if content is None else content
             continue
         if section not in SECTIONS:
             where = f"{path}: {section}"

