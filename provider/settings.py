@@ -134,6 +134,7 @@ class QueueSettings:
     """Work that waits. What does not fit is answered with 429 at once."""
 
     max_tokens: int = option(600_000, "most tokens that wait for one model", least=1)
+    max_requests: int = option(1024, "most requests under way, being read, waiting, running or being written", least=1)
     stall_seconds: int = option(120, "a forward pass that takes longer than this turns readiness red", least=1)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from litestar import Controller, MediaType, Request, Response, post
 from litestar.di import NamedDependency
-from litestar.params import RawBody
 
 from provider.api import wire
 from provider.api.auth import require_key
@@ -32,14 +31,14 @@ class EmbeddingsController(Controller):
     async def create(
         self,
         request: Request[Any, Any, Any],
-        body: RawBody,
         service: NamedDependency[EmbeddingService],
         limits: NamedDependency[LimitSettings],
     ) -> Response[bytes]:
         """Embed one text or many. Vectors have length 1 and come in the order of the inputs."""
-        parsed = await _parse(request, body, limits)
-        embedded = await while_connected(request, service.embed(parsed.request))
-        return await _write(parsed, embedded)
+        with service.admission():
+            parsed = await _parse(request, await request.body(), limits)
+            embedded = await while_connected(request, service.embed(parsed.request))
+            return await _write(parsed, embedded)
 
 
 async def _parse(request: Request[Any, Any, Any], body: bytes, limits: LimitSettings) -> wire.Parsed:

@@ -5,7 +5,9 @@ from typing import Any
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
-from provider.api.routes import HEALTH_PATH, LIVE_PATH, READY_PATH
+from provider.api.routes import HEALTH_PATH, LIVE_PATH, MODELS_PATH, READY_PATH
+from provider.engine.hooks import ModelState
+from provider.engine.runtime import ModelRuntime
 from provider.engine.service import EmbeddingService
 
 
@@ -22,7 +24,7 @@ class HealthController(Controller):
     @get([READY_PATH, HEALTH_PATH])
     async def ready(self, service: NamedDependency[EmbeddingService]) -> Response[dict[str, Any]]:
         """200 when every model that was asked for is loaded, warm and working; else 503 and the reasons."""
-        problems = service.problems
+        problems = {name: _for_everyone(service.runtimes[name], text) for name, text in service.problems.items()}
         status = "draining" if service.is_draining else "not_ready" if problems else "ready"
         body = {
             "status": status,
@@ -31,3 +33,9 @@ class HealthController(Controller):
         }
         headers = {"retry-after": "5"} if status != "ready" else {}
         return Response(body, status_code=200 if status == "ready" else 503, headers=headers)
+
+
+def _for_everyone(runtime: ModelRuntime, problem: str) -> str:
+    """Health needs no key, and the reason of a failure may name folders and repositories."""
+    is_failed = runtime.state is ModelState.FAILED
+    return f"could not be loaded; GET {MODELS_PATH} and the log have the reason" if is_failed else problem

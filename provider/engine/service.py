@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from provider.engine.rows import Row, Ticket
 from provider.engine.runtime import LoadedModel, ModelRuntime
 from provider.engine.tokenizer import Encoded
 from provider.engine.vectors import check_dimensions, finish
-from provider.errors import InvalidRequest, ShuttingDown, TooManyTokens
+from provider.errors import InvalidRequest, Overloaded, ShuttingDown, TooManyTokens
 from provider.models.catalogue import Catalogue
 from provider.settings import ModelSettings, Settings
 
@@ -80,8 +81,31 @@ class EmbeddingService:
         """From now on new requests are refused; those accepted go on."""
         self.is_draining = True
 
+    @contextmanager
+    def admission(self) -> Iterator[None]:
+        """Around a request, from before it is read until its answer is written. `idle` waits for those inside.
+
+        Raises:
+            ShuttingDown: the service takes no more requests.
+            Overloaded: too many are under way.
+        """
+        if self.is_draining:
+            msg = "The service is shutting down. Please try again later."
+            raise ShuttingDown(msg, retry_after_seconds=5)
+        if self.active >= self._settings.queue.max_requests:
+            msg = f"The service is overloaded: {self.active} requests are under way. Please try again in 1s."
+            raise Overloaded(msg, retry_after_seconds=1)
+        self.active += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.active -= 1
+            if not self.active:
+                self._idle.set()
+
     async def idle(self) -> None:
-        """Return when no request is under way."""
+        """Return when no admitted request is under way."""
         await self._idle.wait()
 
     @property
@@ -117,19 +141,6 @@ class EmbeddingService:
             NotAvailable: not now.
             EmbeddingFailed: the forward pass failed.
         """
-        if self.is_draining:
-            msg = "The service is shutting down. Please try again later."
-            raise ShuttingDown(msg, retry_after_seconds=5)
-        self.active += 1
-        self._idle.clear()
-        try:
-            return await self._embed(request)
-        finally:
-            self.active -= 1
-            if not self.active:
-                self._idle.set()
-
-    async def _embed(self, request: EmbedRequest) -> Embedded:
         runtime = self.runtime(request.model)
         model = await runtime.ready()
         check_dimensions(request.dimensions, model.spec.dimension)

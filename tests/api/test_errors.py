@@ -224,6 +224,8 @@ async def test_a_loading_or_broken_model_is_503(open_app: Any, model: Any) -> No
         error = error_of(response)
         assert (response.status_code, error["code"]) == (503, "model_failed")
         assert "/nowhere" not in error["message"]
+        assert "/nowhere" not in (await client.get("/health/ready")).text
+        assert "/nowhere" in (await client.get("/v1/models")).json()["data"][0]["problem"]
 
 
 async def test_a_shutdown_is_503_and_closes_the_connection(client: Any) -> None:

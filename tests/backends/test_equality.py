@@ -1,4 +1,4 @@
-"""The whole way of a text equals sentence-transformers on the real model: alone, in mixed batches, cut, over the limit."""
+"""The whole way of a text equals sentence-transformers on the real model: alone, in mixed batches, over the limit."""
 
 from pathlib import Path
 from typing import Any

@@ -34,7 +34,7 @@ TEXTS = [
     "a cat",
     "The quick brown fox jumps over the lazy dog, and over the fence behind it.",
     "?",
-    "naïve café – 漢字 and emoji 🙂 in one text",
+    "naïve café - 漢字 and emoji 🙂 in one text",
     "A man is eating food. " * 3,
     "the same the same the same",
 ]

@@ -77,7 +77,7 @@ def test_a_parquet_file_has_texts_and_vectors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin", "says"),
+    "case",
     [
         (["embed"], "one\n\nthree\n", "standard input, line 2 is empty"),
         (["embed", "--input-format", "jsonl"], '"a"\n{"x": 1}\n', "standard input, line 2: expected a string, or"),
@@ -92,12 +92,13 @@ def test_a_parquet_file_has_texts_and_vectors(tmp_path: Path) -> None:
     ],
 )
 def test_what_goes_wrong_is_one_line_and_leaves_no_file(
-    tmp_path: Path, arguments: list[str], stdin: str | None, says: str, monkeypatch: Any, capsys: Any
+    tmp_path: Path, case: Any, monkeypatch: Any, capsys: Any
 ) -> None:
     import io
     import re
     import sys
 
+    arguments, stdin, says = case
     monkeypatch.setattr(sys, "argv", ["emb-provider", *arguments])
     monkeypatch.setattr(sys, "stdin", io.StringIO(stdin or ""))
     with pytest.raises(SystemExit) as ended:

@@ -286,16 +286,25 @@ async def test_a_lazy_model_loads_on_first_use_once_for_everyone(open_service: A
 
 async def test_draining_refuses_new_requests_and_finishes_accepted_ones(fake: Fake) -> None:
     async with fake() as (service, backend):
-        accepted = await held(service, backend)
-        service.drain()
-        with pytest.raises(ShuttingDown):
-            await service.embed(ask("too late"))
-        idle = asyncio.create_task(service.idle())
-        await asyncio.sleep(0.01)
-        assert not idle.done()
-        backend.gate.set()
-        assert (await accepted).usage.inputs == 1
+        with service.admission():
+            accepted = await held(service, backend)
+            service.drain()
+            with pytest.raises(ShuttingDown), service.admission():
+                pass
+            idle = asyncio.create_task(service.idle())
+            await asyncio.sleep(0.01)
+            assert not idle.done()
+            backend.gate.set()
+            assert (await accepted).usage.inputs == 1
         await asyncio.wait_for(idle, 5)
+
+
+async def test_only_so_many_requests_are_under_way_at_once(fake: Fake) -> None:
+    async with fake(queue=QueueSettings(max_requests=1)) as (service, _):
+        with service.admission(), pytest.raises(Overloaded, match="1 requests are under way"), service.admission():
+            pass
+        with service.admission():
+            assert service.active == 1
 
 
 async def test_closing_answers_what_still_waits_and_closes_the_backend(fake: Fake) -> None:
