@@ -22,7 +22,8 @@ from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Settings, env
 
 # Kubernetes describes a service called `emb-provider` to every pod by variables of these names.
 _SERVICE_LINK = re.compile(rf"{ENV_PREFIX}(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
-_SOURCE_KEYS = ("name", "path", "repo", "revision")
+# What belongs to one model and would be wrong for another: where it comes from, and what it is or may be called.
+_MODEL_IDENTITY = ("name", "path", "repo", "revision", "aliases", "default_prompt")
 _MODELS_VARIABLE = f"{ENV_PREFIX}MODELS"
 
 
@@ -74,9 +75,9 @@ def load_settings(
     layers.append(Layer("flag", dict(flags or {}), textual=True))
     merged: dict[str, tuple[Any, Layer]] = {}
     for layer in layers:
-        if _names_another_source(layer, merged):
+        if _names_another_model(layer, merged):
             # A folder given for one model must never be served under the name of another.
-            for key in _SOURCE_KEYS:
+            for key in _MODEL_IDENTITY:
                 merged.pop(f"model.{key}", None)
         merged.update({key: (value, layer) for key, value in layer.values.items()})
     sections: dict[str, Any] = {}
@@ -140,7 +141,7 @@ def _is_service_link(variable: str, text: str) -> bool:
     )
 
 
-def _names_another_source(layer: Layer, merged: Mapping[str, tuple[Any, Layer]]) -> bool:
+def _names_another_model(layer: Layer, merged: Mapping[str, tuple[Any, Layer]]) -> bool:
     return any(
         key in layer.values and layer.values[key] != merged.get(key, (None, None))[0]
         for key in ("model.name", "model.path", "model.repo")

@@ -119,7 +119,8 @@ class ModelSettings:
         if self.name is not None:
             return self.name
         if self.path is not None:
-            return self.path.removeprefix("package:") if self.path.startswith("package:") else Path(self.path).name
+            is_package = self.path.startswith("package:")
+            return self.path.removeprefix("package:") if is_package else _folder_name(self.path)
         return self.repo or DEFAULT_MODEL
 
     @property
@@ -129,12 +130,20 @@ class ModelSettings:
         return repo if "/" in repo else f"sentence-transformers/{repo}"
 
 
+def _folder_name(path: str) -> str:
+    """The last part of a path, for `.` and `..` too; the path itself where there is none (`/`)."""
+    return Path(path).name.strip(".") or Path(path).resolve().name or path
+
+
 @frozen
 class QueueSettings:
     """Work that waits. What does not fit is answered with 429 at once."""
 
     max_tokens: int = option(600_000, "most tokens that wait for one model", least=1)
     max_requests: int = option(1024, "most requests under way, being read, waiting, running or being written", least=1)
+    max_request_bytes: int = option(
+        256 * 1024 * 1024, "most bytes of request bodies under way, all requests together", least=1024
+    )
     stall_seconds: int = option(120, "a forward pass that takes longer than this turns readiness red", least=1)
 
 

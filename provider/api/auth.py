@@ -46,7 +46,7 @@ class KeyRing:
 
 
 def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard of every route that embeds or names models.
+    """Guard of every route under `/v1`, and of `/embeddings`.
 
     Raises:
         AuthenticationMissing: keys are required and none came.

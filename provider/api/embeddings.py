@@ -35,10 +35,17 @@ class EmbeddingsController(Controller):
         limits: NamedDependency[LimitSettings],
     ) -> Response[bytes]:
         """Embed one text or many. Vectors have length 1 and come in the order of the inputs."""
-        with service.admission():
+        with service.admission(_announced_bytes(request)):
             parsed = await _parse(request, await request.body(), limits)
             embedded = await while_connected(request, service.embed(parsed.request))
             return await _write(parsed, embedded)
+
+
+def _announced_bytes(request: Request[Any, Any, Any]) -> int:
+    """How large the body may turn out: what is announced, or the limit for a body sent in chunks."""
+    limit: int = request.app.state.settings.server.max_body_bytes
+    announced = request.headers.get("content-length", "")
+    return min(int(announced), limit) if announced.isdecimal() else limit
 
 
 async def _parse(request: Request[Any, Any, Any], body: bytes, limits: LimitSettings) -> wire.Parsed:

@@ -54,6 +54,7 @@ def describe(name: str, runtime: ModelRuntime) -> dict[str, Any]:
         "max_model_len": spec.max_tokens if spec else None,
         "pooling": "+".join(spec.pooling) if spec else None,
         "prompts": sorted(spec.prompts) if spec else None,
+        "details": dict(traits.extra) if traits else None,
         "fingerprint": model.fingerprint if model else None,
         "lanes": model.plan.lanes if model else None,
         "threads_per_lane": model.plan.threads if model else None,

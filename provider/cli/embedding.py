@@ -18,7 +18,7 @@ from provider.cli.writers import open_writer
 from provider.domain import Embedded, EmbedRequest
 from provider.engine.hooks import Hooks
 from provider.engine.service import EmbeddingService
-from provider.errors import EmbeddingFailed, InputTooLong, InvalidRequest, ModelError, ModelNotFound, RequestError
+from provider.errors import EmbeddingFailed, InputTooLong, InvalidRequest, ModelNotFound, RequestError
 from provider.models.catalogue import Catalogue
 from provider.settings import LimitSettings, LogSettings, ModelSettings, QueueSettings, Settings
 from provider.telemetry.logs import configure_logging, log_event
@@ -92,7 +92,7 @@ async def _embed_all(job: EmbedJob, settings: Settings, records: Sequence[Record
     try:
         await runtime.start_loading()
         if runtime.failure is not None:
-            raise ModelError(runtime.failure)
+            raise runtime.failure
         model = runtime.loaded
         dimension = job.dimensions or (model.spec.dimension if model else 0)
         with (

@@ -16,7 +16,7 @@ from litestar import Litestar
 
 from provider.engine.hooks import ModelState
 from provider.engine.service import EmbeddingService
-from provider.errors import CannotListen, ModelFailed
+from provider.errors import CannotListen, ProviderError
 from provider.settings import ServerSettings
 
 _log = structlog.get_logger("provider.server")
@@ -96,7 +96,7 @@ class Server(uvicorn.Server):
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_draining = False
-        self.failure: str | None = None
+        self.failure: ProviderError | None = None
 
     @property
     def _service(self) -> EmbeddingService:
@@ -151,7 +151,7 @@ class Server(uvicorn.Server):
         if asked_for:
             await asyncio.wait([runtime.start_loading() for runtime in asked_for])
         if asked_for and all(runtime.state is ModelState.FAILED for runtime in runtimes):
-            self.failure = "; ".join(f"{runtime.name}: {runtime.failure}" for runtime in asked_for)
+            (self.failure, *_) = (runtime.failure for runtime in asked_for)
             self.should_exit = True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -166,10 +166,10 @@ def run_server(app: Litestar, settings: ServerSettings) -> None:
 
     Raises:
         CannotListen: the port is taken, or the address is not one of this machine's.
-        ModelFailed: no model at all could be loaded.
+        ProviderError: no model at all could be loaded; this is why the first of them could not.
     """
     sockets = listen(settings)
     server = Server(app, settings)
     server.run(sockets=sockets)
     if server.failure is not None:
-        raise ModelFailed(server.failure)
+        raise server.failure

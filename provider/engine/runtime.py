@@ -64,7 +64,7 @@ class ModelRuntime:
         """
         self.settings, self.name = settings, settings.served_name
         self.state = ModelState.WAITING
-        self.failure: str | None = None
+        self.failure: ProviderError | None = None
         self.created = int(time.time())
         self._hub, self._queue, self._hooks, self._on_row = hub, queue, hooks, on_row
         self._one_at_a_time, self._show_progress = one_at_a_time, show_progress
@@ -84,7 +84,7 @@ class ModelRuntime:
     def problem(self) -> str | None:
         """Why the model cannot be relied on right now, in words for an operator; None if it can."""
         if self.loaded is None:
-            return self.failure or f"{self.state}"
+            return self.failure.message if self.failure is not None else f"{self.state}"
         if self._probe_failed:
             return "forward passes fail"
         busy = self.loaded.lanes.longest_forward_seconds
@@ -149,8 +149,8 @@ class ModelRuntime:
             self.created = int(time.time())
             self._enter(ModelState.READY, _facts(self.settings, parts, self._clock() - started))
         except Exception as exc:  # noqa: BLE001 - the reason reaches the log, `problem` and whoever asks for the model
-            self.failure = exc.message if isinstance(exc, ProviderError) else f"{type(exc).__name__}: {exc}"
-            self._enter(ModelState.FAILED, {"reason": self.failure})
+            self.failure = exc if isinstance(exc, ProviderError) else ModelFailed(f"{type(exc).__name__}: {exc}")
+            self._enter(ModelState.FAILED, {"reason": self.failure.message})
 
     def _loader(self, started: float) -> Callable[[], ModelParts]:
         loop = asyncio.get_running_loop()

@@ -62,6 +62,7 @@ class EmbeddingService:
         }
         self.is_draining = False
         self.active = 0
+        self._body_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -82,25 +83,34 @@ class EmbeddingService:
         self.is_draining = True
 
     @contextmanager
-    def admission(self) -> Iterator[None]:
+    def admission(self, body_bytes: int) -> Iterator[None]:
         """Around a request, from before it is read until its answer is written. `idle` waits for those inside.
+
+        Args:
+            body_bytes: how large its body may turn out. A request is let in whatever its size if it is the only one.
 
         Raises:
             ShuttingDown: the service takes no more requests.
-            Overloaded: too many are under way.
+            Overloaded: too many, or too many bytes, are under way.
         """
         if self.is_draining:
             msg = "The service is shutting down. Please try again later."
             raise ShuttingDown(msg, retry_after_seconds=5)
-        if self.active >= self._settings.queue.max_requests:
-            msg = f"The service is overloaded: {self.active} requests are under way. Please try again in 1s."
+        queue, total = self._settings.queue, self._body_bytes + body_bytes
+        if self.active and (self.active >= queue.max_requests or total > queue.max_request_bytes):
+            msg = (
+                f"The service is overloaded: {self.active} requests with up to {self._body_bytes} bytes are under way. "
+                "Please try again in 1s."
+            )
             raise Overloaded(msg, retry_after_seconds=1)
         self.active += 1
+        self._body_bytes += body_bytes
         self._idle.clear()
         try:
             yield
         finally:
             self.active -= 1
+            self._body_bytes -= body_bytes
             if not self.active:
                 self._idle.set()
 

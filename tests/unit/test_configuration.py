@@ -146,9 +146,10 @@ def test_a_missing_file_is_an_error_and_an_empty_one_is_not(tmp_path: Path) -> N
 
 
 def test_a_name_given_later_never_serves_the_earlier_models_folder(tmp_path: Path) -> None:
-    yaml = "model: {name: a, path: /a, revision: r, device: cpu}"
+    yaml = "model: {name: a, path: /a, revision: r, device: cpu, aliases: [b, c], default_prompt: q}"
     other = load(yaml, {"EMB_PROVIDER_MODEL_NAME": "b"}, tmp_path=tmp_path).settings.model
     assert (other.served_name, other.path, other.revision, other.device) == ("b", None, None, "cpu")
+    assert (other.aliases, other.default_prompt) == ([], None)
     same = load(yaml, {"EMB_PROVIDER_MODEL_NAME": "a"}, tmp_path=tmp_path).settings.model
     assert (same.path, same.revision) == ("/a", "r")
 
@@ -166,6 +167,8 @@ def test_a_folder_given_later_is_served_under_its_own_name(tmp_path: Path) -> No
         ({"repo": "BAAI/bge-m3"}, "BAAI/bge-m3", "BAAI/bge-m3"),
         ({"name": "all-mpnet-base-v2"}, "all-mpnet-base-v2", "sentence-transformers/all-mpnet-base-v2"),
         ({"path": "/models/e5/"}, "e5", None),
+        ({"path": "."}, Path.cwd().name, None),
+        ({"path": "/"}, "/", None),
         ({"path": "package:some_package/model"}, "some_package/model", None),
     ],
 )

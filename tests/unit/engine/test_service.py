@@ -286,10 +286,10 @@ async def test_a_lazy_model_loads_on_first_use_once_for_everyone(open_service: A
 
 async def test_draining_refuses_new_requests_and_finishes_accepted_ones(fake: Fake) -> None:
     async with fake() as (service, backend):
-        with service.admission():
+        with service.admission(1):
             accepted = await held(service, backend)
             service.drain()
-            with pytest.raises(ShuttingDown), service.admission():
+            with pytest.raises(ShuttingDown), service.admission(1):
                 pass
             idle = asyncio.create_task(service.idle())
             await asyncio.sleep(0.01)
@@ -301,10 +301,22 @@ async def test_draining_refuses_new_requests_and_finishes_accepted_ones(fake: Fa
 
 async def test_only_so_many_requests_are_under_way_at_once(fake: Fake) -> None:
     async with fake(queue=QueueSettings(max_requests=1)) as (service, _):
-        with service.admission(), pytest.raises(Overloaded, match="1 requests are under way"), service.admission():
+        with (
+            service.admission(1),
+            pytest.raises(Overloaded, match="1 requests with up to 1 bytes"),
+            service.admission(1),
+        ):
             pass
-        with service.admission():
+        with service.admission(1):
             assert service.active == 1
+
+
+async def test_only_so_many_bytes_are_under_way_at_once_but_one_request_always_is(fake: Fake) -> None:
+    async with fake(queue=QueueSettings(max_request_bytes=1024)) as (service, _):
+        with service.admission(5000), pytest.raises(Overloaded), service.admission(1):
+            pass
+        with service.admission(500), service.admission(500):
+            assert service.active == 2
 
 
 async def test_closing_answers_what_still_waits_and_closes_the_backend(fake: Fake) -> None:

