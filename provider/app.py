@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -81,7 +82,9 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         service = EmbeddingService(settings, hooks, show_progress=show_progress)
-        metrics.watch_cache(lambda: service.cached_bytes)
+        metrics.watch_service(lambda: service.cached_bytes, lambda: service.active)
+        for name, runtime in service.runtimes.items():
+            metrics.watch_queue(name, partial(getattr, runtime, "waiting"))
         app.state.service = service.open()
         try:
             yield

@@ -54,6 +54,7 @@ class ModelSpec:
         head: steps after pooling, in order; a trailing `Normalize` is not among them: every answer is normalised.
         prompts: name to text, from `config_sentence_transformers.json`.
         default_prompt: the text put before inputs when a request chooses none; "" for none.
+        vocabulary_size: rows of the table of token embeddings; ids are below it. None if the configuration is silent.
         pad_id: the id that fills a rectangle; it is always masked.
         fingerprint: short digest of the files that decide a vector: weights, tokenizer, pipeline.
     """
@@ -72,6 +73,7 @@ class ModelSpec:
     prompts: Mapping[str, str] = field(factory=dict)
     default_prompt: str = ""
     pad_id: int = 0
+    vocabulary_size: int | None = None
 
 
 @frozen(eq=False)

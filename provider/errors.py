@@ -9,6 +9,7 @@ ProviderError
 │   ├── MissingModel            no model was named
 │   ├── ModelNotFound           no configured model or alias has that name
 │   ├── InputTooLong            one input has more tokens than the model takes
+│   ├── CallerTooSlow           the request did not arrive in time
 │   ├── TooManyTokens           the request as a whole has more tokens than one request may have
 │   ├── AuthenticationMissing   keys are required and none came
 │   └── AuthenticationFailed    the key is not one of ours
@@ -93,6 +94,10 @@ class TooManyTokens(RequestError):
     """The request as a whole has more tokens than one request may have."""
 
 
+class CallerTooSlow(RequestError):
+    """The request did not arrive in time."""
+
+
 class AuthenticationMissing(RequestError):
     """Keys are required and none came."""
 
@@ -132,17 +137,17 @@ class CallerGone(ProviderError):
 
 
 class EmbeddingFailed(ProviderError):
-    """The forward pass of these inputs failed; other inputs of the same batch are not affected."""
+    """The forward pass failed; other inputs of the same batch are not affected. `index`: the input, where known."""
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class NonFiniteVector(EmbeddingFailed):
     """The model answered NaN or infinity; `index` is the input's place in the request."""
 
     public = True
-
-    def __init__(self, message: str, *, index: int) -> None:
-        super().__init__(message)
-        self.index = index
 
 
 class ModelError(ProviderError):

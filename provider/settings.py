@@ -48,6 +48,7 @@ class ServerSettings:
     host: str = option("localhost", "address to listen on; 0.0.0.0 for every interface", env="HOST")
     port: int = option(9000, "port to listen on; 0 picks a free one", env="PORT", least=0, most=65535)
     max_body_bytes: int = option(16 * 1024 * 1024, "largest request body, in bytes", least=1024)
+    body_seconds: int = option(60, "seconds that a request's body gets to arrive", least=1)
     shutdown_seconds: int = option(30, "seconds that accepted requests get to finish after SIGTERM", least=0)
     cors_origins: list[str] = option([], 'origins whose browser pages may call, or ["*"]; none: CORS is off')
 

@@ -68,7 +68,7 @@ def build_application(
         SettingsError: the keys cannot be read.
     """
     return Litestar(
-        route_handlers=[EmbeddingsController, ModelsController, HealthController, root, docs_assets(), *more_routes],
+        route_handlers=[EmbeddingsController, ModelsController, HealthController, root, docs_assets, *more_routes],
         dependencies={
             "service": Provide(_service, sync_to_thread=False),
             "limits": Provide(_limits, sync_to_thread=False),

@@ -5,15 +5,17 @@ from typing import Any
 
 from litestar import Controller, MediaType, Request, Response, post
 from litestar.di import NamedDependency
+from litestar.exceptions import InternalServerException
 
 from provider.api import wire
+from provider.api.admission import Admission
 from provider.api.auth import require_key
 from provider.api.connection import while_connected
 from provider.api.openapi import EmbeddingsOperation
 from provider.api.routes import EMBEDDINGS_PATHS
 from provider.domain import Embedded
 from provider.engine.service import EmbeddingService
-from provider.errors import UnsupportedContentType
+from provider.errors import CallerGone, UnsupportedContentType
 from provider.settings import LimitSettings
 
 # Reading or writing more than this takes longer than a hop to a thread and back, and would hold up everyone else.
@@ -24,7 +26,8 @@ _BYTES_PER_NUMBER = {"float": 12, "base64": 6}
 class EmbeddingsController(Controller):
     """Vectors for texts."""
 
-    guards = [require_key]  # noqa: RUF012 - Litestar's way
+    middleware = [Admission]  # noqa: RUF012 - Litestar's way
+    guards = [require_key]  # noqa: RUF012
     tags = ["Embeddings"]  # noqa: RUF012
 
     @post(EMBEDDINGS_PATHS, status_code=200, operation_class=EmbeddingsOperation)
@@ -35,17 +38,20 @@ class EmbeddingsController(Controller):
         limits: NamedDependency[LimitSettings],
     ) -> Response[bytes]:
         """Embed one text or many. Vectors have length 1 and come in the order of the inputs."""
-        with service.admission(_announced_bytes(request)):
-            parsed = await _parse(request, await request.body(), limits)
-            embedded = await while_connected(request, service.embed(parsed.request))
-            return await _write(parsed, embedded)
+        parsed = await _parse(request, await _read(request, service), limits)
+        request.scope["state"]["model"] = parsed.request.model
+        embedded = await while_connected(request, service.embed(parsed.request))
+        return await _write(parsed, embedded)
 
 
-def _announced_bytes(request: Request[Any, Any, Any]) -> int:
-    """How large the body may turn out: what is announced, or the limit for a body sent in chunks."""
-    limit: int = request.app.state.settings.server.max_body_bytes
-    announced = request.headers.get("content-length", "")
-    return min(int(announced), limit) if announced.isdecimal() else limit
+async def _read(request: Request[Any, Any, Any], service: EmbeddingService) -> bytes:
+    try:
+        async with service.patience(request.app.state.settings.server.body_seconds):
+            return await request.body()
+    except InternalServerException as exc:
+        # Litestar's way of saying that the client closed the connection half-way.
+        msg = "the client closed the connection while sending its request"
+        raise CallerGone(msg) from exc
 
 
 async def _parse(request: Request[Any, Any, Any], body: bytes, limits: LimitSettings) -> wire.Parsed:
@@ -70,5 +76,6 @@ async def _write(parsed: wire.Parsed, embedded: Embedded) -> Response[bytes]:
         content = await asyncio.to_thread(wire.write, embedded, model=model, encoding_format=encoding)
     headers = {}
     if embedded.truncated:
-        headers["x-truncated-inputs"] = ",".join(str(each.index) for each in embedded.truncated)
+        # How many, not which: a list of 2,048 would not fit into the headers that proxies allow. The body has it.
+        headers["x-truncated-inputs"] = str(len(embedded.truncated))
     return Response(content, media_type=MediaType.JSON, headers=headers)

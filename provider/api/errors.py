@@ -37,6 +37,7 @@ TABLE: dict[type[errors.ProviderError], Answer] = {
     errors.MissingModel: Answer(400, INVALID),
     errors.ModelNotFound: Answer(404, INVALID, "model_not_found"),
     errors.InputTooLong: Answer(400, INVALID, "context_length_exceeded"),
+    errors.CallerTooSlow: Answer(408, INVALID, "request_timeout"),
     errors.TooManyTokens: Answer(400, "max_tokens_per_request", "max_tokens_per_request"),
     errors.AuthenticationMissing: Answer(401, INVALID),
     errors.AuthenticationFailed: Answer(401, INVALID, "invalid_api_key"),
@@ -93,6 +94,9 @@ def answer_provider_error(request: Request[Any, Any, Any], exc: errors.ProviderE
         headers["x-should-retry"] = "false"
     if answer.status == 500:
         _log.error("request_failed", path=request.scope["path"], exc_info=exc)
+    if isinstance(exc, errors.CallerTooSlow):
+        # The rest of the body may still come; it belongs to no request any more.
+        headers["connection"] = "close"
     message = exc.message if exc.public else _apology(request)
     code = answer.code or getattr(exc, "code", None)
     return envelope(answer.status, message, answer.type, param=getattr(exc, "param", None), code=code, headers=headers)
@@ -143,7 +147,11 @@ def _apology(request: Request[Any, Any, Any]) -> str:
 
 
 def _right_url(request: Request[Any, Any, Any]) -> str:
-    base = str(request.base_url).rstrip("/")
+    try:
+        base = str(request.base_url).rstrip("/")
+    except ValueError:
+        # The Host header is the client's and may be anything.
+        base = "http://localhost:9000"
     path = request.scope["path"]
     if "embedding" in path or request.scope["method"] == "POST":
         return (

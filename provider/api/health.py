@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar import Controller, Response, get
+from litestar import Controller, Response, get, head
 from litestar.di import NamedDependency
 
 from provider.api.routes import HEALTH_PATH, LIVE_PATH, MODELS_PATH, READY_PATH
@@ -20,6 +20,16 @@ class HealthController(Controller):
     async def live(self) -> dict[str, str]:
         """The process answers. Restart it when this fails."""
         return {"status": "alive"}
+
+    @head(LIVE_PATH, include_in_schema=False)
+    async def live_head(self) -> None:
+        """As `GET`, for load balancers that send HEAD."""
+
+    @head([READY_PATH, HEALTH_PATH], include_in_schema=False)
+    async def ready_head(self, service: NamedDependency[EmbeddingService]) -> Response[None]:
+        """As `GET`, for load balancers that send HEAD."""
+        is_ready = not (service.is_draining or service.problems)
+        return Response(None, status_code=200 if is_ready else 503)
 
     @get([READY_PATH, HEALTH_PATH])
     async def ready(self, service: NamedDependency[EmbeddingService]) -> Response[dict[str, Any]]:

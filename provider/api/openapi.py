@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from litestar import Router
+from litestar import Response, get
+from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import (
@@ -22,7 +23,7 @@ from litestar.openapi.spec import (
     SecurityScheme,
     Tag,
 )
-from litestar.static_files import create_static_files_router
+from litestar.params import FromPath
 
 import provider
 from provider.api.routes import DOCS_ASSETS_PATH, DOCS_PATH
@@ -35,6 +36,13 @@ A self-hosted embeddings service that speaks OpenAI's API: point any OpenAI clie
 * An input that is too long is an error, unless `truncate` says otherwise; then the answer lists what was cut.
 * Errors are OpenAI's envelope on every path. 429 and 503 carry `Retry-After` in seconds.
 """
+
+
+_ASSETS = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui-standalone-preset.js": "text/javascript",
+}
 
 
 def _text(description: str, **more: Any) -> Schema:  # noqa: ANN401 - Schema's own fields
@@ -179,9 +187,7 @@ _RESPONSES = {
         description="Vectors, in the order of the inputs.",
         headers={
             "x-request-id": OpenAPIHeader(description="The request's id in the log.", schema=_text("")),
-            "x-truncated-inputs": OpenAPIHeader(
-                description="Indices of inputs that were cut, if any.", schema=_text("")
-            ),
+            "x-truncated-inputs": OpenAPIHeader(description="How many inputs were cut, if any.", schema=_text("")),
         },
         content={
             "application/json": OpenAPIMediaType(
@@ -298,10 +304,11 @@ def openapi_config() -> OpenAPIConfig:
     )
 
 
-def docs_assets() -> Router:
+@get(f"{DOCS_ASSETS_PATH}/{{name:str}}", include_in_schema=False, sync_to_thread=True)
+def docs_assets(name: FromPath[str]) -> Response[bytes]:
     """Swagger UI's files from the installed package: the page works without internet."""
     found = importlib.util.find_spec("swagger_ui")
-    folders = list(found.submodule_search_locations or []) if found else []
-    return create_static_files_router(
-        DOCS_ASSETS_PATH, [Path(folder) / "static" for folder in folders], include_in_schema=False
-    )
+    if name not in _ASSETS or found is None or found.origin is None:
+        raise NotFoundException
+    content = (Path(found.origin).parent / "static" / name).read_bytes()
+    return Response(content, media_type=_ASSETS[name], headers={"cache-control": "max-age=3600"})

@@ -18,6 +18,8 @@ _TRUNCATE: dict[object, Truncation | None] = {None: None, False: "none", True: "
     word: cast("Truncation", word.lower()) for word in ("NONE", "START", "END", "none", "start", "end")
 }
 _MAX_INT32 = 2**31 - 1
+# Of a wrong value; it may be as long as the body.
+_SHOWN_CHARACTERS = 100
 
 
 class EmbeddingsBody(msgspec.Struct):
@@ -67,10 +69,12 @@ def parse(body: bytes, *, max_inputs: int) -> Parsed:
         msg = "you must provide a model parameter"
         raise MissingModel(msg)
     if fields.encoding_format not in (None, "float", "base64"):
-        msg = f"Invalid value for 'encoding_format' = {fields.encoding_format}. Supported values: ['float', 'base64']."
+        given = fields.encoding_format[:_SHOWN_CHARACTERS]
+        msg = f"Invalid value for 'encoding_format' = {given}. Supported values: ['float', 'base64']."
         raise InvalidRequest(msg, param="encoding_format")
     if fields.truncate not in _TRUNCATE:
-        msg = f"Invalid value: {fields.truncate!r}. Supported values are: true, false, 'NONE', 'START' and 'END'."
+        given = str(fields.truncate)[:_SHOWN_CHARACTERS]
+        msg = f"Invalid value: {given!r}. Supported values are: true, false, 'NONE', 'START' and 'END'."
         raise InvalidRequest(msg, param="truncate", code="invalid_value")
     request = EmbedRequest(
         model=fields.model,

@@ -1,12 +1,17 @@
 """The work behind `emb-provider embed`: chunks of texts through the engine, vectors into a file."""
 
 import asyncio
+import contextlib
+import re
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+import click
 from attrs import frozen
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,11 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from provider.app import read_configuration
 from provider.cli.options import model_flags
 from provider.cli.records import Record, read_records
-from provider.cli.writers import open_writer
+from provider.cli.writers import Write, open_writer
 from provider.domain import Embedded, EmbedRequest
 from provider.engine.hooks import Hooks
 from provider.engine.service import EmbeddingService
-from provider.errors import EmbeddingFailed, InputTooLong, InvalidRequest, ModelNotFound, RequestError
+from provider.errors import EmbeddingFailed, InputTooLong, InvalidRequest, ModelNotFound, ProviderError, RequestError
 from provider.models.catalogue import Catalogue
 from provider.settings import LimitSettings, LogSettings, ModelSettings, QueueSettings, Settings
 from provider.telemetry.logs import configure_logging, log_event
@@ -61,7 +66,18 @@ def run(
     settings = _settings(config, model, backend, device, dtype)
     configure_logging(settings.log)
     records = read_records(job.texts, job.files, input_format=job.input_format, field=job.field)
-    asyncio.run(_embed_all(job, settings, records))
+    try:
+        asyncio.run(_until_told_to_stop(_embed_all(job, settings, records)))
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
+
+
+async def _until_told_to_stop(work: Coroutine[Any, Any, None]) -> None:
+    """SIGTERM ends the work as Ctrl-C does: with everything cleaned up."""
+    task = asyncio.ensure_future(work)
+    with contextlib.suppress(NotImplementedError):  # Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
 
 
 def _settings(
@@ -73,6 +89,12 @@ def _settings(
     if model is not None:
         try:
             chosen = Catalogue.of(configured.all_models()).find(model)
+            chosen = attrs.evolve(
+                chosen,
+                backend=backend or chosen.backend,
+                device=device or chosen.device,
+                dtype=dtype or chosen.dtype,
+            )
         except ModelNotFound:
             chosen = read_configuration(config, model_flags(model, backend, device, dtype)).settings.model
     return attrs.evolve(
@@ -99,18 +121,48 @@ async def _embed_all(job: EmbedJob, settings: Settings, records: Sequence[Record
             open_writer(job.output, job.output_format, rows=len(records), dimension=dimension) as write,
             _progress(len(records)) as advance,
         ):
-            ahead: asyncio.Task[Embedded] | None = None
-            previous: Sequence[Record] = ()
-            # The next chunk is already on its way while this one is written, so that no lane waits for the disk.
-            for chunk in _chunks(records):
-                task = asyncio.create_task(_embed_chunk(service, job, runtime.name, chunk))
-                if ahead is not None:
-                    await _finish(ahead, previous, write, advance)
-                ahead, previous = task, chunk
-            if ahead is not None:
-                await _finish(ahead, previous, write, advance)
+            cut = await _embed_chunks(service, job, _chunks(records), write, advance)
+        if cut:
+            places = ", ".join(record.place for record in cut[:3]) + (", …" if len(cut) > 3 else "")
+            click.echo(f"emb-provider: {len(cut)} texts were too long and were cut: {places}", err=True)
     finally:
         await service.close()
+
+
+async def _embed_chunks(
+    service: EmbeddingService,
+    job: EmbedJob,
+    chunks: Iterable[Sequence[Record]],
+    write: Write,
+    advance: Callable[[int], None],
+) -> list[Record]:
+    """Embed and write chunk by chunk; the records that were cut."""
+    under_way: deque[tuple[Sequence[Record], asyncio.Task[Embedded]]] = deque()
+    cut: list[Record] = []
+
+    async def finish_first() -> None:
+        chunk, task = under_way[0]
+        embedded = await task
+        under_way.popleft()
+        write(chunk, embedded.vectors)
+        cut.extend(chunk[each.index] for each in embedded.truncated)
+        advance(len(chunk))
+
+    name = service.catalogue.names()[0][1]
+    try:
+        for chunk in chunks:
+            under_way.append((chunk, asyncio.create_task(_embed_chunk(service, job, name, chunk))))
+            # The next chunk is already on its way while this one is written, so that no lane waits for the disk.
+            if len(under_way) > 1:
+                await finish_first()
+        while under_way:
+            await finish_first()
+    finally:
+        tasks = [task for _, task in under_way]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return cut
 
 
 async def _embed_chunk(service: EmbeddingService, job: EmbedJob, name: str, chunk: Sequence[Record]) -> Embedded:
@@ -128,19 +180,20 @@ async def _embed_chunk(service: EmbeddingService, job: EmbedJob, name: str, chun
         raise _located(exc, chunk) from exc
 
 
-async def _finish(task: "asyncio.Task[Embedded]", chunk: Sequence[Record], write: Any, advance: Any) -> None:  # noqa: ANN401 - callables
-    write(chunk, (await task).vectors)
-    advance(len(chunk))
-
-
-def _located(exc: RequestError | EmbeddingFailed, chunk: Sequence[Record]) -> Exception:
+def _located(exc: RequestError | EmbeddingFailed, chunk: Sequence[Record]) -> ProviderError:
     """The engine counts inputs within a chunk; people count lines."""
     param = getattr(exc, "param", None) or ""
-    if not param.startswith("input["):
+    is_input = param.startswith("input[")
+    index = int(param.removeprefix("input[").partition("]")[0]) if is_input else getattr(exc, "index", None)
+    if index is None:
         return exc
-    record = chunk[int(param.removeprefix("input[").partition("]")[0])]
     hint = " Or pass --truncate end." if isinstance(exc, InputTooLong) else ""
-    return InvalidRequest(f"{record.place}: {exc.message}{hint}")
+    what = re.sub(r"^Invalid 'input\[\d+\]': |^input\[\d+\]: ", "", exc.message).replace(f"input[{index}]", "this text")
+    return (
+        type(exc)(f"{chunk[index].place}: {what}{hint}", index=index)
+        if isinstance(exc, EmbeddingFailed)
+        else (InvalidRequest(f"{chunk[index].place}: {what}{hint}"))
+    )
 
 
 def _chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
@@ -148,23 +201,10 @@ def _chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
         yield records[start : start + _CHUNK]
 
 
-class _progress:  # noqa: N801 - used like a function
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """A bar on standard error, if that is a terminal."""
-
-    def __init__(self, total: int) -> None:
-        self._bar = Progress(
-            TextColumn("embedding"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("embedding", total=total)
-
-    def __enter__(self) -> Any:  # noqa: ANN401
-        self._bar.start()
-        return lambda count: self._bar.advance(self._task, count)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("embedding", total=total)
+        yield lambda count: bar.advance(task, count)

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,15 @@ def read_records(texts: Sequence[str], files: Sequence[Path], *, input_format: s
     return records
 
 
-class _opened:  # noqa: N801 - used like a function
+@contextmanager
+def _opened(path: Path) -> Iterator[Iterable[str]]:
     """A file, or standard input, which stays open."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = sys.stdin if str(path) == "-" else path.open(encoding="utf-8")
-
-    def __enter__(self) -> Iterable[str]:
-        return self._file
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not sys.stdin:
-            self._file.close()
+    if str(path) == "-":
+        yield sys.stdin
+    else:
+        # With or without the byte order mark that Windows' editors put first.
+        with path.open(encoding="utf-8-sig") as file:
+            yield file
 
 
 def _read_lines(lines: Iterable[str], name: str, field: str | None) -> Iterator[Record]:
@@ -81,7 +79,7 @@ def _read_lines(lines: Iterable[str], name: str, field: str | None) -> Iterator[
 
 def _from_json(line: str, place: str, field: str) -> Record:
     try:
-        value = json.loads(line)
+        value = json.loads(line, parse_constant=_refuse_constant)
     except ValueError as exc:
         msg = f"{place} is no JSON: {exc}"
         raise InvalidRequest(msg) from exc
@@ -91,3 +89,9 @@ def _from_json(line: str, place: str, field: str) -> Record:
         msg = f"{place}: expected a string, or an object with the text in its field {field!r} (see --field)"
         raise InvalidRequest(msg)
     return Record(value[field], place, value)
+
+
+def _refuse_constant(name: str) -> None:
+    """Python reads NaN and Infinity, which are no JSON and could not be written out again."""
+    msg = f"{name} is not a JSON value"
+    raise ValueError(msg)

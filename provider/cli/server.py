@@ -114,7 +114,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Called as a signal handler."""
-        if self._is_draining or self._loop is None:
+        if self._is_draining or self._loop is None or not self.started:
             os._exit(128 + sig)
         self._is_draining = True
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._drain(signal.Signals(sig).name)))

@@ -1,5 +1,7 @@
 """Vectors into JSON lines, NumPy or Parquet. A file is written beside its place and moved there when it is complete."""
 
+import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,11 +41,21 @@ def open_writer(output: Path | None, output_format: str, *, rows: int, dimension
             raise InvalidRequest(msg)
         yield _jsonl(sys.stdout.buffer)
         return
-    part = output.with_name(f".{output.name}.part")
+    if output.exists() and not output.is_file():
+        # A pipe or a device is written to; moving a file onto it would replace it.
+        if output.is_dir() or output_format != "jsonl":
+            msg = f"cannot write {output_format} to {output}: it is no regular file"
+            raise InvalidRequest(msg)
+        with output.open("wb") as file:
+            yield _jsonl(file)
+        return
+    # What a link points to is replaced, not the link.
+    place = output.resolve()
+    part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
         with _WRITERS[output_format](part, rows, dimension) as write:
             yield write
-        part.replace(output)
+        part.replace(place)
     except OSError as exc:
         msg = f"cannot write {output}: {exc.strerror}"
         raise InvalidRequest(msg) from exc
@@ -54,11 +66,20 @@ def open_writer(output: Path | None, output_format: str, *, rows: int, dimension
 def _jsonl(file: Any) -> Write:  # noqa: ANN401 - a binary file
     def write(records: Sequence[Record], vectors: Vectors) -> None:
         for record, vector in zip(records, vectors, strict=True):
-            line = (record.fields or {"text": record.text}) | {"embedding": vector}
-            file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+            file.write(_line(record, vector))
         file.flush()
 
     return write
+
+
+def _line(record: Record, vector: Any) -> bytes:  # noqa: ANN401 - one row of Vectors
+    fields = record.fields or {"text": record.text}
+    numbers = orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return orjson.dumps(fields | {"embedding": orjson.Fragment(numbers)}, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # Legal JSON that orjson does not write: integers beyond 64 bits, unpaired surrogates.
+        return json.dumps(fields | {"embedding": json.loads(numbers)}).encode() + b"\n"
 
 
 @contextmanager

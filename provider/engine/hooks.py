@@ -77,15 +77,6 @@ class BatchDone:
 
 
 @frozen
-class QueueChanged:
-    """Rows and tokens that wait for a model, after something was added or taken."""
-
-    model: str
-    rows: int
-    tokens: int
-
-
-@frozen
 class RequestEmbedded:
     """A request was answered by the engine. Sent in the context (contextvars) of the request."""
 
@@ -95,7 +86,7 @@ class RequestEmbedded:
     timings: Timings
 
 
-Event = ModelChanged | DownloadChanged | BatchDone | QueueChanged | RequestEmbedded
+Event = ModelChanged | DownloadChanged | BatchDone | RequestEmbedded
 Hook = Callable[[Event], None]
 """Called with every event, on the event loop's thread; quick, never blocking, never raising."""
 

@@ -20,6 +20,7 @@ from provider.errors import EmbeddingFailed, ShuttingDown
 
 # Forward passes without a single success after which the model counts as broken rather than the inputs as bad.
 FAILURES_UNTIL_UNHEALTHY = 3
+_JOIN_SECONDS = 5.0
 
 
 @frozen(eq=False)
@@ -67,7 +68,7 @@ class Lanes:
             dimension: width that the backend's vectors must have.
             count: number of lanes; 1 unless the backend is `concurrent`.
             name: of the model, for thread names.
-            on_batch: called on the event loop's thread after each forward pass, before its rows are settled.
+            on_batch: called on the event loop's thread after each forward pass, when its rows are settled.
             on_row: called on the event loop's thread for each settled row (the cache keeps vectors).
             clock: seconds, monotonic.
         """
@@ -76,6 +77,7 @@ class Lanes:
         self._changed = threading.Condition()
         self._closed = False
         self._busy_since: dict[int, float] = {}
+        self._running: dict[int, Sequence[Row]] = {}
         self._tokens_per_second = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self.failures_in_a_row = 0
@@ -126,18 +128,26 @@ class Lanes:
             self._batcher.add(rows, retry_after_seconds=wait)
             self._changed.notify(len(self._threads))
 
-    async def close(self) -> None:
-        """Fail what still waits, let running forward passes end, and stop the threads."""
+    async def close(self) -> bool:
+        """Fail what still waits, let running forward passes end, and stop the threads.
+
+        Returns:
+            Whether every thread has ended. One that has not after 5 s is left behind, and its callers are told.
+        """
         with self._changed:
             self._closed = True
             left = self._batcher.take_all()
             self._changed.notify_all()
-        for row in left:
-            row.settle(error=ShuttingDown("The service is shutting down.", retry_after_seconds=5))
-        loop = asyncio.get_running_loop()
+        _abandon(left)
+        deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
             if thread.is_alive():
-                await loop.run_in_executor(None, thread.join, 5.0)
+                await asyncio.to_thread(thread.join, max(0.0, deadline - time.monotonic()))
+        # The outcomes that the threads handed over come first.
+        await asyncio.sleep(0)
+        for rows in tuple(self._running.values()):
+            _abandon(rows)
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self, lane: int) -> None:
         while True:
@@ -146,11 +156,11 @@ class Lanes:
                     if self._closed:
                         return
                     self._changed.wait()
-                self._busy_since[lane] = self._clock()
+                self._busy_since[lane], self._running[lane] = self._clock(), rows
             try:
                 self._embed(rows)
             finally:
-                self._busy_since.pop(lane, None)
+                del self._busy_since[lane], self._running[lane]
 
     def _embed(self, rows: Sequence[Row]) -> None:
         """One forward pass. If it fails, its halves are tried, so that one bad row fails alone."""
@@ -174,7 +184,8 @@ class Lanes:
         if not is_final:
             middle = len(rows) // 2
             for half in (rows[:middle], rows[middle:]):
-                self._embed(half)
+                if wanted := [row for row in half if row.is_wanted]:
+                    self._embed(wanted)
 
     def _checked(self, vectors: Vectors, rows: int) -> Vectors:
         expected = (rows, self._dimension)
@@ -198,17 +209,27 @@ class Lanes:
             loop.call_soon_threadsafe(self._settle, outcome, started, is_final)
 
     def _settle(self, outcome: BatchOutcome, started: float, is_final: bool) -> None:  # noqa: FBT001 - call_soon_threadsafe takes no keywords
+        # Callers first: whatever a listener does, nobody is left waiting.
+        if is_final:
+            for i, row in enumerate(outcome.rows):
+                row.queue_seconds = max(0.0, started - row.enqueued_at)
+                row.forward_seconds = outcome.forward_seconds
+                if outcome.vectors is not None:
+                    row.settle(vector=outcome.vectors[i])
+                else:
+                    row.settle(error=_failure(outcome.error))
+            for row in outcome.rows:
+                self._on_row(row)
         self._on_batch(outcome)
-        if not is_final:
-            return
-        for i, row in enumerate(outcome.rows):
-            row.queue_seconds = max(0.0, started - row.enqueued_at)
-            row.forward_seconds = outcome.forward_seconds
-            if outcome.vectors is not None:
-                row.settle(vector=outcome.vectors[i])
-            else:
-                msg = f"the forward pass failed ({type(outcome.error).__name__})"
-                failure = EmbeddingFailed(msg)
-                failure.__cause__ = outcome.error
-                row.settle(error=failure)
-            self._on_row(row)
+
+
+def _failure(cause: Exception | None) -> EmbeddingFailed:
+    failure = EmbeddingFailed(f"the forward pass failed ({type(cause).__name__})")
+    failure.__cause__ = cause
+    return failure
+
+
+def _abandon(rows: Sequence[Row]) -> None:
+    for row in rows:
+        if not row.is_settled:
+            row.settle(error=ShuttingDown("The service is shutting down.", retry_after_seconds=5))

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import frozen
 
@@ -45,6 +45,19 @@ class LanePlan:
 
 
 @frozen(eq=False)
+class FoundModel:
+    """A model whose files are on this machine.
+
+    Attributes:
+        own: the backend's own options, checked.
+    """
+
+    source: Resolved
+    backend_class: type[Backend]
+    own: Any
+
+
+@frozen(eq=False)
 class ModelParts:
     """A model, loaded but not yet running.
 
@@ -64,22 +77,20 @@ class ModelParts:
     fingerprint: str
 
 
-def load_parts(
+def find_model(
     settings: ModelSettings,
     hub: HubSettings,
     *,
     show_progress: bool,
     notify_download: Callable[[str, dict[str, object]], None],
-    found: Callable[[Resolved], None],
-) -> ModelParts:
-    """Find the model's files (downloading them if need be), then read, check and load them.
+) -> FoundModel:
+    """Find the model's backend and files, downloading the files if need be.
 
     Args:
         settings: of the model.
         hub: where to download from.
         show_progress: whether a download draws a progress bar.
         notify_download: called with `started`, `finished` or `failed` and details, for downloads only.
-        found: called when the files are there and loading begins.
 
     Raises:
         ProviderError: a ModelError, BackendError or SettingsError whose message says what to do.
@@ -88,14 +99,28 @@ def load_parts(
     backend_class = find_backend(settings.backend)
     own = own_options(settings.backend, backend_class, settings.options)
     source = resolve(settings, hub, progress=show_progress, notify=notify_download)
-    found(source)
+    return FoundModel(source, backend_class, own)
+
+
+def load_parts(found: FoundModel, settings: ModelSettings) -> ModelParts:
+    """Read, check and load a model whose files are there.
+
+    Raises:
+        ProviderError: as `find_model`.
+    """
+    source, backend_class, own = found.source, found.backend_class, found.own
     spec, notices = read_spec(
         source.folder,
         name=settings.served_name,
         max_context_length=settings.max_context_length,
         default_prompt=settings.default_prompt,
     )
-    tokenizer = Tokenizer.from_folder(source.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
+    tokenizer = Tokenizer.from_folder(
+        source.folder,
+        max_tokens=spec.max_tokens,
+        pools_prompt=spec.pools_prompt,
+        embedding_rows=spec.vocabulary_size,
+    )
     plan = LanePlan.of(settings, is_concurrent=backend_class.concurrent, cores=available_cores())
     options = BackendOptions(device=settings.device, dtype=settings.dtype, threads=plan.threads, own=own)
     backend = backend_class.load(spec, options)

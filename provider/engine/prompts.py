@@ -29,7 +29,7 @@ def prompt_for(request: EmbedRequest, spec: ModelSpec) -> str:
         return request.prompt
     if request.prompt_name is not None:
         if request.prompt_name not in spec.prompts:
-            msg = f"Invalid value: {request.prompt_name!r}. This model's prompts are: {_listed(spec)}."
+            msg = f"Invalid value: {request.prompt_name[:100]!r}. This model's prompts are: {_listed(spec)}."
             raise InvalidRequest(msg, param="prompt_name", code="invalid_value")
         return spec.prompts[request.prompt_name]
     if request.input_type is not None and any(spec.prompts.values()):
@@ -43,7 +43,7 @@ def _for_input_type(input_type: str, spec: ModelSpec) -> str:
     role = _ROLES.get(input_type.lower())
     if role is None:
         msg = (
-            f"Invalid value: {input_type!r}. Supported values are: {', '.join(_ROLES)}, "
+            f"Invalid value: {input_type[:100]!r}. Supported values are: {', '.join(_ROLES)}, "
             f"and this model's prompts: {_listed(spec)}."
         )
         raise InvalidRequest(msg, param="input_type", code="invalid_value")

@@ -1,23 +1,26 @@
 """One model's life: found, loaded, warmed up, watched, closed."""
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from attrs import frozen
 
 from provider.backends import Backend
 from provider.domain import ModelSpec
 from provider.engine.batcher import Batcher, BatchLimits
-from provider.engine.hooks import BatchDone, DownloadChanged, Hook, ModelChanged, ModelState, QueueChanged
+from provider.engine.hooks import BatchDone, DownloadChanged, Hook, ModelChanged, ModelState
 from provider.engine.lanes import FAILURES_UNTIL_UNHEALTHY, BatchOutcome, Lanes
-from provider.engine.loading import LanePlan, ModelParts, in_daemon_thread, load_parts
+from provider.engine.loading import FoundModel, LanePlan, ModelParts, find_model, in_daemon_thread, load_parts
 from provider.engine.rows import Row, Ticket
 from provider.engine.tokenizer import Tokenizer
-from provider.errors import EmbeddingFailed, ModelFailed, ModelLoading, ProviderError, ShuttingDown
-from provider.models.resolve import Resolved
+from provider.errors import EmbeddingFailed, ModelFailed, ModelLoading, Overloaded, ProviderError, ShuttingDown
 from provider.settings import HubSettings, ModelSettings, QueueSettings
 
+# A lazy model that could not be loaded is tried again after so long, when someone asks for it.
+_RETRY_SECONDS = 60
 _PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
 
 
@@ -55,7 +58,7 @@ class ModelRuntime:
             settings: of the model.
             hub: where to download from.
             queue: how much may wait.
-            hooks: told of every change of state, download, batch and queue.
+            hooks: told of every change of state, download and batch.
             on_row: called for each row that has an outcome (the cache keeps vectors).
             one_at_a_time: held while loading, shared by all models: two at once would only fight for the disk.
             show_progress: whether a download draws a progress bar.
@@ -90,10 +93,17 @@ class ModelRuntime:
         busy = self.loaded.lanes.longest_forward_seconds
         return f"a forward pass has been running for {busy:.0f} s" if busy > self._queue.stall_seconds else None
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Rows and tokens in the queue."""
+        return (self._model.lanes.waiting_rows, self._model.lanes.waiting_tokens) if self._model else (0, 0)
+
     def start_loading(self) -> "asyncio.Task[None]":
         """Load in the background; the same task for everyone who asks. It never raises: see `state` and `failure`."""
         if self._loading is None:
-            self._loading = asyncio.create_task(self._load(), name=f"load {self.name}")
+            # A context of its own: what loading logs does not belong to the request that happened to start it.
+            context = contextvars.Context()
+            self._loading = asyncio.create_task(self._load(), name=f"load {self.name}", context=context)
         return self._loading
 
     async def ready(self) -> LoadedModel:
@@ -105,13 +115,15 @@ class ModelRuntime:
             ShuttingDown: it is closed.
         """
         if self.loaded is None and self.settings.lazy and self.state is not ModelState.CLOSED:
-            # A caller who leaves does not end the loading that others wait for.
-            await asyncio.shield(self.start_loading())
+            if self.state is ModelState.FAILED and self._clock() - self._since >= _RETRY_SECONDS:
+                self._loading = None
+            # Waited for from outside: neither a caller who leaves nor the end of the service is passed on either way.
+            await asyncio.wait([self.start_loading()])
         if self.loaded is not None:
             return self.loaded
         if self.state is ModelState.FAILED:
             msg = f"The model `{self.name}` could not be loaded. The log of the service has the reason."
-            raise ModelFailed(msg, retry_after_seconds=60)
+            raise ModelFailed(msg, retry_after_seconds=_RETRY_SECONDS)
         if self.state is ModelState.CLOSED:
             msg = "The service is shutting down. Please try again later."
             raise ShuttingDown(msg, retry_after_seconds=5)
@@ -124,7 +136,6 @@ class ModelRuntime:
             msg = f"The model `{self.name}` is not loaded."
             raise ModelLoading(msg)
         self._model.lanes.submit(rows)
-        self._tell_queue(self._model.lanes)
 
     async def close(self) -> None:
         """Stop the lanes and free the model; work that still waits fails with ShuttingDown."""
@@ -132,18 +143,29 @@ class ModelRuntime:
             if task is not None:
                 # A load cannot be interrupted half-way; its thread ends with the process.
                 task.cancel()
+        self._enter(ModelState.CLOSED, {"unloaded": self._model is not None})
+        await self._release()
+
+    async def _release(self) -> None:
         model, self._model = self._model, None
-        self._enter(ModelState.CLOSED, {"unloaded": model is not None})
-        if model is not None:
-            await model.lanes.close()
+        # A lane that is stuck in a forward pass still uses the backend; the process takes both with it.
+        if model is not None and await model.lanes.close():
             await in_daemon_thread(f"close {self.name}", model.backend.close)
 
     async def _load(self) -> None:
         try:
+            started = self._clock()
+            self._enter(ModelState.RESOLVING)
+            found = await in_daemon_thread(f"find {self.name}", self._finder(started))
+            source = found.source
+            facts: dict[str, object] = {
+                "folder": str(source.folder),
+                "origin": source.origin,
+                "revision": source.revision,
+            }
+            self._enter(ModelState.LOADING, facts)
             async with self._one_at_a_time:
-                started = self._clock()
-                self._enter(ModelState.RESOLVING)
-                parts = await in_daemon_thread(f"load {self.name}", self._loader(started))
+                parts = await in_daemon_thread(f"load {self.name}", partial(load_parts, found, self.settings))
                 self._model = self._assemble(parts)
                 await self._warm_up(self._model)
             self.created = int(time.time())
@@ -151,24 +173,17 @@ class ModelRuntime:
         except Exception as exc:  # noqa: BLE001 - the reason reaches the log, `problem` and whoever asks for the model
             self.failure = exc if isinstance(exc, ProviderError) else ModelFailed(f"{type(exc).__name__}: {exc}")
             self._enter(ModelState.FAILED, {"reason": self.failure.message})
+            await self._release()
 
-    def _loader(self, started: float) -> Callable[[], ModelParts]:
+    def _finder(self, started: float) -> Callable[[], FoundModel]:
         loop = asyncio.get_running_loop()
 
         def notify_download(phase: str, detail: dict[str, object]) -> None:
             event = DownloadChanged(self.name, phase, self._clock() - started, detail)
             loop.call_soon_threadsafe(self._hooks, event)
 
-        def found(source: Resolved) -> None:
-            detail: dict[str, object] = {
-                "folder": str(source.folder),
-                "origin": source.origin,
-                "revision": source.revision,
-            }
-            loop.call_soon_threadsafe(self._enter, ModelState.LOADING, detail)
-
-        return lambda: load_parts(
-            self.settings, self._hub, show_progress=self._show_progress, notify_download=notify_download, found=found
+        return partial(
+            find_model, self.settings, self._hub, show_progress=self._show_progress, notify_download=notify_download
         )
 
     def _assemble(self, parts: ModelParts) -> LoadedModel:
@@ -210,10 +225,9 @@ class ModelRuntime:
                 self.name, len(outcome.rows), outcome.tokens, outcome.queue_seconds, outcome.forward_seconds, error
             )
         )
-        if self._model is not None:
-            self._tell_queue(self._model.lanes)
-            if self._model.lanes.failures_in_a_row >= FAILURES_UNTIL_UNHEALTHY and self._probing is None:
-                self._probing = asyncio.create_task(self._probe(self._model), name=f"probe {self.name}")
+        model = self._model
+        if model is not None and model.lanes.failures_in_a_row >= FAILURES_UNTIL_UNHEALTHY and self._probing is None:
+            self._probing = asyncio.create_task(self._probe(model), name=f"probe {self.name}")
 
     async def _probe(self, model: LoadedModel) -> None:
         """Are the inputs bad or is the model? A harmless text decides, again and again until it passes."""
@@ -221,15 +235,17 @@ class ModelRuntime:
         while True:
             try:
                 await self._run_rows(model, [Row(probe.ids)])
+            except ShuttingDown:
+                return
+            except Overloaded:
+                # Others wait already; what comes of them is as good a probe.
+                await asyncio.sleep(self._probe_seconds)
             except EmbeddingFailed:
                 self._probe_failed = True
                 await asyncio.sleep(self._probe_seconds)
             else:
                 break
         self._probe_failed, self._probing = False, None
-
-    def _tell_queue(self, lanes: Lanes) -> None:
-        self._hooks(QueueChanged(self.name, lanes.waiting_rows, lanes.waiting_tokens))
 
     def _enter(self, state: ModelState, detail: dict[str, object] | None = None) -> None:
         if self.state is ModelState.CLOSED:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Self
 
 import numpy as np
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from provider.domain import CacheKey, Embedded, EmbedRequest, Timings, Truncated, Truncation, Usage, Vectors
 from provider.engine.cache import VectorCache
-from provider.engine.hooks import Hook, ModelState, RequestEmbedded
+from provider.engine.hooks import Hook, RequestEmbedded
 from provider.engine.prompts import prompt_for
 from provider.engine.rows import Row, Ticket
 from provider.engine.runtime import LoadedModel, ModelRuntime
 from provider.engine.tokenizer import Encoded
 from provider.engine.vectors import check_dimensions, finish
-from provider.errors import InvalidRequest, Overloaded, ShuttingDown, TooManyTokens
+from provider.errors import CallerTooSlow, InvalidRequest, Overloaded, ShuttingDown, TooManyTokens
 from provider.models.catalogue import Catalogue
 from provider.settings import ModelSettings, Settings
 
@@ -63,6 +63,7 @@ class EmbeddingService:
         self.is_draining = False
         self.active = 0
         self._body_bytes = 0
+        self._deadlines: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -76,6 +77,8 @@ class EmbeddingService:
     async def close(self) -> None:
         """Stop all models; what still waits fails with ShuttingDown."""
         self.is_draining = True
+        for deadline in tuple(self._deadlines):
+            deadline.reschedule(asyncio.get_running_loop().time())
         await asyncio.gather(*(runtime.close() for runtime in self.runtimes.values()))
 
     def drain(self) -> None:
@@ -114,6 +117,28 @@ class EmbeddingService:
             if not self.active:
                 self._idle.set()
 
+    @asynccontextmanager
+    async def patience(self, seconds: float) -> AsyncIterator[None]:
+        """Around waiting for a caller, who gets `seconds` for it, and no longer than until `close`.
+
+        Raises:
+            ShuttingDown: the service was closed meanwhile.
+            CallerTooSlow: the time is over.
+        """
+        deadline = asyncio.timeout(seconds)
+        try:
+            async with deadline:
+                self._deadlines.add(deadline)
+                yield
+        except TimeoutError as exc:
+            if self.is_draining:
+                msg = "The service is shutting down. Please try again later."
+                raise ShuttingDown(msg, retry_after_seconds=5) from exc
+            msg = f"The request did not arrive within {seconds:g} s."
+            raise CallerTooSlow(msg) from exc
+        finally:
+            self._deadlines.discard(deadline)
+
     async def idle(self) -> None:
         """Return when no admitted request is under way."""
         await self._idle.wait()
@@ -125,14 +150,14 @@ class EmbeddingService:
 
     @property
     def problems(self) -> dict[str, str]:
-        """Model name to why it cannot be relied on, for every model that was asked for. Empty: ready.
+        """Model name to why it cannot be relied on, for every model that is to be there from the start. Empty: ready.
 
-        A lazy model counts once it has been asked for.
+        A lazy model is not among them: its first caller must not take the service out of rotation for all others.
         """
         return {
             name: problem
             for name, runtime in self.runtimes.items()
-            if (problem := runtime.problem) and not (runtime.settings.lazy and runtime.state is ModelState.WAITING)
+            if not runtime.settings.lazy and (problem := runtime.problem)
         }
 
     def runtime(self, name: str) -> ModelRuntime:

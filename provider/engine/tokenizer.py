@@ -17,6 +17,8 @@ from provider.errors import InputTooLong, InvalidModel, InvalidRequest
 
 # A text longer than this many characters a token is not tokenised whole when a part of it settles the matter.
 _CHARACTERS_PER_TOKEN = 32
+# A text that is still short of the limit after this many characters is refused: tokenising takes some 70 bytes each.
+_MOST_CHARACTERS = 1_000_000
 
 
 @frozen(eq=False)
@@ -39,15 +41,26 @@ class Encoded:
 class Tokenizer:
     """A model's tokenizer. Safe to use from several threads at the same time."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, *, max_tokens: int, pools_prompt: bool = True) -> None:
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        max_tokens: int,
+        pools_prompt: bool = True,
+        embedding_rows: int | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._pools_prompt = pools_prompt
         self._prefix, self._suffix = _special_ids(tokenizer)
-        self.vocabulary_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        # A tokenizer may know tokens that the model was never given a row for.
+        known: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        self.vocabulary_size = known if embedding_rows is None else min(known, embedding_rows)
 
     @classmethod
-    def from_folder(cls, folder: Path, *, max_tokens: int, pools_prompt: bool = True) -> Self:
+    def from_folder(
+        cls, folder: Path, *, max_tokens: int, pools_prompt: bool = True, embedding_rows: int | None = None
+    ) -> Self:
         """Read `tokenizer.json`; a folder without it is converted by transformers.
 
         Raises:
@@ -64,7 +77,7 @@ class Tokenizer:
         # The file may carry the truncation and padding of its training run.
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(tokenizer, max_tokens=max_tokens, pools_prompt=pools_prompt)
+        return cls(tokenizer, max_tokens=max_tokens, pools_prompt=pools_prompt, embedding_rows=embedding_rows)
 
     def encode(self, texts: Sequence[str], *, prompt: str = "", truncate: Truncation = "none") -> list[Encoded]:
         """Token ids of each text, `prompt` put before it.
@@ -76,11 +89,15 @@ class Tokenizer:
 
         Raises:
             InputTooLong: an input is over the limit and `truncate` is "none".
-            InvalidRequest: an input is not valid Unicode, or has no tokens at all.
+            InvalidRequest: an input is not valid Unicode, or has no tokens at all; the prompt is too long.
         """
+        whole_up_to = self._max_tokens * _CHARACTERS_PER_TOKEN
+        if len(prompt) > whole_up_to:
+            # It is put before every input, so that its length counts thousands of times.
+            msg = f"Invalid 'prompt': it has {len(prompt)} characters, at most {whole_up_to} are allowed."
+            raise InvalidRequest(msg, param="prompt", code="string_above_max_length")
         prompt_tokens = len(self._content(prompt)) if prompt else 0
         skip = 0 if self._pools_prompt or not prompt else len(self._prefix) + prompt_tokens
-        whole_up_to = self._max_tokens * _CHARACTERS_PER_TOKEN
         joined = [prompt + text for text in texts]
         short = [text for text in joined if len(text) <= whole_up_to]
         encodings = iter(self._encode_batch(short, joined))
@@ -136,7 +153,9 @@ class Tokenizer:
             raise
 
     def _content(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        # Not `encode`: that one keeps the interpreter lock, and with a long text everything else stands still.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoding.ids
         return ids
 
     def _encode_long(self, index: int, text: str, prompt_tokens: int, truncate: Truncation) -> Encoded:
@@ -155,7 +174,13 @@ class Tokenizer:
                     prompt = self._part(index, _start_of(text, characters))[:prompt_tokens]
                     content = prompt + content
                 return self._cut(index, content, None, prompt_tokens, truncate)
-            characters *= 2
+            if characters >= _MOST_CHARACTERS:
+                msg = (
+                    f"Invalid 'input[{index}]': it has {len(text)} characters, of which the first {characters} "
+                    f"are only {len(content)} tokens. Remove what carries no text, such as blanks or encoded data."
+                )
+                raise InvalidRequest(msg, param=f"input[{index}]", code="string_above_max_length")
+            characters = min(2 * characters, _MOST_CHARACTERS)
         content = self._part(index, text)
         total = len(self._prefix) + len(content) + len(self._suffix)
         if total <= self._max_tokens:

@@ -42,7 +42,7 @@ class Catalogue:
         """
         if name not in self._models:
             msg = (
-                f"The model `{name}` does not exist or you do not have access to it. "
+                f"The model `{name[:100]}` does not exist or you do not have access to it. "
                 f"The models here are: {', '.join(self._models) or 'none'}."
             )
             raise ModelNotFound(msg, param="model")

@@ -94,6 +94,7 @@ def read_spec(
         head=pipeline.head,
         prompts=prompts,
         default_prompt=chosen,
+        vocabulary_size=_first(("vocab_size",), text, config),
         pad_id=_pad_id(folder, model_type, config, text, tokenizer_config),
     )
     return spec, tuple(notices)

@@ -44,7 +44,9 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     renderer: Processor
     tail: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if is_console:
-        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        # Not the default formatter: it prints local variables, and among them are users' texts.
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)
     else:
         tail.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
@@ -59,7 +61,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
         logger.handlers.clear()
         logger.propagate = True
     # One line a request is ours; httpx and the hub would add one for every file they ask for.
-    for name in ("uvicorn.access", "httpx", "httpcore", "huggingface_hub", "filelock"):
+    for name in ("uvicorn.access", "httpx", "httpcore", "huggingface_hub", "filelock", "torch"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

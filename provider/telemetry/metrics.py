@@ -6,7 +6,7 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from provider.engine.hooks import BatchDone, Event, ModelChanged, ModelState, QueueChanged, RequestEmbedded
+from provider.engine.hooks import BatchDone, Event, ModelChanged, ModelState, RequestEmbedded
 from provider.telemetry.request import RequestRecord
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -57,11 +57,18 @@ class Metrics:
         self._state = gauge("model_state", "1 for the state the model is in", ("model", "state"))
         self._load_seconds = gauge("model_load_seconds", "What loading took, download included", one)
         self._cache_bytes = Gauge("emb_provider_cache_bytes", "Memory of cached vectors", registry=self.registry)
+        self._under_way = Gauge("emb_provider_requests_under_way", "Requests admitted to embed", registry=self.registry)
         self._register_at_zero(models)
 
-    def watch_cache(self, cached_bytes: Callable[[], int]) -> None:
-        """Ask `cached_bytes` at every scrape."""
+    def watch_service(self, cached_bytes: Callable[[], int], under_way: Callable[[], int]) -> None:
+        """Ask for the cache's size and the requests under way at every scrape."""
         self._cache_bytes.set_function(cached_bytes)
+        self._under_way.set_function(under_way)
+
+    def watch_queue(self, model: str, waiting: Callable[[], tuple[int, int]]) -> None:
+        """Ask `waiting` for a model's rows and tokens at every scrape: callers who leave change them too."""
+        self._queue_rows.labels(model).set_function(lambda: waiting()[0])
+        self._queue_tokens.labels(model).set_function(lambda: waiting()[1])
 
     def on_event(self, event: Event) -> None:
         """A hook."""
@@ -80,9 +87,6 @@ class Metrics:
                 self._batch_tokens.labels(model).observe(event.tokens)
                 if event.error is not None:
                     self._failures.labels(model).inc()
-            case QueueChanged(model=model):
-                self._queue_rows.labels(model).set(event.rows)
-                self._queue_tokens.labels(model).set(event.tokens)
             case ModelChanged(model=model):
                 for state in ModelState:
                     self._state.labels(model, str(state)).set(state is event.state)

@@ -119,6 +119,15 @@ async def test_health_is_red_until_the_models_are_there_and_alive_all_along(open
             assert (response.status_code, response.json()["status"]) == (200, "ready")
 
 
+async def test_health_answers_head_too(open_app: Any) -> None:
+    async with open_app(wait=False) as client:
+        assert (await client.head("/health/live")).status_code in {200, 204}
+        assert (await client.head("/health/ready")).status_code == 503
+        await client.app.state.service.runtimes[MODEL].start_loading()
+        for path in ("/health", "/health/ready"):
+            assert (await client.head(path)).status_code == 200
+
+
 async def test_the_root_says_what_this_is(client: Any) -> None:
     body = (await client.get("/")).json()
     assert body["name"] == "emb-provider"
@@ -131,6 +140,8 @@ async def test_the_documentation_has_examples_and_needs_no_internet(client: Any)
     assert "/docs-assets/swagger-ui-bundle.js" in page
     assert "https://" not in page
     assert (await client.get("/docs-assets/swagger-ui-bundle.js")).status_code == 200
+    for other in ("nope.js", "swagger-editor-bundle.js", "x%00", "..%2Fcore.py"):
+        assert (await client.get(f"/docs-assets/{other}")).status_code == 404
     schema = (await client.get("/docs/openapi.json")).json()
     operation = schema["paths"]["/v1/embeddings"]["post"]
     assert operation["requestBody"]["content"]["application/json"]["examples"]
@@ -225,11 +236,15 @@ async def test_a_caller_who_leaves_stops_its_work(client: Any) -> None:
         "server": ("127.0.0.1", 2),
         "asgi": {"version": "3.0"},
     }
-    running = asyncio.create_task(client.app(scope, receive, send))
+    running = asyncio.create_task(client.app(dict(scope), receive, send))
     assert await asyncio.to_thread(backend.started.wait, 10)
     assert service.active == 1
     leave.set()
     await asyncio.wait_for(running, 5)
     assert service.active == 0
     assert sent[0]["status"] == 499
+    messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": body[:10], "more_body": True}]
+    sent.clear()
+    await asyncio.wait_for(client.app(dict(scope), receive, send), 5)
+    assert (service.active, sent[0]["status"]) == (0, 499)
     backend.gate.set()

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 
 from provider import errors
 from provider.api.errors import TABLE
-from provider.settings import AuthSettings, LimitSettings, ModelSettings, QueueSettings, ServerSettings
+from provider.settings import AuthSettings, LimitSettings, ModelSettings, QueueSettings, ServerSettings, Settings
 
 INVALID = "invalid_request_error"
 MODEL = "org/model"
@@ -150,6 +151,35 @@ async def test_a_body_that_is_too_large_is_413_whether_its_length_is_announced_o
             error = error_of(response)
             assert (response.status_code, error["type"]) == (413, "server_error")
             assert "Maximum content size limit (1024) exceeded" in error["message"]
+
+
+async def test_a_body_that_does_not_arrive_is_408_and_one_that_breaks_off_is_nobodys(open_app: Any) -> None:
+    async def endless() -> Any:
+        yield b"{"
+        await asyncio.sleep(30)
+
+    async with open_app(server=ServerSettings(body_seconds=1)) as client:
+        client.app.state.settings = Settings(server=attrs.evolve(ServerSettings(), body_seconds=0.02))
+        response = await client.post("/v1/embeddings", content=endless())
+        error = error_of(response)
+        assert (response.status_code, error["code"]) == (408, "request_timeout")
+        assert response.headers["connection"] == "close"
+        assert client.app.state.service.active == 0
+
+
+@pytest.mark.parametrize("host", ["x:abc", "x:99999999", "[", ""])
+async def test_a_host_header_may_be_anything(client: Any, host: str) -> None:
+    response = await client.get("/nope", headers={"host": host})
+    assert error_of(response)["message"].startswith("Invalid URL (GET /nope).")
+    assert response.status_code == 404
+
+
+async def test_a_wrong_value_is_not_repeated_at_length(client: Any) -> None:
+    for body in (
+        {"model": "x" * 10_000, "input": "a"},
+        {"model": MODEL, "input": "a", "encoding_format": "y" * 10_000},
+    ):
+        assert len(error_of(await client.post("/v1/embeddings", json=body))["message"]) < 500
 
 
 async def test_keys_are_asked_for_in_either_header_and_a_wrong_one_is_not_repeated(open_app: Any) -> None:

@@ -306,3 +306,39 @@ def test_help_answers_in_under_four_tenths_of_a_second() -> None:
         return time.perf_counter() - started
 
     assert min(once() for _ in range(5)) < 0.4
+
+
+def test_a_body_that_is_still_being_sent_at_the_end_is_refused_properly(tmp_path: Path) -> None:
+    env = clean_environment(
+        EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="example", EMB_PROVIDER_SERVER_SHUTDOWN_SECONDS="1"
+    )
+    with running([], env=env, cwd=tmp_path) as server:
+        server.wait_until_ready()
+        with socket.create_connection(("127.0.0.1", server.port)) as slow:
+            slow.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
+            while not any(
+                line == "emb_provider_requests_under_way 1.0"
+                for line in httpx.get(f"{server.url}/metrics").text.splitlines()
+            ):
+                threading.Event().wait(0.01)
+            server.signal(signal.SIGTERM)
+            slow.settimeout(20)
+            answer = slow.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b'"shutting_down"' in answer
+        assert server.wait(20) == 0
+    assert "Traceback" not in server.text
+
+
+def test_embed_that_is_told_to_stop_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("\n".join(f"text number {i} with a few words" for i in range(20_000)))
+    command = [sys.executable, "-m", "provider", "embed", "-f", "in.txt", "-o", "out.npy", "--model", PACKAGE]
+    with subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), stderr=subprocess.PIPE, text=True) as embed:
+        while not list(tmp_path.glob(".out.npy.*")):
+            threading.Event().wait(0.02)
+            assert embed.poll() is None
+        embed.send_signal(signal.SIGTERM)
+        _, errors = embed.communicate(timeout=60)
+        assert embed.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]

@@ -81,6 +81,11 @@ def test_a_parquet_file_has_texts_and_vectors(tmp_path: Path) -> None:
     [
         (["embed"], "one\n\nthree\n", "standard input, line 2 is empty"),
         (["embed", "--input-format", "jsonl"], '"a"\n{"x": 1}\n', "standard input, line 2: expected a string, or"),
+        (
+            ["embed", "--input-format", "jsonl"],
+            '{"text": "a", "x": NaN}\n',
+            "line 1 is no JSON: NaN is not a JSON value",
+        ),
         (["embed", "--input-format", "jsonl"], "nope\n", "standard input, line 1 is no JSON"),
         (["embed"], "", "no texts"),
         (["embed", "a", "-o", "no/such/folder/out.npy"], None, "cannot write no/such/folder/out.npy"),
@@ -112,6 +117,47 @@ def test_what_goes_wrong_is_one_line_and_leaves_no_file(
 
 def test_a_text_that_is_too_long_can_be_cut() -> None:
     assert len(vectors_of(run("embed", "word " * 400, "--truncate", "end").stdout)) == 1
+
+
+def test_texts_that_were_cut_are_told() -> None:
+    done = run("embed", "fine", "word " * 400, "--truncate", "end")
+    assert "1 texts were too long and were cut: argument 2" in done.stderr
+
+
+def test_a_link_and_a_device_stay_what_they_are(tmp_path: Path) -> None:
+    import stat
+
+    (tmp_path / "target.jsonl").write_text("old")
+    (tmp_path / "link.jsonl").symlink_to("target.jsonl")
+    run("embed", "a cat", "-o", "link.jsonl")
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert vectors_of((tmp_path / "target.jsonl").read_text())[0]["text"] == "a cat"
+    assert run("embed", "a cat", "-o", "/dev/null").exit_code == 0
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_any_legal_json_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "a", "big": 123456789012345678901234567890, "odd": "\\ud800"}\n')
+    (line,) = vectors_of(run("embed", "-f", "in.jsonl").stdout)
+    assert (line["big"], line["odd"]) == (123456789012345678901234567890, "\ud800")
+    plain = vectors_of(run("embed", "a").stdout)
+    assert line["embedding"] == plain[0]["embedding"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes(b"\xef\xbb\xbfa cat\n")
+    assert vectors_of(run("embed", "-f", "in.txt").stdout)[0]["text"] == "a cat"
+
+
+def test_flags_hold_for_a_model_from_the_file_too(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    import sys
+
+    (tmp_path / "litestar.yaml").write_text(f"models: [{{name: second, path: '{PACKAGE}', backend: torch}}]\n")
+    assert len(vectors_of(run("embed", "a", "--model", "second", "--backend", "example").stdout)) == 1
+    monkeypatch.setattr(sys, "argv", ["emb-provider", "embed", "a", "--model", "second", "--device", "nope"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "unknown device 'nope'" in capsys.readouterr().err
 
 
 def test_backends_are_listed_with_their_distribution_and_checked_on_request() -> None:

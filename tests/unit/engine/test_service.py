@@ -15,6 +15,7 @@ from provider.domain import Embedded, EmbedRequest
 from provider.engine.hooks import BatchDone, ModelChanged, ModelState, RequestEmbedded
 from provider.engine.service import EmbeddingService
 from provider.errors import (
+    CallerTooSlow,
     EmbeddingFailed,
     InputTooLong,
     InvalidRequest,
@@ -187,6 +188,83 @@ async def test_a_model_that_always_fails_turns_readiness_red_until_it_works_agai
         await until_true(lambda: not service.problems)
 
 
+async def test_a_probe_that_meets_a_full_queue_tries_again(fake: Fake) -> None:
+    async with fake(queue=QueueSettings(max_tokens=1)) as (service, backend):
+        runtime = service.runtimes["m"]
+        runtime._probe_seconds = 0.01
+        backend.failing = True
+        holding = await held(service, backend)
+        waiting = asyncio.create_task(service.embed(ask("a waits")))
+        await asyncio.sleep(0.01)
+        probing = asyncio.create_task(runtime._probe(runtime.loaded))
+        await asyncio.sleep(0.03)
+        assert not probing.done()
+        backend.gate.set()
+        for task in (holding, waiting):
+            with pytest.raises(EmbeddingFailed):
+                await task
+        await until_true(lambda: service.problems == {"m": "forward passes fail"})
+        backend.failing = False
+        await asyncio.wait_for(probing, 10)
+        await until_true(lambda: not service.problems)
+
+
+async def test_a_listener_that_fails_leaves_nobody_waiting(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
+    async with fake() as (service, _):
+
+        def broken(_: object) -> None:
+            msg = "a listener broke"
+            raise RuntimeError(msg)
+
+        service.runtimes["m"].loaded.lanes._on_batch = broken
+        assert (await asyncio.wait_for(service.embed(ask("cat")), 5)).usage.inputs == 1
+        assert "a listener broke" in caplog.text
+
+
+async def test_a_forward_pass_that_never_ends_does_not_hold_up_the_close(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from provider.engine import lanes
+
+    monkeypatch.setattr(lanes, "_JOIN_SECONDS", 0.05)
+    async with fake() as (service, backend):
+        running = await held(service, backend)
+        await service.close()
+        with pytest.raises(ShuttingDown):
+            await running
+        assert backend.closed == 0
+
+
+async def test_the_queue_is_empty_again_when_everyone_left(fake: Fake) -> None:
+    async with fake() as (service, backend):
+        holding = await held(service, backend)
+        gone = [asyncio.create_task(service.embed(ask(f"nobody waits {i}"))) for i in range(5)]
+        await until_true(lambda: service.runtimes["m"].waiting[0] == 5)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        backend.gate.set()
+        await holding
+        await until_true(lambda: service.runtimes["m"].waiting == (0, 0))
+
+
+async def test_a_caller_who_takes_too_long_is_told_so_and_the_end_of_the_service_comes_first(fake: Fake) -> None:
+    async with fake() as (service, _):
+        with pytest.raises(CallerTooSlow, match=r"within 0\.01 s"):
+            async with service.patience(0.01):
+                await asyncio.sleep(10)
+
+        async def slow() -> None:
+            async with service.patience(60):
+                await asyncio.sleep(60)
+
+        waiting = asyncio.create_task(slow())
+        await asyncio.sleep(0.01)
+        await service.close()
+        with pytest.raises(ShuttingDown):
+            await asyncio.wait_for(waiting, 5)
+
+
 async def test_a_forward_pass_that_hangs_turns_readiness_red(fake: Fake) -> None:
     async with fake(queue=QueueSettings(stall_seconds=1)) as (service, backend):
         holding = await held(service, backend)
@@ -282,6 +360,35 @@ async def test_a_lazy_model_loads_on_first_use_once_for_everyone(open_service: A
         await asyncio.gather(*(service.embed(ask(text)) for text in ("cat", "dog")))
         states = [event.state for event in events if isinstance(event, ModelChanged)]
         assert states == [ModelState.RESOLVING, ModelState.LOADING, ModelState.READY]
+
+
+async def test_a_lazy_model_that_cannot_load_leaves_readiness_alone_and_is_tried_again_later(
+    open_service: Any, tmp_path: Path, minilm: Path
+) -> None:
+    folder = tmp_path / "later"
+    lazy = ModelSettings(name="m", path=str(folder), backend="fake", lazy=True)
+    async with open_service(Settings(model=lazy), wait=False) as service:
+        runtime = service.runtimes["m"]
+        for _ in range(2):
+            with pytest.raises(ModelFailed) as failed:
+                await service.embed(ask("cat"))
+        assert failed.value.retry_after_seconds == 60
+        assert not service.problems
+        folder.symlink_to(minilm)
+        runtime._since -= 61
+        assert (await service.embed(ask("cat"))).usage.inputs == 1
+
+
+async def test_who_waits_for_a_lazy_model_is_told_when_the_service_ends(open_service: Any, model: Any) -> None:
+    import attrs
+
+    async with open_service(Settings(model=attrs.evolve(model, lazy=True)), wait=False) as service:
+        await service.runtimes["m"]._one_at_a_time.acquire()
+        waiting = asyncio.create_task(service.embed(ask("cat")))
+        await until_true(lambda: service.runtimes["m"].state is ModelState.LOADING)
+        await service.close()
+        with pytest.raises(ShuttingDown):
+            await asyncio.wait_for(waiting, 5)
 
 
 async def test_draining_refuses_new_requests_and_finishes_accepted_ones(fake: Fake) -> None:

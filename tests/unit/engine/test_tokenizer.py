@@ -88,6 +88,47 @@ def test_cutting_the_start_keeps_the_prompt(repeat: int) -> None:
     assert len(encoded.ids) == LIMIT
 
 
+def test_a_huge_text_of_next_to_nothing_is_refused_rather_than_read_to_its_end() -> None:
+    with pytest.raises(InvalidRequest, match="of which the first 1000000 are only 1 tokens"):
+        ours.encode(["x" * 3_000_000], truncate="end")
+
+
+def test_a_prompt_cannot_be_long_because_every_input_carries_it() -> None:
+    with pytest.raises(InvalidRequest, match="it has 100000 characters, at most 2048 are allowed") as raised:
+        ours.encode(["a"] * 1000, prompt="p" * 100_000)
+    assert raised.value.param == "prompt"
+
+
+def test_a_long_text_leaves_the_interpreter_to_others() -> None:
+    import threading
+    import time
+
+    gaps, stop = [0.0], threading.Event()
+
+    def watch() -> None:
+        last = time.perf_counter()
+        while not stop.is_set():
+            time.sleep(0.001)
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.perf_counter()
+    ours.encode(["a " * 450_000 + "x" * 450_000], truncate="start")
+    spent = time.perf_counter() - started
+    stop.set()
+    watcher.join()
+    assert max(gaps) < max(0.2, spent / 2)
+
+
+def test_ids_beyond_the_models_table_are_refused() -> None:
+    small = Tokenizer.from_folder(FOLDER, max_tokens=LIMIT, embedding_rows=100)
+    with pytest.raises(InvalidRequest, match="0 to 99"):
+        small.check_ids([np.array([100], np.int32)])
+
+
 def test_text_that_is_no_unicode_is_refused_by_its_place() -> None:
     with pytest.raises(InvalidRequest, match=r"input\[1\].*surrogate"):
         ours.encode(["fine", "broken \ud800"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from provider.engine.hooks import BatchDone, DownloadChanged, ModelChanged, ModelState, QueueChanged
+from provider.engine.hooks import BatchDone, DownloadChanged, ModelChanged, ModelState
 from provider.settings import LogSettings
 from provider.telemetry.logs import configure_logging, log_event
 
@@ -65,6 +65,21 @@ def test_an_exception_is_one_line_too() -> None:
     assert "ValueError: why" in str(line["exception"])
 
 
+def test_people_see_where_it_failed_but_never_what_was_in_the_variables() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(format="console"), stream)
+
+    def handle(text: str) -> None:
+        raise ValueError(len(text))
+
+    try:
+        handle("a secret text")
+    except ValueError as exc:
+        structlog.get_logger("a").error("failed", exc_info=exc)
+    assert "ValueError: 13" in stream.getvalue()
+    assert "secret" not in stream.getvalue().replace('handle("a secret text")', "")
+
+
 def test_the_level_holds_for_everyone() -> None:
     stream = io.StringIO()
     configure_logging(LogSettings(level="ERROR"), stream)
@@ -96,7 +111,6 @@ def test_the_life_of_a_model_is_told() -> None:
         ModelChanged("m", ModelState.CLOSED, 9.0, {"unloaded": False}),
         BatchDone("m", 3, 9, 0.1, 0.2, "RuntimeError"),
         BatchDone("m", 3, 9, 0.1, 0.2),
-        QueueChanged("m", 0, 0),
     ):
         log_event(event)
     assert [(line["event"], line["level"]) for line in lines(stream)] == [

@@ -1,0 +1,30 @@
+"""Admission to the routes that embed: before the body is read, until the last byte of the answer is sent."""
+
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from provider.engine.service import EmbeddingService
+
+
+class Admission:
+    """ASGI middleware of a route.
+
+    A handler ends when its answer begins to be sent; a client that reads slowly, or not at all, keeps the answer in
+    memory for longer than that.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap the route `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI; raises as `EmbeddingService.admission`."""
+        connection: ASGIConnection[Any, Any, Any, Any] = ASGIConnection(scope)
+        service: EmbeddingService = connection.app.state.service
+        # How large the body may turn out: what is announced, or the limit for a body sent in chunks.
+        limit: int = connection.app.state.settings.server.max_body_bytes
+        announced = connection.headers.get("content-length", "")
+        with service.admission(min(int(announced), limit) if announced.isdecimal() else limit):
+            await self._app(scope, receive, send)
