@@ -323,7 +323,8 @@ def test_a_body_that_is_still_being_sent_at_the_end_is_refused_properly(tmp_path
                 threading.Event().wait(0.01)
             server.signal(signal.SIGTERM)
             slow.settimeout(20)
-            answer = slow.recv(65536)
+            with slow.makefile("rb") as received:
+                answer = received.read()
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b'"shutting_down"' in answer
         assert server.wait(20) == 0
