@@ -17,7 +17,7 @@ from provider.api.models import ModelsController
 from provider.api.openapi import docs_assets, openapi_config
 from provider.api.root import root
 from provider.engine.service import EmbeddingService
-from provider.settings import LimitSettings, ServerSettings, Settings
+from provider.settings import ServerSettings, Settings
 
 # What OpenAI's clients send from a browser; a wildcard would leave out `authorization`.
 _REQUEST_HEADERS = [
@@ -69,10 +69,8 @@ def build_application(
     """
     return Litestar(
         route_handlers=[EmbeddingsController, ModelsController, HealthController, root, docs_assets, *more_routes],
-        dependencies={
-            "service": Provide(_service, sync_to_thread=False),
-            "limits": Provide(_limits, sync_to_thread=False),
-        },
+        # One dependency only: Litestar resolves several in a task group, which costs more than all of parsing.
+        dependencies={"service": Provide(_service, sync_to_thread=False)},
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
         state=State({"settings": settings, "key_ring": KeyRing.open(settings.auth)}),
@@ -87,11 +85,6 @@ def build_application(
 def _service(state: State) -> EmbeddingService:
     service: EmbeddingService = state.service
     return service
-
-
-def _limits(state: State) -> LimitSettings:
-    limits: LimitSettings = state.settings.limits
-    return limits
 
 
 def _cors(server: ServerSettings) -> CORSConfig | None:

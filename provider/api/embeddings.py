@@ -16,7 +16,6 @@ from provider.api.routes import EMBEDDINGS_PATHS
 from provider.domain import Embedded
 from provider.engine.service import EmbeddingService
 from provider.errors import CallerGone, UnsupportedContentType
-from provider.settings import LimitSettings
 
 # Reading or writing more than this takes longer than a hop to a thread and back, and would hold up everyone else.
 _INLINE_BYTES = 100_000
@@ -35,10 +34,9 @@ class EmbeddingsController(Controller):
         self,
         request: Request[Any, Any, Any],
         service: NamedDependency[EmbeddingService],
-        limits: NamedDependency[LimitSettings],
     ) -> Response[bytes]:
         """Embed one text or many. Vectors have length 1 and come in the order of the inputs."""
-        parsed = await _parse(request, await _read(request, service), limits)
+        parsed = await _parse(request, await _read(request, service), service.limits.max_inputs)
         request.scope["state"]["model"] = parsed.request.model
         embedded = await while_connected(request, service.embed(parsed.request))
         return await _write(parsed, embedded)
@@ -54,7 +52,7 @@ async def _read(request: Request[Any, Any, Any], service: EmbeddingService) -> b
         raise CallerGone(msg) from exc
 
 
-async def _parse(request: Request[Any, Any, Any], body: bytes, limits: LimitSettings) -> wire.Parsed:
+async def _parse(request: Request[Any, Any, Any], body: bytes, max_inputs: int) -> wire.Parsed:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     # `curl -d` says application/x-www-form-urlencoded over a JSON body, so only what cannot be JSON is refused.
     if kind.startswith("multipart/"):
@@ -64,8 +62,8 @@ async def _parse(request: Request[Any, Any, Any], body: bytes, limits: LimitSett
         )
         raise UnsupportedContentType(msg)
     if len(body) <= _INLINE_BYTES:
-        return wire.parse(body, max_inputs=limits.max_inputs)
-    return await asyncio.to_thread(wire.parse, body, max_inputs=limits.max_inputs)
+        return wire.parse(body, max_inputs=max_inputs)
+    return await asyncio.to_thread(wire.parse, body, max_inputs=max_inputs)
 
 
 async def _write(parsed: wire.Parsed, embedded: Embedded) -> Response[bytes]:

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import sys
 from collections.abc import Coroutine
 from types import FrameType
 from typing import Any
@@ -28,6 +29,8 @@ _KEEP_ALIVE_SECONDS = 75
 _FLUSH_SECONDS = 5
 # What a request that is on its way when everything is done gets to arrive and be refused properly.
 _LINGER_SECONDS = 0.5
+# Measured with single texts over 64 connections: 4 % more than with the default; still shorter brings no more.
+_SWITCH_SECONDS = 0.0002
 
 
 def listen(settings: ServerSettings) -> list[socket.socket]:
@@ -169,6 +172,9 @@ def run_server(app: Litestar, settings: ServerSettings) -> None:
         ProviderError: no model at all could be loaded; this is why the first of them could not.
     """
     sockets = listen(settings)
+    # Lanes come back from torch hundreds of times a batch and wait each time for whoever holds the interpreter; the
+    # default of 5 ms is longer than most of their calls.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     server = Server(app, settings)
     server.run(sockets=sockets)
     if server.failure is not None:

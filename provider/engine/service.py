@@ -44,7 +44,7 @@ class EmbeddingService:
 
     def __init__(self, settings: Settings, hooks: Hook, *, show_progress: bool = False) -> None:
         """Nothing is loaded until `open`."""
-        self._settings, self._hooks = settings, hooks
+        self.limits, self._settings, self._hooks = settings.limits, settings, hooks
         self._cache = VectorCache(settings.cache)
         lock = asyncio.Lock()
         self.catalogue = Catalogue.of(settings.all_models())
@@ -207,7 +207,7 @@ class EmbeddingService:
 
     def _count(self, encoded: Sequence[Encoded]) -> int:
         tokens = sum(len(each.ids) for each in encoded)
-        limit = self._settings.limits.max_request_tokens
+        limit = self.limits.max_request_tokens
         if tokens > limit:
             msg = f"Requested {tokens} tokens, max {limit} tokens per request"
             raise TooManyTokens(msg)

@@ -122,13 +122,33 @@ def test_a_model_that_leaves_its_prompt_out_of_pooling_equals_sentence_transform
     assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
 
 
+@pytest.mark.parametrize("shape", ["mean", "cls of twelve layers", "dense head", "positions from an offset"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_without_padding_the_vectors_are_those_of_the_plain_way(tmp_path: Path, shape: str, dtype: str) -> None:
+    spec = spec_of(SHAPES[shape](tmp_path / "model"))
+    random = np.random.default_rng(1)
+    rows = [random.integers(5, 60, length).astype(np.int32) for length in (9, 1, 30, 9, 4, 1, 62, 9, 17)]
+    batch = TokenBatch.of_rows(rows, [0, 0, 3, 1, 0, 0, 5, 0, 2])
+    packed, plain = (
+        TorchBackend.load(spec, BackendOptions(dtype=dtype, own=TorchOptions(packed=packed)))
+        for packed in (True, False)
+    )
+    assert (packed.traits.padding_is_free, plain.traits.padding_is_free) == (True, False)
+    cosines = (unit(packed.embed(batch)) * unit(plain.embed(batch))).sum(axis=1)
+    assert cosines.min() > (0.999999 if dtype == "float32" else 0.999)
+
+
+def test_models_outside_the_family_go_the_plain_way(tmp_path: Path) -> None:
+    backend = load(spec_of(tiny_decoder(tmp_path / "model")))
+    assert backend.traits.extra["packed"] is False
+    assert not backend.traits.padding_is_free
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_the_attention_implementation_is_the_one_asked_for_and_changes_nothing(folder: Path, attention: Any) -> None:
     spec = spec_of(folder)
     backend = TorchBackend.load(spec, BackendOptions(own=TorchOptions(attention=attention)))
-    assert backend.traits.extra == {"attention": attention}
-    assert backend._encoder is not None
-    assert backend._encoder.config._attn_implementation == attention
+    assert (backend.traits.extra["attention"], backend.traits.extra["packed"]) == (attention, attention == "sdpa")
     batch = TokenBatch.of_rows([np.array([5, 6, 7], np.int32), np.array([8], np.int32)])
     np.testing.assert_allclose(backend.embed(batch), load(spec).embed(batch), atol=1e-5)
 
@@ -155,7 +175,8 @@ def test_a_half_precision_checkpoint_runs_in_float32_on_the_cpu(tmp_path: Path) 
     backend = load(spec_of(folder))
     assert backend.traits.dtype == "float32"
     assert backend._encoder is not None
-    assert {each.dtype for each in backend._encoder.parameters()} == {torch.float32}
+    batch = TokenBatch.of_rows([np.array([5, 6, 7], np.int32)])
+    np.testing.assert_allclose(backend.embed(batch), load(spec_of(folder), dtype="float32").embed(batch), atol=1e-6)
 
 
 def test_weights_that_do_not_belong_to_the_configuration_are_refused(tmp_path: Path) -> None:
