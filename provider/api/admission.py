@@ -1,8 +1,5 @@
 """Admission to the routes that embed: before the body is read, until the last byte of the answer is sent."""
 
-from typing import Any
-
-from litestar.connection import ASGIConnection
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from provider.engine.service import EmbeddingService
@@ -21,10 +18,10 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI; raises as `EmbeddingService.admission`."""
-        connection: ASGIConnection[Any, Any, Any, Any] = ASGIConnection(scope)
-        service: EmbeddingService = connection.app.state.service
+        state = scope["litestar_app"].state
+        service: EmbeddingService = state.service
         # How large the body may turn out: what is announced, or the limit for a body sent in chunks.
-        limit: int = connection.app.state.settings.server.max_body_bytes
-        announced = connection.headers.get("content-length", "")
-        with service.admission(min(int(announced), limit) if announced.isdecimal() else limit):
+        limit: int = state.settings.server.max_body_bytes
+        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+        with service.admission(min(int(announced), limit) if announced.isdigit() else limit):
             await self._app(scope, receive, send)

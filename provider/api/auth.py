@@ -45,8 +45,8 @@ class KeyRing:
         return sum(hmac.compare_digest(presented, digest) for digest in self._digests) > 0
 
 
-def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard of every route under `/v1`, and of `/embeddings`.
+async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard of every route under `/v1`, and of `/embeddings`. Asynchronous: Litestar runs others in a thread each.
 
     Raises:
         AuthenticationMissing: keys are required and none came.

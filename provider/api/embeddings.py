@@ -1,6 +1,7 @@
 """`POST /v1/embeddings`."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from litestar import Controller, MediaType, Request, Response, post
@@ -38,7 +39,7 @@ class EmbeddingsController(Controller):
         """Embed one text or many. Vectors have length 1 and come in the order of the inputs."""
         parsed = await _parse(request, await _read(request, service), service.limits.max_inputs)
         request.scope["state"]["model"] = parsed.request.model
-        embedded = await while_connected(request, service.embed(parsed.request))
+        embedded = await service.embed(parsed.request, waiting=partial(while_connected, request))
         return await _write(parsed, embedded)
 
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from attrs import frozen
@@ -24,6 +24,9 @@ from provider.settings import ModelSettings, Settings
 
 # Below this many characters, tokenising takes less time than handing it to a thread and back.
 _INLINE_CHARACTERS = 4_000
+
+
+Waiting = Callable[[Coroutine[Any, Any, None]], Coroutine[Any, Any, None]]
 
 
 @frozen(eq=False)
@@ -168,8 +171,13 @@ class EmbeddingService:
         """
         return self.runtimes[self.catalogue.find(name).served_name]
 
-    async def embed(self, request: EmbedRequest) -> Embedded:
+    async def embed(self, request: EmbedRequest, *, waiting: Waiting | None = None) -> Embedded:
         """Embed all inputs of `request`, or fail as a whole.
+
+        Args:
+            request: what to embed.
+            waiting: put around the wait for the model, which is all that can take long: the caller's chance to end
+                it. An answer from the cache does not wait.
 
         Raises:
             RequestError: the request cannot be answered as it is.
@@ -184,7 +192,7 @@ class EmbeddingService:
         tokenised = time.perf_counter() - started
         tokens = self._count(encoded)
         plan = self._plan(model.fingerprint, encoded)
-        timings = await self._run(runtime, plan, tokenised)
+        timings = await self._run(runtime, plan, tokenised, waiting)
         vectors = finish(_gather(plan, model.spec.dimension), request.dimensions)
         truncated = tuple(
             Truncated(index, len(each.ids), each.original_tokens) for index, each in enumerate(encoded) if each.was_cut
@@ -234,7 +242,9 @@ class EmbeddingService:
             plan.rows.append(row)
         return plan
 
-    async def _run(self, runtime: ModelRuntime, plan: _Plan, tokenise_seconds: float) -> Timings:
+    async def _run(
+        self, runtime: ModelRuntime, plan: _Plan, tokenise_seconds: float, waiting: Waiting | None
+    ) -> Timings:
         rows = [row for row in plan.rows if row is not None]
         if not rows:
             return Timings(tokenise_seconds)
@@ -247,7 +257,7 @@ class EmbeddingService:
             raise
         for row in plan.new:
             self._cache.takes_off(row)
-        await ticket.wait()
+        await (ticket.wait() if waiting is None else waiting(ticket.wait()))
         return Timings(
             tokenise_seconds, max(row.queue_seconds for row in rows), max(row.forward_seconds for row in rows)
         )
