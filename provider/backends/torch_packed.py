@@ -21,6 +21,8 @@ from provider.backends.pooling import pool
 from provider.backends.torch_linear import Step, faster_linear
 from provider.domain import PoolingMode, TokenBatch
 
+_TOKENS_MULTIPLE = 16
+
 _FAMILY = (
     transformers.BertModel,
     transformers.RobertaModel,
@@ -61,8 +63,11 @@ class PackedBert(torch.nn.Module):
         """Run the encoder and pool: (rows, len(modes) * hidden_size) float32, in the order of the batch."""
         lengths = batch.lengths
         order = np.argsort(lengths, kind="stable")
-        ids = torch.from_numpy(np.concatenate([batch.row(i) for i in order]).astype(np.int64))
-        places = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths[order]]))
+        # A few tokens of filling at the end, which no row sees: with every number of tokens a shape of its own, the
+        # memory of oneDNN's kernels and of the allocator would go on growing for thousands of batches.
+        filling = [np.zeros(-batch.tokens % _TOKENS_MULTIPLE, np.int64)]
+        ids = torch.from_numpy(np.concatenate([batch.row(i) for i in order] + filling, dtype=np.int64))
+        places = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths[order]] + filling))
         # Rows of equal length lie side by side now: (first token, rows, length).
         widths, counts = np.unique(lengths, return_counts=True)
         starts = np.concatenate([[0], np.cumsum(widths * counts)[:-1]])
@@ -103,6 +108,8 @@ class _Layer:
         """`states` (tokens, hidden_size) to the same."""
         qkv = self._qkv(states)
         context = torch.empty_like(states)
+        end = sum(rows * width for _, rows, width in groups)
+        context[end:] = 0
         for at, rows, width in groups:
             cells = slice(at, at + rows * width)
             query, key, value = qkv[cells].view(rows, width, 3, self._heads, self._head_size).permute(2, 0, 3, 1, 4)

@@ -138,6 +138,25 @@ def test_without_padding_the_vectors_are_those_of_the_plain_way(tmp_path: Path, 
     assert cosines.min() > (0.999999 if dtype == "float32" else 0.999)
 
 
+def test_the_shapes_of_batches_are_few_so_that_memory_does_not_grow_with_them(folder: Path) -> None:
+    backend = load(spec_of(folder))
+    encoder: Any = backend._encoder
+    first, seen = encoder._layers[0], set()
+
+    def watching(states: torch.Tensor, groups: Any) -> torch.Tensor:
+        seen.add(len(states))
+        return first(states, groups)
+
+    encoder._layers[0] = watching
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        lengths = random.integers(1, 40, random.integers(1, 8))
+        vectors = backend.embed(TokenBatch.of_rows([random.integers(5, 60, n).astype(np.int32) for n in lengths]))
+        assert np.isfinite(vectors).all()
+    assert all(tokens % 16 == 0 for tokens in seen)
+    assert len(seen) <= 18
+
+
 def test_models_outside_the_family_go_the_plain_way(tmp_path: Path) -> None:
     backend = load(spec_of(tiny_decoder(tmp_path / "model")))
     assert backend.traits.extra["packed"] is False
