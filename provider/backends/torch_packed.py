@@ -65,9 +65,9 @@ class PackedBert(torch.nn.Module):
         order = np.argsort(lengths, kind="stable")
         # A few tokens of filling at the end, which no row sees: with every number of tokens a shape of its own, the
         # memory of oneDNN's kernels and of the allocator would go on growing for thousands of batches.
-        filling = [np.zeros(-batch.tokens % _TOKENS_MULTIPLE, np.int64)]
-        ids = torch.from_numpy(np.concatenate([batch.row(i) for i in order] + filling, dtype=np.int64))
-        places = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths[order]] + filling))
+        filling = np.zeros(-batch.tokens % _TOKENS_MULTIPLE, np.int64)
+        ids = torch.from_numpy(np.concatenate([*(batch.row(i) for i in order), filling], dtype=np.int64))
+        places = torch.from_numpy(np.concatenate([*(np.arange(length) for length in lengths[order]), filling]))
         # Rows of equal length lie side by side now: (first token, rows, length).
         widths, counts = np.unique(lengths, return_counts=True)
         starts = np.concatenate([[0], np.cumsum(widths * counts)[:-1]])
