@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from attrs import frozen
 
+from provider.backends.bert_checkpoint import BertCheckpoint
 from provider.backends.devices import Accelerators, choose_device, choose_dtype
 from provider.backends.pooling import pool
 from provider.backends.protocol import BackendOptions, BackendTraits
-from provider.backends.torch_loading import load_encoder, load_head
+from provider.backends.torch_head import load_head
 from provider.backends.torch_packed import PackedBert
 from provider.domain import ModelSpec, TokenBatch, Vectors
 from provider.errors import BackendUnavailable
@@ -42,12 +43,17 @@ class TorchBackend:
     concurrent: ClassVar[bool] = True
 
     def __init__(
-        self, spec: ModelSpec, encoder: torch.nn.Module, head: torch.nn.Module, traits: BackendTraits, threads: int
+        self,
+        spec: ModelSpec,
+        encoder: PackedBert | torch.nn.Module,
+        head: torch.nn.Module,
+        traits: BackendTraits,
+        threads: int,
     ) -> None:
         """Use `load`."""
         self.traits = traits
         self._spec = spec
-        self._encoder: torch.nn.Module | None = encoder
+        self._encoder: PackedBert | torch.nn.Module | None = encoder
         self._head = head
         self._device = torch.device(traits.device)
         self._threads = threads
@@ -61,21 +67,28 @@ class TorchBackend:
         # Loading and initialising run on this thread.
         torch.set_num_threads(options.threads)
         attention = options.own.attention
-        encoder, checkpoint_dtype = load_encoder(
-            spec, lambda checkpoint: choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint), attention
-        )
-        dtype = choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint_dtype)
+        dtype = choose_dtype(options.dtype, device, have)
+        # On a GPU the many small calls for the groups of a batch would cost more than the padding.
+        encoder: PackedBert | torch.nn.Module | None = None
+        if options.own.packed and attention == "sdpa" and device == "cpu":
+            encoder = _packed(spec, getattr(torch, dtype))
+        is_packed = encoder is not None
         try:
-            encoder.to(device)
+            if encoder is None:
+                from provider.backends.torch_loading import load_encoder  # noqa: PLC0415 - see `bert_checkpoint`
+
+                encoder, dtype = load_encoder(
+                    spec,
+                    lambda checkpoint: choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint),
+                    attention,
+                )
+                encoder.to(device)
             head = load_head(spec).to(device)
         except (RuntimeError, AssertionError) as exc:
             msg = f"the model {spec.name!r} does not fit on or run on {device}: {exc}"
             raise BackendUnavailable(msg) from exc
-        # On a GPU the many small calls for the groups of a batch would cost more than the padding.
-        is_packed = options.own.packed and attention == "sdpa" and device == "cpu" and PackedBert.supports(encoder)
         extra: dict[str, Any] = {"attention": attention, "packed": is_packed}
-        if is_packed:
-            encoder = PackedBert(encoder)
+        if isinstance(encoder, PackedBert):
             extra["linear"] = encoder.linear
         traits = BackendTraits(
             device=device,
@@ -125,3 +138,8 @@ class TorchBackend:
         if not getattr(self._lane, "is_set_up", False):
             torch.set_num_threads(self._threads)
             self._lane.is_set_up = True
+
+
+def _packed(spec: ModelSpec, dtype: torch.dtype) -> PackedBert | None:
+    checkpoint = BertCheckpoint.open(spec.folder, dtype)
+    return PackedBert(checkpoint) if checkpoint is not None and PackedBert.supports(checkpoint) else None

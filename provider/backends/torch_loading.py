@@ -1,14 +1,11 @@
-"""From a model's folder to torch modules: the encoder (transformers) and the head (dense layers after pooling)."""
+"""From a model's folder to an encoder: transformers' model classes."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from provider.backends.devices import DtypeName
 from provider.domain import ModelSpec
@@ -18,7 +15,9 @@ from provider.errors import BackendUnavailable, InvalidModel
 _UNUSED = ("pooler.", "lm_head.", "cls.", "position_ids")
 
 
-def load_encoder(spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str) -> tuple[torch.nn.Module, str]:
+def load_encoder(
+    spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str
+) -> tuple[torch.nn.Module, DtypeName]:
     """The transformers model in `spec.folder`, in inference mode, on the CPU.
 
     Args:
@@ -28,7 +27,7 @@ def load_encoder(spec: ModelSpec, choose: Callable[[str], DtypeName], attention:
         attention: transformers' `attn_implementation`.
 
     Returns:
-        The module, and the checkpoint's dtype as named in its configuration (`float32` if it names none).
+        The module, and the dtype that was chosen.
 
     Raises:
         InvalidModel: weights missing, damaged or of another shape than the configuration says.
@@ -45,13 +44,14 @@ def load_encoder(spec: ModelSpec, choose: Callable[[str], DtypeName], attention:
         )
         raise BackendUnavailable(msg) from exc
     checkpoint_dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    dtype = choose(checkpoint_dtype)
     # Only the encoder of an encoder-decoder takes part in an embedding.
     loader = transformers.T5EncoderModel if config.model_type == "t5" else transformers.AutoModel
     try:
         loaded = loader.from_pretrained(
             spec.folder,
             config=config,
-            dtype=getattr(torch, choose(checkpoint_dtype)),
+            dtype=getattr(torch, dtype),
             attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,
@@ -76,39 +76,7 @@ def load_encoder(spec: ModelSpec, choose: Callable[[str], DtypeName], attention:
     if getattr(encoder, "pooler", None) is not None:
         # Its output is not used, and it costs a matrix product.
         setattr(encoder, "pooler", None)  # noqa: B010 - torch's stubs allow no assignment of None
-    return encoder.eval(), checkpoint_dtype
-
-
-def load_head(spec: ModelSpec) -> torch.nn.Sequential:
-    """The steps after pooling, in float32: vectors are small, and this is where rounding would show.
-
-    Raises:
-        InvalidModel: a layer's files are missing or do not fit.
-    """
-    layers = (_Normalize() if step.folder is None else _dense(step.folder) for step in spec.head)
-    return torch.nn.Sequential(*layers)
-
-
-def _dense(folder: Path) -> torch.nn.Module:
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        linear = torch.nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-        state = {
-            key.removeprefix("linear."): value.float() for key, value in load_file(folder / "model.safetensors").items()
-        }
-        linear.load_state_dict(state)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
-        msg = f"the dense layer in {folder} cannot be loaded: {_line(exc)}"
-        raise InvalidModel(msg) from exc
-    name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
-    return torch.nn.Sequential(linear, getattr(torch.nn, name)()).eval().requires_grad_(requires_grad=False)
-
-
-class _Normalize(torch.nn.Module):
-    """A `Normalize` that is not the pipeline's last step."""
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.normalize(vectors, dim=-1)
+    return encoder.eval(), dtype
 
 
 def _line(exc: Exception) -> str:

@@ -9,55 +9,51 @@ positions), in inference: same weights, same order, no dropout.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch.nn import functional
-from transformers.activations import GELUActivation
 
+from provider.backends.bert_checkpoint import BertCheckpoint
 from provider.backends.pooling import pool
 from provider.backends.torch_linear import Step, faster_linear
 from provider.domain import PoolingMode, TokenBatch
 
 _TOKENS_MULTIPLE = 16
 
-_FAMILY = (
-    transformers.BertModel,
-    transformers.RobertaModel,
-    transformers.XLMRobertaModel,
-    transformers.CamembertModel,
-)
+# As transformers calls them (`transformers/activations.py`).
+_ACTIVATIONS: dict[str, Step] = {
+    "gelu": functional.gelu,
+    "gelu_new": lambda states: functional.gelu(states, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda states: functional.gelu(states, approximate="tanh"),
+    "relu": functional.relu,
+    "silu": functional.silu,
+    "swish": functional.silu,
+}
 
 
-class PackedBert(torch.nn.Module):
-    """A BERT-family encoder that needs no padding. It keeps what it needs of the encoder it is made from.
+class PackedBert:
+    """A BERT-family encoder that needs no padding.
 
     Attributes:
         linear: which library computes the linear layers, `torch` or `onednn`.
     """
 
-    def __init__(self, encoder: Any) -> None:  # noqa: ANN401 - transformers' modules, whose parts have no types
+    def __init__(self, checkpoint: BertCheckpoint) -> None:
         """Use `supports` first."""
-        super().__init__()
-        embeddings = encoder.embeddings
-        self._word = embeddings.word_embeddings.weight.detach()
+        self._word = checkpoint.tensor("embeddings.word_embeddings.weight")
         # Without segments every token has type 0: one table less to look up.
-        table = embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0]
-        # RoBERTa's positions begin behind the padding id.
-        self._positions = table.detach()[getattr(embeddings, "padding_idx", -1) + 1 :]
-        self._norm = _norm(embeddings.LayerNorm)
-        layers = encoder.encoder.layer
-        up = layers[0].intermediate.dense
-        self.linear, make_linear = faster_linear(up.weight, up.bias)
-        self._layers = [_Layer(layer, make_linear) for layer in layers]
+        table = checkpoint.tensor("embeddings.position_embeddings.weight")
+        table = table + checkpoint.tensor("embeddings.token_type_embeddings.weight")[0]
+        self._positions = table[checkpoint.first_position :]
+        self._norm = _norm(checkpoint, "embeddings.LayerNorm")
+        self.linear, make_linear = faster_linear(*checkpoint.linear("encoder.layer.0.intermediate.dense"))
+        self._layers = [_Layer(checkpoint, f"encoder.layer.{i}", make_linear) for i in range(checkpoint.layers)]
 
     @staticmethod
-    def supports(encoder: torch.nn.Module) -> bool:
-        """Whether `encoder` is computed as this module does it."""
-        config: Any = getattr(encoder, "config", None)
-        return type(encoder) in _FAMILY and not config.is_decoder and not config.add_cross_attention
+    def supports(checkpoint: BertCheckpoint) -> bool:
+        """Whether this module computes what the checkpoint asks for."""
+        return checkpoint.activation in _ACTIVATIONS
 
     def pooled(self, batch: TokenBatch, modes: Sequence[PoolingMode]) -> torch.Tensor:
         """Run the encoder and pool: (rows, len(modes) * hidden_size) float32, in the order of the batch."""
@@ -88,21 +84,17 @@ class PackedBert(torch.nn.Module):
 class _Layer:
     """One transformer layer, post-norm."""
 
-    def __init__(self, layer: Any, make_linear: Callable[..., Step]) -> None:  # noqa: ANN401 - as above
-        attention = layer.attention.self
-        projections = (attention.query, attention.key, attention.value)
-        self._qkv = make_linear(
-            torch.cat([each.weight for each in projections]), torch.cat([each.bias for each in projections])
-        )
-        self._heads, self._head_size = attention.num_attention_heads, attention.attention_head_size
-        self._attended = make_linear(layer.attention.output.dense.weight, layer.attention.output.dense.bias)
-        self._attended_norm = _norm(layer.attention.output.LayerNorm)
-        activation = layer.intermediate.intermediate_act_fn
-        with_gelu = isinstance(activation, GELUActivation) and activation.act is functional.gelu
-        self._up = make_linear(layer.intermediate.dense.weight, layer.intermediate.dense.bias, with_gelu=with_gelu)
-        self._activation: Step = torch.nn.Identity() if with_gelu else activation
-        self._down = make_linear(layer.output.dense.weight, layer.output.dense.bias)
-        self._down_norm = _norm(layer.output.LayerNorm)
+    def __init__(self, checkpoint: BertCheckpoint, name: str, make_linear: Callable[..., Step]) -> None:
+        attention = f"{name}.attention.self"
+        self._qkv = make_linear(*checkpoint.linear(*(f"{attention}.{part}" for part in ("query", "key", "value"))))
+        self._heads = checkpoint.heads
+        self._attended = make_linear(*checkpoint.linear(f"{name}.attention.output.dense"))
+        self._attended_norm = _norm(checkpoint, f"{name}.attention.output.LayerNorm")
+        with_gelu = checkpoint.activation == "gelu"
+        self._up = make_linear(*checkpoint.linear(f"{name}.intermediate.dense"), with_gelu=with_gelu)
+        self._activation: Step = _identity if with_gelu else _ACTIVATIONS[checkpoint.activation]
+        self._down = make_linear(*checkpoint.linear(f"{name}.output.dense"))
+        self._down_norm = _norm(checkpoint, f"{name}.output.LayerNorm")
 
     def __call__(self, states: torch.Tensor, groups: Sequence[tuple[int, int, int]]) -> torch.Tensor:
         """`states` (tokens, hidden_size) to the same."""
@@ -112,13 +104,18 @@ class _Layer:
         context[end:] = 0
         for at, rows, width in groups:
             cells = slice(at, at + rows * width)
-            query, key, value = qkv[cells].view(rows, width, 3, self._heads, self._head_size).permute(2, 0, 3, 1, 4)
+            query, key, value = qkv[cells].view(rows, width, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
             seen = functional.scaled_dot_product_attention(query, key, value)
-            context[cells].view(rows, width, self._heads, self._head_size).copy_(seen.transpose(1, 2))
+            context[cells].view(rows, width, self._heads, -1).copy_(seen.transpose(1, 2))
         states = self._attended_norm(self._attended(context) + states)
         return self._down_norm(self._down(self._activation(self._up(states))) + states)
 
 
-def _norm(module: torch.nn.LayerNorm) -> Step:
-    shape, weight, bias, eps = module.normalized_shape, module.weight.detach(), module.bias.detach(), module.eps
+def _identity(states: torch.Tensor) -> torch.Tensor:
+    return states
+
+
+def _norm(checkpoint: BertCheckpoint, name: str) -> Step:
+    weight, bias = checkpoint.linear(name)
+    shape, eps = tuple(weight.shape), checkpoint.norm_eps
     return lambda states: functional.layer_norm(states, shape, weight, bias, eps)
