@@ -62,30 +62,29 @@ def create_app(settings: Settings | None = None, *, show_progress: bool = False)
         {alias: model.served_name for model in models for alias in model.aliases},
     )
     hooks.add(metrics.on_event)
+    service = EmbeddingService(settings, hooks, show_progress=show_progress)
+    metrics.watch_service(lambda: service.cached_bytes, lambda: service.active)
+    for name, runtime in service.runtimes.items():
+        metrics.watch_queue(name, partial(getattr, runtime, "waiting"))
     app = build_application(
         settings,
-        lifespan=_lifespan(settings, hooks, metrics, show_progress=show_progress),
+        service,
+        lifespan=_lifespan(service),
         more_routes=[metrics.handler(METRICS_PATH)] if settings.metrics.enabled else [],
     )
     # Around everything, so that what the router itself refuses has an id and a line in the log too.
     app.asgi_handler = RequestTelemetry(
         app.asgi_handler,
         on_request=metrics.on_request,
-        is_draining=lambda: "service" in app.state and app.state.service.is_draining,
+        is_draining=lambda: service.is_draining,
     )
     return app
 
 
-def _lifespan(
-    settings: Settings, hooks: Hooks, metrics: Metrics, *, show_progress: bool
-) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+def _lifespan(service: EmbeddingService) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
-    async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        service = EmbeddingService(settings, hooks, show_progress=show_progress)
-        metrics.watch_service(lambda: service.cached_bytes, lambda: service.active)
-        for name, runtime in service.runtimes.items():
-            metrics.watch_queue(name, partial(getattr, runtime, "waiting"))
-        app.state.service = service.open()
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        service.open()
         try:
             yield
         finally:

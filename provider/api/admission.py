@@ -2,6 +2,7 @@
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from provider.api.body import announced_bytes
 from provider.engine.service import EmbeddingService
 
 
@@ -22,6 +23,6 @@ class Admission:
         service: EmbeddingService = state.service
         # How large the body may turn out: what is announced, or the limit for a body sent in chunks.
         limit: int = state.settings.server.max_body_bytes
-        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-        with service.admission(min(int(announced), limit) if announced.isdigit() else limit):
+        announced = announced_bytes(scope["headers"])
+        with service.admission(limit if announced is None else min(announced, limit)):
             await self._app(scope, receive, send)

@@ -53,6 +53,7 @@ _PREFLIGHT_SECONDS = 86_400
 
 def build_application(
     settings: Settings,
+    service: EmbeddingService,
     *,
     lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]],
     more_routes: Sequence[ControllerRouterHandler] = (),
@@ -61,7 +62,8 @@ def build_application(
 
     Args:
         settings: all of them.
-        lifespan: puts the `EmbeddingService` into `app.state.service` for as long as the app lives.
+        service: what the controllers depend on.
+        lifespan: opens and closes the service.
         more_routes: routes of other layers (metrics).
 
     Raises:
@@ -69,22 +71,17 @@ def build_application(
     """
     return Litestar(
         route_handlers=[EmbeddingsController, ModelsController, HealthController, root, docs_assets, *more_routes],
-        # One dependency only: Litestar resolves several in a task group, which costs more than all of parsing.
-        dependencies={"service": Provide(_service, sync_to_thread=False)},
+        # One dependency, without dependencies of its own: resolving more costs more than all of parsing.
+        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
-        state=State({"settings": settings, "key_ring": KeyRing.open(settings.auth)}),
+        state=State({"settings": settings, "service": service, "key_ring": KeyRing.open(settings.auth)}),
         cors_config=_cors(settings.server),
         openapi_config=openapi_config(),
         request_max_body_size=settings.server.max_body_bytes,
         # The access log is ours (telemetry.request); Litestar's would log bodies, which are users' texts.
         logging_config=None,
     )
-
-
-def _service(state: State) -> EmbeddingService:
-    service: EmbeddingService = state.service
-    return service
 
 
 def _cors(server: ServerSettings) -> CORSConfig | None:

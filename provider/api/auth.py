@@ -4,10 +4,10 @@ import hashlib
 import hmac
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from litestar.connection import ASGIConnection
-from litestar.handlers.base import BaseRouteHandler
+from litestar.datastructures import Headers
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from provider.errors import AuthenticationFailed, AuthenticationMissing, SettingsError
 from provider.settings import AuthSettings
@@ -45,19 +45,33 @@ class KeyRing:
         return sum(hmac.compare_digest(presented, digest) for digest in self._digests) > 0
 
 
-async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard of every route under `/v1`, and of `/embeddings`. Asynchronous: Litestar runs others in a thread each.
+class RequireKey:
+    """ASGI middleware of every route under `/v1`, and of `/embeddings`.
 
-    Raises:
-        AuthenticationMissing: keys are required and none came.
-        AuthenticationFailed: the key is not one of ours.
+    Not a guard: for a guard Litestar copies the route's handler on every request.
     """
-    ring: KeyRing = connection.app.state.key_ring
-    if ring.is_empty:
-        return
-    scheme, _space, token = connection.headers.get("authorization", "").partition(" ")
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap the route `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI.
+
+        Raises:
+            AuthenticationMissing: keys are required and none came.
+            AuthenticationFailed: the key is not one of ours.
+        """
+        ring: KeyRing = scope["litestar_app"].state.key_ring
+        if not ring.is_empty:
+            _check(ring, Headers.from_scope(scope))
+        await self._app(scope, receive, send)
+
+
+def _check(ring: KeyRing, headers: Headers) -> None:
+    scheme, _space, token = headers.get("authorization", "").partition(" ")
     key = token.strip() if scheme.lower() == "bearer" else ""
-    key = key or connection.headers.get("api-key", "").strip()
+    key = key or headers.get("api-key", "").strip()
     if not key:
         msg = (
             "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "

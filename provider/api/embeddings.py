@@ -4,19 +4,20 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from litestar import Controller, MediaType, Request, Response, post
+from litestar import Controller, Request, post
 from litestar.di import NamedDependency
-from litestar.exceptions import InternalServerException
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from provider.api import wire
 from provider.api.admission import Admission
-from provider.api.auth import require_key
+from provider.api.auth import RequireKey
+from provider.api.body import read_body
 from provider.api.connection import while_connected
 from provider.api.openapi import EmbeddingsOperation
 from provider.api.routes import EMBEDDINGS_PATHS
 from provider.domain import Embedded
 from provider.engine.service import EmbeddingService
-from provider.errors import CallerGone, UnsupportedContentType
+from provider.errors import UnsupportedContentType
 
 # Reading or writing more than this takes longer than a hop to a thread and back, and would hold up everyone else.
 _INLINE_BYTES = 100_000
@@ -26,8 +27,7 @@ _BYTES_PER_NUMBER = {"float": 12, "base64": 6}
 class EmbeddingsController(Controller):
     """Vectors for texts."""
 
-    middleware = [Admission]  # noqa: RUF012 - Litestar's way
-    guards = [require_key]  # noqa: RUF012
+    middleware = [RequireKey, Admission]  # noqa: RUF012 - Litestar's way
     tags = ["Embeddings"]  # noqa: RUF012
 
     @post(EMBEDDINGS_PATHS, status_code=200, operation_class=EmbeddingsOperation)
@@ -35,7 +35,7 @@ class EmbeddingsController(Controller):
         self,
         request: Request[Any, Any, Any],
         service: NamedDependency[EmbeddingService],
-    ) -> Response[bytes]:
+    ) -> ASGIApp:
         """Embed one text or many. Vectors have length 1 and come in the order of the inputs."""
         parsed = await _parse(request, await _read(request, service), service.limits.max_inputs)
         request.scope["state"]["model"] = parsed.request.model
@@ -44,17 +44,14 @@ class EmbeddingsController(Controller):
 
 
 async def _read(request: Request[Any, Any, Any], service: EmbeddingService) -> bytes:
-    try:
-        async with service.patience(request.app.state.settings.server.body_seconds):
-            return await request.body()
-    except InternalServerException as exc:
-        # Litestar's way of saying that the client closed the connection half-way.
-        msg = "the client closed the connection while sending its request"
-        raise CallerGone(msg) from exc
+    server = request.app.state.settings.server
+    body = read_body(request.scope, request.receive, max_bytes=server.max_body_bytes)
+    return await service.patience.wait(server.body_seconds, body)
 
 
 async def _parse(request: Request[Any, Any, Any], body: bytes, max_inputs: int) -> wire.Parsed:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = next((value for name, value in request.scope["headers"] if name == b"content-type"), b"").decode("latin-1")
+    kind = kind.partition(";")[0].strip().lower()
     # `curl -d` says application/x-www-form-urlencoded over a JSON body, so only what cannot be JSON is refused.
     if kind.startswith("multipart/"):
         msg = (
@@ -67,14 +64,25 @@ async def _parse(request: Request[Any, Any, Any], body: bytes, max_inputs: int) 
     return await asyncio.to_thread(wire.parse, body, max_inputs=max_inputs)
 
 
-async def _write(parsed: wire.Parsed, embedded: Embedded) -> Response[bytes]:
+async def _write(parsed: wire.Parsed, embedded: Embedded) -> ASGIApp:
     model, encoding = parsed.request.model, parsed.encoding_format
     if embedded.vectors.size * _BYTES_PER_NUMBER[encoding] <= _INLINE_BYTES:
         content = wire.write(embedded, model=model, encoding_format=encoding)
     else:
         content = await asyncio.to_thread(wire.write, embedded, model=model, encoding_format=encoding)
-    headers = {}
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     if embedded.truncated:
         # How many, not which: a list of 2,048 would not fit into the headers that proxies allow. The body has it.
-        headers["x-truncated-inputs"] = str(len(embedded.truncated))
-    return Response(content, media_type=MediaType.JSON, headers=headers)
+        headers.append((b"x-truncated-inputs", str(len(embedded.truncated)).encode()))
+    return _Answer(content, headers)
+
+
+class _Answer:
+    """Bytes on their way out. Litestar's `Response` would take as long as everything before it for a cached vector."""
+
+    def __init__(self, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self._content, self._headers = content, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        await send({"type": "http.response.body", "body": self._content, "more_body": False})

@@ -6,7 +6,7 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from provider.api.auth import require_key
+from provider.api.auth import RequireKey
 from provider.api.routes import MODEL_PATH, MODELS_PATH
 from provider.engine.runtime import ModelRuntime
 from provider.engine.service import EmbeddingService
@@ -15,7 +15,7 @@ from provider.engine.service import EmbeddingService
 class ModelsController(Controller):
     """What can be asked for."""
 
-    guards = [require_key]  # noqa: RUF012 - Litestar's way
+    middleware = [RequireKey]  # noqa: RUF012 - Litestar's way
     tags = ["Models"]  # noqa: RUF012
 
     @get(MODELS_PATH)

@@ -42,7 +42,10 @@ class VectorCache:
 
     def get(self, key: CacheKey) -> Vector | None:
         """The vector (dimension,) kept under `key`; not to be written to."""
-        found: Vector | None = self._vectors.get(key)
+        try:
+            found: Vector = self._vectors[key]
+        except KeyError:
+            return None
         return found
 
     def in_flight(self, key: CacheKey) -> Row | None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 from provider.domain import CacheKey, Embedded, EmbedRequest, Timings, Truncated, Truncation, Usage, Vectors
 from provider.engine.cache import VectorCache
 from provider.engine.hooks import Hook, RequestEmbedded
+from provider.engine.patience import Patience
 from provider.engine.prompts import prompt_for
 from provider.engine.rows import Row, Ticket
 from provider.engine.runtime import LoadedModel, ModelRuntime
 from provider.engine.tokenizer import Encoded
 from provider.engine.vectors import check_dimensions, finish
-from provider.errors import CallerTooSlow, InvalidRequest, Overloaded, ShuttingDown, TooManyTokens
+from provider.errors import InvalidRequest, Overloaded, ShuttingDown, TooManyTokens
 from provider.models.catalogue import Catalogue
 from provider.settings import ModelSettings, Settings
 
 # Below this many characters, tokenising takes less time than handing it to a thread and back.
 _INLINE_CHARACTERS = 4_000
+# Longer texts would make the memory of encodings large, and come again less often.
+_REMEMBERED_CHARACTERS = 500
 
 
 Waiting = Callable[[Coroutine[Any, Any, None]], Coroutine[Any, Any, None]]
@@ -43,7 +46,7 @@ class _Plan:
 
 
 class EmbeddingService:
-    """All configured models. Create it inside the running event loop; `open` loads, `close` ends."""
+    """All configured models. `open` loads and `close` ends, both inside the running event loop."""
 
     def __init__(self, settings: Settings, hooks: Hook, *, show_progress: bool = False) -> None:
         """Nothing is loaded until `open`."""
@@ -66,7 +69,7 @@ class EmbeddingService:
         self.is_draining = False
         self.active = 0
         self._body_bytes = 0
-        self._deadlines: set[asyncio.Timeout] = set()
+        self.patience = Patience()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -80,8 +83,7 @@ class EmbeddingService:
     async def close(self) -> None:
         """Stop all models; what still waits fails with ShuttingDown."""
         self.is_draining = True
-        for deadline in tuple(self._deadlines):
-            deadline.reschedule(asyncio.get_running_loop().time())
+        self.patience.end()
         await asyncio.gather(*(runtime.close() for runtime in self.runtimes.values()))
 
     def drain(self) -> None:
@@ -119,28 +121,6 @@ class EmbeddingService:
             self._body_bytes -= body_bytes
             if not self.active:
                 self._idle.set()
-
-    @asynccontextmanager
-    async def patience(self, seconds: float) -> AsyncIterator[None]:
-        """Around waiting for a caller, who gets `seconds` for it, and no longer than until `close`.
-
-        Raises:
-            ShuttingDown: the service was closed meanwhile.
-            CallerTooSlow: the time is over.
-        """
-        deadline = asyncio.timeout(seconds)
-        try:
-            async with deadline:
-                self._deadlines.add(deadline)
-                yield
-        except TimeoutError as exc:
-            if self.is_draining:
-                msg = "The service is shutting down. Please try again later."
-                raise ShuttingDown(msg, retry_after_seconds=5) from exc
-            msg = f"The request did not arrive within {seconds:g} s."
-            raise CallerTooSlow(msg) from exc
-        finally:
-            self._deadlines.discard(deadline)
 
     async def idle(self) -> None:
         """Return when no admitted request is under way."""
@@ -209,6 +189,8 @@ class EmbeddingService:
             return model.tokenizer.check_ids(ids, truncate=truncate)
         texts = [each for each in request.inputs if isinstance(each, str)]
         prompt = prompt_for(request, model.spec)
+        if len(texts) == 1 and len(texts[0]) <= _REMEMBERED_CHARACTERS and self._cache.is_enabled:
+            return (model.tokenizer.remembered(texts[0], prompt, truncate),)
         if sum(map(len, texts)) + len(prompt) * len(texts) <= _INLINE_CHARACTERS:
             return model.tokenizer.encode(texts, prompt=prompt, truncate=truncate)
         return await asyncio.to_thread(model.tokenizer.encode, texts, prompt=prompt, truncate=truncate)

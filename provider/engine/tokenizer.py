@@ -5,6 +5,7 @@ off, and ids are cut here. Switching them on a shared tokenizer is what gives "A
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +18,8 @@ from provider.errors import InputTooLong, InvalidModel, InvalidRequest
 
 # A text longer than this many characters a token is not tokenised whole when a part of it settles the matter.
 _CHARACTERS_PER_TOKEN = 32
+# Encodings of single texts that are kept; a few hundred bytes each.
+_REMEMBERED_TEXTS = 4096
 # A text that is still short of the limit after this many characters is refused: tokenising takes some 70 bytes each.
 _MOST_CHARACTERS = 1_000_000
 
@@ -56,6 +59,7 @@ class Tokenizer:
         # A tokenizer may know tokens that the model was never given a row for.
         known: int = tokenizer.get_vocab_size(with_added_tokens=True)
         self.vocabulary_size = known if embedding_rows is None else min(known, embedding_rows)
+        self.remembered = lru_cache(_REMEMBERED_TEXTS)(self._encode_one)
 
     @classmethod
     def from_folder(
@@ -117,6 +121,10 @@ class Tokenizer:
                 raise InvalidRequest(msg, param=f"input[{index}]", code="invalid_value")
             encoded.append(_with_skip(one, skip) if skip else one)
         return encoded
+
+    def _encode_one(self, text: str, prompt: str, truncate: Truncation) -> Encoded:
+        """As `encode`, for one text. `remembered` is this with a memory: a query comes again more often than not."""
+        return self.encode((text,), prompt=prompt, truncate=truncate)[0]
 
     def check_ids(self, inputs: Sequence[Ids], *, truncate: Truncation = "none") -> list[Encoded]:
         """Token ids that the caller made with this model's own tokenizer, special tokens included, used as they are.

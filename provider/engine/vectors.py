@@ -1,5 +1,7 @@
 """From the model's vectors to the caller's: cut to `dimensions`, then normalise."""
 
+import math
+
 import numpy as np
 
 from provider.domain import Vectors
@@ -34,13 +36,15 @@ def finish(vectors: Vectors, dimensions: int | None) -> Vectors:
     """
     cut = vectors if dimensions is None else vectors[:, :dimensions]
     # The norms show NaN and infinity too, so that vectors are read only once. float64: squares must not overflow.
-    norms = np.sqrt(np.einsum("nd,nd->n", cut, cut, dtype=np.float64))
-    if not np.isfinite(norms).all():
+    wide = cut.astype(np.float64)
+    norms = np.sqrt(np.vecdot(wide, wide))
+    if not math.isfinite(norms.sum()):
         index = int(np.flatnonzero(~np.isfinite(norms))[0])
         msg = (
             f"The model answered a vector with NaN or infinity for input[{index}]. "
             "Another dtype (float32) or another wording of that input may help."
         )
         raise NonFiniteVector(msg, index=index)
-    scale = 1.0 / np.maximum(norms, 1e-12)
-    return np.ascontiguousarray(cut * scale[:, None].astype(np.float32))
+    scale = (1.0 / np.maximum(norms, 1e-12)).astype(np.float32)
+    unit: Vectors = cut * scale[:, None]
+    return unit

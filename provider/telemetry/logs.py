@@ -9,6 +9,7 @@ from structlog.typing import Processor
 
 from provider.engine.hooks import BatchDone, DownloadChanged, Event, ModelChanged, ModelState
 from provider.settings import LogSettings
+from provider.telemetry.request import add_request_id
 
 _log = structlog.get_logger("provider.models")
 
@@ -31,6 +32,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     is_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_request_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

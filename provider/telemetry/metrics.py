@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from attrs import frozen
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -11,6 +12,23 @@ from provider.telemetry.request import RequestRecord
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+@frozen
+class _ModelSeries:
+    """What is counted and observed for one model."""
+
+    inputs: Counter
+    tokens: Counter
+    truncated: Counter
+    hits: Counter
+    misses: Counter
+    tokenise: Histogram
+    queue: Histogram
+    forward: Histogram
+    batch_rows: Histogram
+    batch_tokens: Histogram
+    failures: Counter
 
 
 class Metrics:
@@ -41,24 +59,49 @@ class Metrics:
         one = ("model",)
         self._requests = counter("requests", "Requests answered", ("route", "method", "model", "status"))
         self._request_seconds = seconds("request", "From request to answer", ("route", "model"))
-        self._inputs = counter("inputs", "Inputs embedded or found in the cache", one)
-        self._tokens = counter("tokens", "Tokens of those inputs, as in usage", one)
-        self._truncated = counter("truncated_inputs", "Inputs that were cut", one)
-        self._hits = counter("cache_hits", "Inputs whose vector was in the cache", one)
-        self._misses = counter("cache_misses", "Inputs whose vector was not", one)
-        self._tokenise = seconds("tokenise", "Tokenising one request")
-        self._queue = seconds("queue", "Longest wait in the queue of a batch's rows")
-        self._forward = seconds("forward", "One forward pass")
-        self._batch_rows = sizes("batch_rows", "Rows of one forward pass")
-        self._batch_tokens = sizes("batch_tokens", "Tokens of one forward pass, padding not counted")
-        self._failures = counter("batch_failures", "Forward passes that failed", one)
+        inputs = counter("inputs", "Inputs embedded or found in the cache", one)
+        tokens = counter("tokens", "Tokens of those inputs, as in usage", one)
+        truncated = counter("truncated_inputs", "Inputs that were cut", one)
+        hits = counter("cache_hits", "Inputs whose vector was in the cache", one)
+        misses = counter("cache_misses", "Inputs whose vector was not", one)
+        tokenise = seconds("tokenise", "Tokenising one request")
+        queue = seconds("queue", "Longest wait in the queue of a batch's rows")
+        forward = seconds("forward", "One forward pass")
+        batch_rows = sizes("batch_rows", "Rows of one forward pass")
+        batch_tokens = sizes("batch_tokens", "Tokens of one forward pass, padding not counted")
+        failures = counter("batch_failures", "Forward passes that failed", one)
         self._queue_rows = gauge("queue_rows", "Rows that wait", one)
         self._queue_tokens = gauge("queue_tokens", "Tokens that wait", one)
         self._state = gauge("model_state", "1 for the state the model is in", ("model", "state"))
         self._load_seconds = gauge("model_load_seconds", "What loading took, download included", one)
         self._cache_bytes = Gauge("emb_provider_cache_bytes", "Memory of cached vectors", registry=self.registry)
         self._under_way = Gauge("emb_provider_requests_under_way", "Requests admitted to embed", registry=self.registry)
-        self._register_at_zero(models)
+        # Looked up once: `labels` takes longer than counting. It also registers every series at zero: one that appears
+        # with its first event cannot be alerted on, and its first increase is lost.
+        self._series = {
+            model: _ModelSeries(
+                inputs.labels(model),
+                tokens.labels(model),
+                truncated.labels(model),
+                hits.labels(model),
+                misses.labels(model),
+                tokenise.labels(model),
+                queue.labels(model),
+                forward.labels(model),
+                batch_rows.labels(model),
+                batch_tokens.labels(model),
+                failures.labels(model),
+            )
+            for model in models
+        }
+        self._answered: dict[tuple[str, str, str, int], tuple[Counter, Histogram]] = {}
+        for model in models:
+            for each in (self._queue_rows, self._queue_tokens, self._load_seconds):
+                each.labels(model)
+            for state in ModelState:
+                self._state.labels(model, str(state)).set(state is ModelState.WAITING)
+            self._requests.labels("/v1/embeddings", "POST", model, "200")
+            self._request_seconds.labels("/v1/embeddings", model)
 
     def watch_service(self, cached_bytes: Callable[[], int], under_way: Callable[[], int]) -> None:
         """Ask for the cache's size and the requests under way at every scrape."""
@@ -74,19 +117,22 @@ class Metrics:
         """A hook."""
         match event:
             case RequestEmbedded(model=model, usage=usage):
-                self._inputs.labels(model).inc(usage.inputs)
-                self._tokens.labels(model).inc(usage.tokens)
-                self._truncated.labels(model).inc(event.truncated)
-                self._hits.labels(model).inc(usage.cache_hits)
-                self._misses.labels(model).inc(usage.inputs - usage.cache_hits)
-                self._tokenise.labels(model).observe(event.timings.tokenise_seconds)
+                series = self._series[model]
+                series.inputs.inc(usage.inputs)
+                series.tokens.inc(usage.tokens)
+                series.hits.inc(usage.cache_hits)
+                series.misses.inc(usage.inputs - usage.cache_hits)
+                series.tokenise.observe(event.timings.tokenise_seconds)
+                if event.truncated:
+                    series.truncated.inc(event.truncated)
             case BatchDone(model=model):
-                self._queue.labels(model).observe(event.queue_seconds)
-                self._forward.labels(model).observe(event.forward_seconds)
-                self._batch_rows.labels(model).observe(event.rows)
-                self._batch_tokens.labels(model).observe(event.tokens)
+                series = self._series[model]
+                series.queue.observe(event.queue_seconds)
+                series.forward.observe(event.forward_seconds)
+                series.batch_rows.observe(event.rows)
+                series.batch_tokens.observe(event.tokens)
                 if event.error is not None:
-                    self._failures.labels(model).inc()
+                    series.failures.inc()
             case ModelChanged(model=model):
                 for state in ModelState:
                     self._state.labels(model, str(state)).set(state is event.state)
@@ -99,8 +145,16 @@ class Metrics:
     def on_request(self, record: RequestRecord) -> None:
         """A finished request. A model name that is not configured is counted under an empty label."""
         model = self._names.get(record.model or "", "")
-        self._requests.labels(record.route, record.method, model, str(record.status)).inc()
-        self._request_seconds.labels(record.route, model).observe(record.seconds)
+        key = (record.route, record.method, model, record.status)
+        answered = self._answered.get(key)
+        if answered is None:
+            answered = self._answered[key] = (
+                self._requests.labels(record.route, record.method, model, str(record.status)),
+                self._request_seconds.labels(record.route, model),
+            )
+        count, duration = answered
+        count.inc()
+        duration.observe(record.seconds)
 
     def handler(self, path: str) -> HTTPRouteHandler:
         """The route that Prometheus scrapes."""
@@ -111,17 +165,3 @@ class Metrics:
             return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
         return metrics
-
-    def _register_at_zero(self, models: Sequence[str]) -> None:
-        """A series that appears with its first event cannot be alerted on, and its first increase is lost."""
-        for model in models:
-            for metric in (self._inputs, self._tokens, self._truncated, self._hits, self._misses, self._failures):
-                metric.labels(model)
-            for histogram in (self._tokenise, self._queue, self._forward, self._batch_rows, self._batch_tokens):
-                histogram.labels(model)
-            for gauge in (self._queue_rows, self._queue_tokens, self._load_seconds):
-                gauge.labels(model)
-            for state in ModelState:
-                self._state.labels(model, str(state)).set(state is ModelState.WAITING)
-            self._requests.labels("/v1/embeddings", "POST", model, "200")
-            self._request_seconds.labels("/v1/embeddings", model)

@@ -1,9 +1,10 @@
 """Every request's id, duration, canonical log line and metrics: an ASGI wrapper around the whole application."""
 
+import logging
+import os
 import re
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,8 +15,11 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from provider.engine.hooks import Event, RequestEmbedded
 
-_log = structlog.get_logger("provider.request")
+_LOGGER = "provider.request"
+_log = structlog.get_logger(_LOGGER)
+_levels = logging.getLogger(_LOGGER)
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_ID_HEADERS = (b"x-request-id", b"x-client-request-id")
 # Probes and scrapes come every few seconds and say nothing.
 _QUIET = ("/health", "/metrics")
 _BAD = 500
@@ -42,6 +46,14 @@ class RequestRecord:
 
 
 _current: ContextVar[RequestRecord | None] = ContextVar("request_record", default=None)
+
+
+def add_request_id(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: lines that belong to a request say to which."""
+    record = _current.get()
+    if record is not None:
+        event["request_id"] = record.request_id
+    return event
 
 
 def remember_embedded(event: Event) -> None:
@@ -91,19 +103,21 @@ class RequestTelemetry:
             await send(message)
 
         token = _current.set(record)
-        structlog.contextvars.bind_contextvars(request_id=record.request_id)
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
-            _current.reset(token)
             record.seconds = time.perf_counter() - started
             record.route = scope.get("path_template") or "unmatched"
             record.model = record.model or state.get("model")
             self._report(record)
-            structlog.contextvars.unbind_contextvars("request_id")
+            _current.reset(token)
 
     def _report(self, record: RequestRecord) -> None:
         self._on_request(record)
+        is_quiet = record.path.startswith(_QUIET)
+        level = logging.DEBUG if is_quiet else logging.ERROR if record.status >= _BAD else logging.INFO
+        if not _levels.isEnabledFor(level):
+            return
         facts: dict[str, Any] = {
             "method": record.method,
             "route": record.route,
@@ -123,19 +137,13 @@ class RequestTelemetry:
                 "tokenise_seconds": round(done.timings.tokenise_seconds, 6),
                 "forward_seconds": round(done.timings.forward_seconds, 6),
             }
-        if record.status >= _BAD and not record.path.startswith(_QUIET):
-            _log.error("request", **facts)
-        elif record.path.startswith(_QUIET):
-            _log.debug("request", **facts)
-        else:
-            _log.info("request", **facts)
+        _log.log(level, "request", **facts)
 
 
 def _request_id(scope: HTTPScope) -> str:
     """The client's own id if it is short and printable (it ends up in logs and headers), else a new one."""
-    headers = dict(scope["headers"])
-    for name in (b"x-request-id", b"x-client-request-id"):
-        given = headers.get(name, b"").decode("latin-1")
-        if _SANE_ID.fullmatch(given):
-            return given
-    return f"req_{uuid.uuid4().hex}"
+    given = {name: value for name, value in scope["headers"] if name in _ID_HEADERS}
+    for name in _ID_HEADERS if given else ():
+        if _SANE_ID.fullmatch(text := given.get(name, b"").decode("latin-1")):
+            return text
+    return f"req_{os.urandom(16).hex()}"

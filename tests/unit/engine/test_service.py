@@ -251,14 +251,9 @@ async def test_the_queue_is_empty_again_when_everyone_left(fake: Fake) -> None:
 async def test_a_caller_who_takes_too_long_is_told_so_and_the_end_of_the_service_comes_first(fake: Fake) -> None:
     async with fake() as (service, _):
         with pytest.raises(CallerTooSlow, match=r"within 0\.01 s"):
-            async with service.patience(0.01):
-                await asyncio.sleep(10)
+            await service.patience.wait(0.01, asyncio.sleep(10))
 
-        async def slow() -> None:
-            async with service.patience(60):
-                await asyncio.sleep(60)
-
-        waiting = asyncio.create_task(slow())
+        waiting = asyncio.create_task(service.patience.wait(60, asyncio.sleep(60)))
         await asyncio.sleep(0.01)
         await service.close()
         with pytest.raises(ShuttingDown):
