@@ -62,7 +62,7 @@ class WorkerServer(Server):
         )
         self._connection = connection
         self._handover = socket.socket(fileno=assignment.handover)
-        self._handover.setblocking(False)
+        self._handover.settimeout(0)
         self._has_all = asyncio.Event()
         self._arriving: set[asyncio.Task[None]] = set()
 
@@ -115,7 +115,7 @@ class WorkerServer(Server):
             pass
 
     async def _adopt(self, client: socket.socket) -> None:
-        client.setblocking(False)
+        client.settimeout(0)
         # A client that has left already is no event.
         with contextlib.suppress(OSError):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -80,7 +80,7 @@ class WorkerProcess:
             with _without_interrupts():
                 process = await asyncio.create_subprocess_exec(*command, pass_fds=(theirs.fileno(), other_end.fileno()))
             ours.send(Assignment(settings, worker, other_end.fileno(), show_progress))
-        handover.setblocking(False)
+        handover.settimeout(0)
         return cls(process, ours, handover)
 
     def end(self, reason: str) -> None:
@@ -130,7 +130,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         for each in self._sockets:
-            each.setblocking(False)
+            each.settimeout(0)
         await asyncio.gather(*(self._keep(number) for number in range(self._count)))
         if self._failure is not None:
             raise self._failure
@@ -295,7 +295,7 @@ class Supervisor:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Around starting a process: Ctrl-C waits. The new process inherits that, until it has said what it does with it."""
+    """Around starting a process: Ctrl-C waits, in the new process too until it has said what it does with it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
