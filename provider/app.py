@@ -12,6 +12,7 @@ from litestar import Litestar
 from provider.api.application import build_application
 from provider.api.routes import METRICS_PATH
 from provider.configuration import Configuration, load_settings
+from provider.domain import ALONE, Worker
 from provider.engine.hooks import Hooks
 from provider.engine.service import EmbeddingService
 from provider.settings import ENV_PREFIX, Settings
@@ -40,13 +41,19 @@ def read_configuration(config: Path | None = None, flags: dict[str, object] | No
     return load_settings(path, os.environ, dotenv=dotenv, flags=flags)
 
 
-def create_app(settings: Settings | None = None, *, show_progress: bool = False) -> Litestar:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    worker: Worker = ALONE,
+    show_progress: bool = False,
+) -> Litestar:
     """The application, for any ASGI server: `uvicorn --factory provider.app:create_app`.
 
     Models load in the background once the server has started; readiness is 503 until then.
 
     Args:
         settings: without them they are read from where a process finds them.
+        worker: which of several processes this one is; without it, the only one.
         show_progress: whether downloads draw a progress bar on standard error.
 
     Raises:
@@ -60,9 +67,10 @@ def create_app(settings: Settings | None = None, *, show_progress: bool = False)
     metrics = Metrics(
         [model.served_name for model in models],
         {alias: model.served_name for model in models for alias in model.aliases},
+        worker,
     )
     hooks.add(metrics.on_event)
-    service = EmbeddingService(settings, hooks, show_progress=show_progress)
+    service = EmbeddingService(settings, hooks, worker=worker, show_progress=show_progress)
     metrics.watch_service(lambda: service.cached_bytes, lambda: service.active)
     for name, runtime in service.runtimes.items():
         metrics.watch_queue(name, partial(getattr, runtime, "waiting"))

@@ -231,3 +231,29 @@ class CacheKey:
         """The key of one input."""
         digest = hashlib.blake2b(ids.tobytes(), digest_size=16, salt=skip.to_bytes(8, "little"))
         return cls(fingerprint, digest.digest())
+
+
+@frozen
+class Worker:
+    """Which one this process is of those that serve together on one machine.
+
+    Attributes:
+        number: from 0.
+        count: how many there are.
+    """
+
+    number: int = 0
+    count: int = 1
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the whole machine is this process's."""
+        return self.count == 1
+
+    def cores(self, available: int) -> int:
+        """Its share of the `available` cores, the same for all of them, at least 1."""
+        return max(1, available // self.count)
+
+
+ALONE = Worker()
+"""The only process."""

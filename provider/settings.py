@@ -50,6 +50,7 @@ class ServerSettings:
     max_body_bytes: int = option(16 * 1024 * 1024, "largest request body, in bytes", least=1024)
     body_seconds: int = option(60, "seconds that a request's body gets to arrive", least=1)
     shutdown_seconds: int = option(30, "seconds that accepted requests get to finish after SIGTERM", least=0)
+    workers: int = option(1, "processes that share the port, each with its part of the cores", least=1)
     cors_origins: list[str] = option([], 'origins whose browser pages may call, or ["*"]; none: CORS is off')
 
 

@@ -36,12 +36,17 @@ class HealthController(Controller):
         """200 when every model that was asked for is loaded, warm and working; else 503 and the reasons."""
         problems = {name: _for_everyone(service.runtimes[name], text) for name, text in service.problems.items()}
         status = "draining" if service.is_draining else "not_ready" if problems else "ready"
-        body = {
+        body: dict[str, Any] = {
             "status": status,
             "models": {name: str(runtime.state) for name, runtime in service.runtimes.items()},
             "problems": problems,
         }
+        if not service.worker.is_alone:
+            body["worker"] = service.worker.number
         headers = {"retry-after": "5"} if status != "ready" else {}
+        if not service.worker.is_alone:
+            # Over a kept connection, a prober would hear of this worker only.
+            headers["connection"] = "close"
         return Response(body, status_code=200 if status == "ready" else 503, headers=headers)
 
 

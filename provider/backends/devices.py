@@ -35,8 +35,14 @@ class Accelerators:
         )
 
 
-def choose_device(requested: str, have: Accelerators) -> str:
-    """The device for `requested`: `auto` is the first CUDA device, else MPS, else the CPU.
+def choose_device(requested: str, have: Accelerators, *, worker: int = 0) -> str:
+    """The device for `requested`: `auto` is a CUDA device, else MPS, else the CPU.
+
+    Args:
+        requested: what the configuration says.
+        have: what the machine has.
+        worker: number of this process. Where a CUDA device without a number is meant, workers take the devices in
+            turn: worker i uses device i modulo their count.
 
     Returns:
         `cpu`, `mps` or `cuda:N`.
@@ -46,7 +52,7 @@ def choose_device(requested: str, have: Accelerators) -> str:
     """
     kind, _, index = requested.partition(":")
     if requested == "auto":
-        return "cuda:0" if have.cuda_devices else "mps" if have.has_mps else "cpu"
+        return f"cuda:{worker % have.cuda_devices}" if have.cuda_devices else "mps" if have.has_mps else "cpu"
     if requested == "cpu":
         return "cpu"
     if requested == "mps":
@@ -55,7 +61,7 @@ def choose_device(requested: str, have: Accelerators) -> str:
             raise BackendUnavailable(msg)
         return "mps"
     if kind == "cuda" and (index.isdecimal() or requested == "cuda"):
-        number = int(index or 0)
+        number = int(index) if index else worker % max(1, have.cuda_devices)
         if number >= have.cuda_devices:
             found = f"torch finds {have.cuda_devices}, numbered from 0" if have.cuda_devices else "torch finds none"
             msg = (

@@ -21,12 +21,15 @@ class BackendOptions:
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or a name of the backend's own.
         dtype: `auto`, `float32`, `bfloat16`, `float16`, or a name of the backend's own.
         threads: CPU threads of one forward pass; each lane may use that many. At least 1.
+        worker: number of this process among those that serve together, from 0. A backend that picks one of several
+            devices by itself spreads the workers over them.
         own: the backend's own options: an instance of its `Options`, defaults filled in, types checked.
     """
 
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 1
+    worker: int = 0
     own: Any = field(factory=NoOptions)
 
 

@@ -63,7 +63,7 @@ class TorchBackend:
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
         """Load the safetensors in `spec.folder` onto the device; see `Backend.load`."""
         have = Accelerators.present(torch)
-        device = choose_device(options.device, have)
+        device = choose_device(options.device, have, worker=options.worker)
         # Loading and initialising run on this thread.
         torch.set_num_threads(options.threads)
         attention = options.own.attention

@@ -11,6 +11,7 @@ from provider.cli.options import config_option, model_flags, model_options
 @model_options
 @click.option("--host", help="Address to listen on; 0.0.0.0 for every interface.")
 @click.option("--port", help="Port to listen on; 0 picks a free one.")
+@click.option("--workers", help="Processes that share the port, each with its part of the cores.")
 @config_option
 def serve(
     model: str | None,
@@ -19,19 +20,28 @@ def serve(
     dtype: str | None,
     host: str | None,
     port: str | None,
+    workers: str | None,
     config: Path | None,
 ) -> None:
     """Start the service. Flags win over the environment, the environment over `.env`, that over the file."""
     import sys  # noqa: PLC0415
 
     from provider.app import create_app, read_configuration  # noqa: PLC0415 - `--help` must not wait for litestar
-    from provider.cli.preflight import check_models  # noqa: PLC0415
+    from provider.cli.preflight import check_models, check_workers  # noqa: PLC0415
     from provider.cli.server import run_server  # noqa: PLC0415
+    from provider.cli.workers import run_workers  # noqa: PLC0415
+    from provider.cores import available_cores  # noqa: PLC0415
     from provider.telemetry.logs import configure_logging  # noqa: PLC0415
 
     flags = model_flags(model, backend, device, dtype)
-    flags |= {name: value for name, value in (("server.host", host), ("server.port", port)) if value is not None}
+    server = {"server.host": host, "server.port": port, "server.workers": workers}
+    flags |= {name: value for name, value in server.items() if value is not None}
     settings = read_configuration(config, flags).settings
     configure_logging(settings.log)
+    check_workers(settings, cores=available_cores())
     check_models(settings)
-    run_server(create_app(settings, show_progress=sys.stderr.isatty()), settings.server)
+    show_progress = sys.stderr.isatty()
+    if settings.server.workers > 1:
+        run_workers(settings, show_progress=show_progress)
+    else:
+        run_server(create_app(settings, show_progress=show_progress), settings.server)

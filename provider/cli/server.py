@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
 from typing import Any
 
@@ -82,8 +82,22 @@ class Server(uvicorn.Server):
     `shutdown_seconds`; then the process ends with 0. A second signal ends it at once.
     """
 
-    def __init__(self, app: Litestar, settings: ServerSettings) -> None:
-        """Nothing starts before `run`."""
+    def __init__(
+        self,
+        app: Litestar,
+        settings: ServerSettings,
+        *,
+        on_listening: Callable[[], None],
+        on_loaded: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Nothing starts before `run`.
+
+        Args:
+            app: what answers.
+            settings: of the server.
+            on_listening: called once, when requests are answered.
+            on_loaded: called once, when the models that are to be there from the start are, or have failed.
+        """
         super().__init__(
             uvicorn.Config(
                 app,
@@ -96,6 +110,7 @@ class Server(uvicorn.Server):
             )
         )
         self._app, self._settings = app, settings
+        self._on_listening, self._on_loaded = on_listening, on_loaded
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_draining = False
@@ -107,20 +122,24 @@ class Server(uvicorn.Server):
         return service
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, say where, and watch the models load."""
+        """Start as uvicorn does, say so, and watch the models load."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
-        if self.started and sockets:
-            port = sockets[0].getsockname()[1]
-            _log.info("listening", url=f"http://{self._settings.host}:{port}", port=port)
-            self._spawn(self._end_if_no_model_loads())
+        if self.started:
+            self._on_listening()
+            self._spawn(self._watch_loading())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Called as a signal handler."""
-        if self._is_draining or self._loop is None or not self.started:
+        if self._is_draining or not self.started:
             os._exit(128 + sig)
-        self._is_draining = True
-        self._loop.call_soon_threadsafe(lambda: self._spawn(self._drain(signal.Signals(sig).name)))
+        self.end(signal.Signals(sig).name)
+
+    def end(self, reason: str) -> None:
+        """Begin to end, from any thread, once the server has started. The second call and further ones do nothing."""
+        if not self._is_draining and self._loop is not None:
+            self._is_draining = True
+            self._loop.call_soon_threadsafe(lambda: self._spawn(self._drain(reason)))
 
     async def _drain(self, reason: str) -> None:
         service = self._service
@@ -135,20 +154,24 @@ class Server(uvicorn.Server):
         await self._linger()
         self.should_exit = True
 
+    async def _take_no_more_connections(self) -> None:
+        # Connections that were made but not yet accepted.
+        await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+
     async def _linger(self) -> None:
         """Take no more connections, but answer what is on its way over those there are.
 
         Closing a connection that holds an unread request resets it, and its client would never learn why.
         """
-        # Connections that were made but not yet accepted.
-        await asyncio.sleep(0)
-        for server in self.servers:
-            server.close()
+        await self._take_no_more_connections()
         deadline = asyncio.get_running_loop().time() + _LINGER_SECONDS
         while self.server_state.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - uvicorn's
             await asyncio.sleep(0.01)
 
-    async def _end_if_no_model_loads(self) -> None:
+    async def _watch_loading(self) -> None:
+        """Wait for the models that are to be there from the start, and end if none at all could be loaded."""
         runtimes = self._service.runtimes.values()
         asked_for = [runtime for runtime in runtimes if not runtime.settings.lazy]
         if asked_for:
@@ -156,26 +179,43 @@ class Server(uvicorn.Server):
         if asked_for and all(runtime.state is ModelState.FAILED for runtime in runtimes):
             (self.failure, *_) = (runtime.failure for runtime in asked_for)
             self.should_exit = True
+        else:
+            self._on_loaded()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         # The loop keeps only a weak reference to a task.
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def log_listening(settings: ServerSettings, sockets: Sequence[socket.socket]) -> None:
+    """Say where, when requests are answered."""
+    port = sockets[0].getsockname()[1]
+    _log.info("listening", url=f"http://{settings.host}:{port}", port=port)
 
 
 def run_server(app: Litestar, settings: ServerSettings) -> None:
-    """Serve until told to stop.
+    """Serve in this process until told to stop.
 
     Raises:
         CannotListen: the port is taken, or the address is not one of this machine's.
         ProviderError: no model at all could be loaded; this is why the first of them could not.
     """
     sockets = listen(settings)
+    serve_on(sockets, Server(app, settings, on_listening=lambda: log_listening(settings, sockets)))
+
+
+def serve_on(sockets: list[socket.socket], server: Server) -> None:
+    """Run `server` until it ends.
+
+    Raises:
+        ProviderError: no model at all could be loaded; this is why the first of them could not.
+    """
     # Lanes come back from torch hundreds of times a batch and wait each time for whoever holds the interpreter; the
     # default of 5 ms is longer than most of their calls.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    server = Server(app, settings)
     server.run(sockets=sockets)
     if server.failure is not None:
         raise server.failure

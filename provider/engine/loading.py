@@ -12,7 +12,7 @@ from attrs import frozen
 
 from provider.backends import Backend, BackendOptions, find_backend, own_options
 from provider.cores import available_cores
-from provider.domain import ModelSpec
+from provider.domain import ModelSpec, Worker
 from provider.engine.tokenizer import Tokenizer
 from provider.models.resolve import Resolved, resolve
 from provider.models.spec import read_spec
@@ -102,8 +102,8 @@ def find_model(
     return FoundModel(source, backend_class, own)
 
 
-def load_parts(found: FoundModel, settings: ModelSettings) -> ModelParts:
-    """Read, check and load a model whose files are there.
+def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker) -> ModelParts:
+    """Read, check and load a model whose files are there, for its worker's share of the machine.
 
     Raises:
         ProviderError: as `find_model`.
@@ -121,8 +121,10 @@ def load_parts(found: FoundModel, settings: ModelSettings) -> ModelParts:
         pools_prompt=spec.pools_prompt,
         embedding_rows=spec.vocabulary_size,
     )
-    plan = LanePlan.of(settings, is_concurrent=backend_class.concurrent, cores=available_cores())
-    options = BackendOptions(device=settings.device, dtype=settings.dtype, threads=plan.threads, own=own)
+    plan = LanePlan.of(settings, is_concurrent=backend_class.concurrent, cores=worker.cores(available_cores()))
+    options = BackendOptions(
+        device=settings.device, dtype=settings.dtype, threads=plan.threads, worker=worker.number, own=own
+    )
     backend = backend_class.load(spec, options)
     if backend.traits.device != "cpu" and settings.lanes is None:
         # One lane keeps an accelerator busy; a second would only take memory.

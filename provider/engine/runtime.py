@@ -9,7 +9,7 @@ from functools import partial
 from attrs import frozen
 
 from provider.backends import Backend
-from provider.domain import ModelSpec
+from provider.domain import ALONE, ModelSpec, Worker
 from provider.engine.batcher import Batcher, BatchLimits
 from provider.engine.hooks import BatchDone, DownloadChanged, Hook, ModelChanged, ModelState
 from provider.engine.lanes import FAILURES_UNTIL_UNHEALTHY, BatchOutcome, Lanes
@@ -48,6 +48,7 @@ class ModelRuntime:
         hooks: Hook,
         on_row: Callable[[Row], None],
         one_at_a_time: asyncio.Lock,
+        worker: Worker = ALONE,
         show_progress: bool = False,
         clock: Callable[[], float] = time.monotonic,
         probe_seconds: float = 5.0,
@@ -61,6 +62,7 @@ class ModelRuntime:
             hooks: told of every change of state, download and batch.
             on_row: called for each row that has an outcome (the cache keeps vectors).
             one_at_a_time: held while loading, shared by all models: two at once would only fight for the disk.
+            worker: whose share of the machine it runs on.
             show_progress: whether a download draws a progress bar.
             clock: seconds, monotonic.
             probe_seconds: pause between two probes of a model whose forward passes fail.
@@ -70,6 +72,7 @@ class ModelRuntime:
         self.failure: ProviderError | None = None
         self.created = int(time.time())
         self._hub, self._queue, self._hooks, self._on_row = hub, queue, hooks, on_row
+        self._worker = worker
         self._one_at_a_time, self._show_progress = one_at_a_time, show_progress
         self._clock, self._probe_seconds = clock, probe_seconds
         self._since = clock()
@@ -165,7 +168,9 @@ class ModelRuntime:
             }
             self._enter(ModelState.LOADING, facts)
             async with self._one_at_a_time:
-                parts = await in_daemon_thread(f"load {self.name}", partial(load_parts, found, self.settings))
+                parts = await in_daemon_thread(
+                    f"load {self.name}", partial(load_parts, found, self.settings, self._worker)
+                )
                 self._model = self._assemble(parts)
                 await self._warm_up(self._model)
             self.created = int(time.time())

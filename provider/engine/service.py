@@ -10,7 +10,18 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from provider.domain import CacheKey, Embedded, EmbedRequest, Timings, Truncated, Truncation, Usage, Vectors
+from provider.domain import (
+    ALONE,
+    CacheKey,
+    Embedded,
+    EmbedRequest,
+    Timings,
+    Truncated,
+    Truncation,
+    Usage,
+    Vectors,
+    Worker,
+)
 from provider.engine.cache import VectorCache
 from provider.engine.hooks import Hook, RequestEmbedded
 from provider.engine.patience import Patience
@@ -48,8 +59,16 @@ class _Plan:
 class EmbeddingService:
     """All configured models. `open` loads and `close` ends, both inside the running event loop."""
 
-    def __init__(self, settings: Settings, hooks: Hook, *, show_progress: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        hooks: Hook,
+        *,
+        worker: Worker = ALONE,
+        show_progress: bool = False,
+    ) -> None:
         """Nothing is loaded until `open`."""
+        self.worker = worker
         self.limits, self._settings, self._hooks = settings.limits, settings, hooks
         self._cache = VectorCache(settings.cache)
         lock = asyncio.Lock()
@@ -62,6 +81,7 @@ class EmbeddingService:
                 hooks=hooks,
                 on_row=self._cache.lands,
                 one_at_a_time=lock,
+                worker=worker,
                 show_progress=show_progress,
             )
             for model in settings.all_models()

@@ -5,8 +5,9 @@ import sys
 from typing import Any, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
+from provider.domain import ALONE, Worker
 from provider.engine.hooks import BatchDone, DownloadChanged, Event, ModelChanged, ModelState
 from provider.settings import LogSettings
 from provider.telemetry.request import add_request_id
@@ -21,12 +22,13 @@ _STATE_EVENTS = {
 }
 
 
-def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
+def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, worker: Worker = ALONE) -> None:
     """Send our lines and everybody else's (uvicorn, transformers, warnings) through one format.
 
     Args:
         settings: level and format; `auto` is readable on a terminal and JSON elsewhere.
         stream: where to; standard error if None.
+        worker: named on every line if it is not alone.
     """
     stream = stream or sys.stderr
     is_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
@@ -37,6 +39,8 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if not worker.is_alone:
+        shared.append(_naming(worker))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level]),
@@ -65,6 +69,14 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     # One line a request is ours; httpx and the hub would add one for every file they ask for.
     for name in ("uvicorn.access", "httpx", "httpcore", "huggingface_hub", "filelock", "torch"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _naming(worker: Worker) -> Processor:
+    def name_worker(_logger: object, _method: str, line: EventDict) -> EventDict:
+        line["worker"] = worker.number
+        return line
+
+    return name_worker
 
 
 def log_event(event: Event) -> None:

@@ -1,12 +1,14 @@
 """Prometheus metrics: one registry an application, every series there from the start at zero, labels bounded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from attrs import frozen
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
+from provider.domain import ALONE, Worker
 from provider.engine.hooks import BatchDone, Event, ModelChanged, ModelState, RequestEmbedded
 from provider.telemetry.request import RequestRecord
 
@@ -34,14 +36,17 @@ class _ModelSeries:
 class Metrics:
     """Listens to the engine (`on_event`) and to finished requests (`on_request`)."""
 
-    def __init__(self, models: Sequence[str], aliases: dict[str, str]) -> None:
+    def __init__(self, models: Sequence[str], aliases: dict[str, str], worker: Worker = ALONE) -> None:
         """Register every series.
 
         Args:
             models: configured names; no other value ever becomes a `model` label.
             aliases: other names to configured names.
+            worker: if it is not alone, every series says which one it is of, and a scrape gets a connection of its
+                own: over one that is kept, it would meet the same worker every time.
         """
         self.registry = CollectorRegistry()
+        self._worker = worker
         self._names = {name: name for name in models} | aliases
 
         def counter(name: str, text: str, labels: Sequence[str]) -> Counter:
@@ -162,6 +167,21 @@ class Metrics:
         @get(path, tags=["Service"], sync_to_thread=False)
         def metrics() -> Response[bytes]:
             """All metrics in Prometheus' text format."""
-            return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+            if self._worker.is_alone:
+                return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+            text = generate_latest(_OfWorker(self.registry, self._worker))
+            return Response(text, media_type=CONTENT_TYPE_LATEST, headers={"connection": "close"})
 
         return metrics
+
+
+class _OfWorker(Collector):
+    """A registry whose every series has the label `worker`: series of two processes must never be taken for one."""
+
+    def __init__(self, registry: CollectorRegistry, worker: Worker) -> None:
+        self._registry, self._label = registry, {"worker": str(worker.number)}
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample._replace(labels=self._label | dict(sample.labels)) for sample in metric.samples]
+            yield metric

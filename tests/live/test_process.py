@@ -70,6 +70,7 @@ def test_damaged_weights_end_the_start_with_one_line_that_names_the_file(tmp_pat
         ((), {"EMB_PROVIDER_PROT": "1"}, "EMB_PROVIDER_PROT (environment): unknown variable; did you mean"),
         ((), {"EMB_PROVIDER_PORT": "abc"}, "expected a whole number from 0 to 65535, got 'abc'"),
         (("--port", "99999"), {}, "server.port (flag): expected a whole number from 0 to 65535, got '99999'"),
+        (("--workers", "10000"), {}, "server.workers: got 10000, but this process may use"),
         (("--config", "nope.yaml"), {}, "cannot read the configuration file nope.yaml"),
     ],
 )

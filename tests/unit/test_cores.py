@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from provider.cores import available_cores
+from provider.domain import ALONE, Worker
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +32,18 @@ def test_a_quota_of_cgroup_v1_cuts_the_cores(tmp_path: Path, quota: int, cores: 
 
 def test_without_a_cgroup_the_affinity_mask_counts(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == 8
+
+
+@pytest.mark.parametrize(("count", "available", "share"), [(1, 8, 8), (2, 8, 4), (3, 8, 2), (8, 8, 1), (4, 2, 1)])
+def test_workers_have_equal_shares_of_the_cores_that_never_add_up_to_more(
+    count: int, available: int, share: int
+) -> None:
+    shares = [Worker(number, count).cores(available) for number in range(count)]
+    assert shares == [share] * count
+    assert sum(shares) <= max(available, count)
+
+
+def test_the_only_process_has_all_cores() -> None:
+    assert ALONE.is_alone
+    assert ALONE.cores(8) == 8
+    assert not Worker(0, 2).is_alone

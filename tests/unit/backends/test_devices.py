@@ -31,6 +31,23 @@ def test_the_device_that_is_asked_for_or_the_best_there_is(requested: str, have:
 
 
 @pytest.mark.parametrize(
+    ("requested", "have", "devices"),
+    [
+        ("auto", TWO_CUDA, ["cuda:0", "cuda:1", "cuda:0"]),
+        ("cuda", TWO_CUDA, ["cuda:0", "cuda:1", "cuda:0"]),
+        ("cuda:1", TWO_CUDA, ["cuda:1", "cuda:1", "cuda:1"]),
+        ("auto", OLD_CUDA, ["cuda:0", "cuda:0", "cuda:0"]),
+        ("auto", NOTHING, ["cpu", "cpu", "cpu"]),
+        ("auto", APPLE, ["mps", "mps", "mps"]),
+    ],
+)
+def test_workers_take_the_devices_in_turn_unless_one_is_named(
+    requested: str, have: Accelerators, devices: list[str]
+) -> None:
+    assert [choose_device(requested, have, worker=i) for i in range(3)] == devices
+
+
+@pytest.mark.parametrize(
     ("requested", "have", "says"),
     [
         ("cuda", NOTHING, "torch finds none"),
@@ -44,8 +61,9 @@ def test_the_device_that_is_asked_for_or_the_best_there_is(requested: str, have:
 def test_a_device_that_is_not_there_is_an_error_never_a_substitute(
     requested: str, have: Accelerators, says: str
 ) -> None:
-    with pytest.raises(BackendUnavailable, match=says):
-        choose_device(requested, have)
+    for worker in (0, 1):
+        with pytest.raises(BackendUnavailable, match=says):
+            choose_device(requested, have, worker=worker)
 
 
 @pytest.mark.parametrize(

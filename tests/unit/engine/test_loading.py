@@ -4,8 +4,14 @@ from typing import Any
 
 import pytest
 
+from provider.backends import BackendOptions
+from provider.domain import ModelSpec, Worker
+from provider.engine import loading
+from provider.engine.hooks import Hooks
 from provider.engine.loading import LanePlan, in_daemon_thread
+from provider.engine.service import EmbeddingService
 from provider.settings import ModelSettings, Settings
+from provider.testing import FakeBackend
 
 
 @pytest.mark.parametrize(
@@ -28,6 +34,29 @@ def test_lanes_and_threads_follow_the_settings_or_the_cores(
 ) -> None:
     found = LanePlan.of(ModelSettings(**fields), is_concurrent=is_concurrent, cores=cores)
     assert (found.lanes, found.threads) == plan
+
+
+async def test_a_worker_plans_with_its_share_of_the_cores_and_tells_its_backend_its_number(
+    minilm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[BackendOptions] = []
+
+    def load(cls: type[FakeBackend], spec: ModelSpec, options: BackendOptions) -> FakeBackend:
+        told.append(options)
+        return cls(spec.dimension)
+
+    monkeypatch.setattr(loading, "available_cores", lambda: 16)
+    monkeypatch.setattr(FakeBackend, "load", classmethod(load))
+    model = ModelSettings("m", str(minilm), backend="fake")
+    service = EmbeddingService(Settings(model=model), Hooks(), worker=Worker(1, 2)).open()
+    try:
+        await service.runtimes["m"].start_loading()
+        loaded = service.runtimes["m"].loaded
+        assert loaded is not None
+        assert (loaded.plan.lanes, loaded.plan.threads) == (4, 2)
+        assert [(each.threads, each.worker) for each in told] == [(2, 1)]
+    finally:
+        await service.close()
 
 
 async def test_a_fingerprint_tells_files_backend_options_and_dtype_apart(open_service: Any, minilm: Any) -> None:

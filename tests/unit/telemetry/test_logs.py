@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from provider.domain import Worker
 from provider.engine.hooks import BatchDone, DownloadChanged, ModelChanged, ModelState
 from provider.settings import LogSettings
 from provider.telemetry.logs import configure_logging, log_event
@@ -42,6 +43,14 @@ def test_json_lines_have_timestamp_level_and_what_is_bound() -> None:
         "request_id": "r1",
     }
     assert str(line["timestamp"]).endswith("Z")
+
+
+def test_a_worker_among_several_is_named_on_every_line() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(), stream, worker=Worker(1, 2))
+    structlog.get_logger("a").info("ours")
+    logging.getLogger("uvicorn.error").warning("theirs")
+    assert [line["worker"] for line in lines(stream)] == [1, 1]
 
 
 def test_other_libraries_and_warnings_go_through_the_same_format() -> None:
