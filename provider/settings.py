@@ -100,6 +100,9 @@ class ModelSettings:
     max_batch_tokens: int | None = option(
         None, "most tokens in one forward pass (a longer single input still runs); none: the backend's own", least=1
     )
+    tune: bool = option(
+        True, "whether lanes, threads and tokens of a batch that are not set are measured at start (CPU; at most 2 s)"
+    )
     max_context_length: int | None = option(
         None,
         "most tokens of one input, never above what the model has positions for; "

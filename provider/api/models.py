@@ -58,4 +58,6 @@ def describe(name: str, runtime: ModelRuntime) -> dict[str, Any]:
         "fingerprint": model.fingerprint if model else None,
         "lanes": model.plan.lanes if model else None,
         "threads_per_lane": model.plan.threads if model else None,
+        "batch_tokens": model.batch_tokens if model else None,
+        "tuning": model.tuned.described() if model and model.tuned else None,
     }

@@ -5,13 +5,14 @@ pooling for torch tensors and numpy arrays alike.
 """
 
 from provider.backends.pooling import pool
-from provider.backends.protocol import Backend, BackendOptions, BackendTraits, NoOptions
+from provider.backends.protocol import AdjustsThreads, Backend, BackendOptions, BackendTraits, NoOptions
 from provider.backends.registry import GROUP, find_backend, installed_backends, own_options
 from provider.domain import ModelSpec, TokenBatch, Vectors
 from provider.errors import BackendUnavailable, InvalidModel
 
 __all__ = [
     "GROUP",
+    "AdjustsThreads",
     "Backend",
     "BackendOptions",
     "BackendTraits",

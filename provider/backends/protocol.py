@@ -53,6 +53,19 @@ class BackendTraits:
 
 
 @runtime_checkable
+class AdjustsThreads(Protocol):
+    """What a backend may have besides: a number of CPU threads that can change after loading.
+
+    The engine then measures at the start how many threads a forward pass should have; without it, only the size of
+    batches.
+    """
+
+    def use_threads(self, threads: int) -> None:
+        """From now on a forward pass has `threads` CPU threads, at least 1. Never called while `embed` runs."""
+        ...
+
+
+@runtime_checkable
 class Backend(Protocol):
     """Turns batches of token ids into vectors. Synchronous, whole batches, no text, no HTTP.
 

@@ -89,7 +89,7 @@ class TorchBackend:
             raise BackendUnavailable(msg) from exc
         extra: dict[str, Any] = {"attention": attention, "packed": is_packed}
         if isinstance(encoder, PackedBert):
-            extra["linear"] = encoder.linear
+            extra |= {"linear": encoder.linear, "bfloat16_speedup": encoder.bfloat16_speedup}
         traits = BackendTraits(
             device=device,
             dtype=dtype,
@@ -133,11 +133,15 @@ class TorchBackend:
         # A copy: torch cannot express that the batch's arrays are read-only.
         return torch.tensor(array, device=self._device)
 
+    def use_threads(self, threads: int) -> None:
+        """See `AdjustsThreads.use_threads`."""
+        self._threads = threads
+
     def _enter_lane(self) -> None:
         """The number of OpenMP threads is kept per calling thread, so every lane says it once."""
-        if not getattr(self._lane, "is_set_up", False):
+        if getattr(self._lane, "threads", 0) != self._threads:
             torch.set_num_threads(self._threads)
-            self._lane.is_set_up = True
+            self._lane.threads = self._threads
 
 
 def _packed(spec: ModelSpec, dtype: torch.dtype) -> PackedBert | None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from provider.backends.bert_checkpoint import BertCheckpoint
 from provider.backends.pooling import pool
-from provider.backends.torch_linear import Step, faster_linear
+from provider.backends.torch_linear import Step, bfloat16_speedup, faster_linear
 from provider.domain import PoolingMode, TokenBatch
 
 _TOKENS_MULTIPLE = 16
@@ -37,6 +37,7 @@ class PackedBert:
 
     Attributes:
         linear: which library computes the linear layers, `torch` or `onednn`.
+        bfloat16_speedup: how many times as fast they would be in bfloat16, measured; None if they are not float32.
     """
 
     def __init__(self, checkpoint: BertCheckpoint) -> None:
@@ -47,7 +48,10 @@ class PackedBert:
         table = table + checkpoint.tensor("embeddings.token_type_embeddings.weight")[0]
         self._positions = table[checkpoint.first_position :]
         self._norm = _norm(checkpoint, "embeddings.LayerNorm")
-        self.linear, make_linear = faster_linear(*checkpoint.linear("encoder.layer.0.intermediate.dense"))
+        example = checkpoint.linear("encoder.layer.0.intermediate.dense")
+        self.linear, make_linear = faster_linear(*example)
+        is_full = checkpoint.dtype == torch.float32
+        self.bfloat16_speedup = round(bfloat16_speedup(*example), 2) if is_full else None
         self._layers = [_Layer(checkpoint, f"encoder.layer.{i}", make_linear) for i in range(checkpoint.layers)]
 
     @staticmethod

@@ -13,35 +13,15 @@ from attrs import frozen
 from provider.backends import Backend, BackendOptions, find_backend, own_options
 from provider.cores import available_cores
 from provider.domain import ModelSpec, Worker
+from provider.engine.plan import LanePlan
 from provider.engine.tokenizer import Tokenizer
+from provider.engine.tuning import Tuned, tune
 from provider.models.resolve import Resolved, resolve
 from provider.models.spec import read_spec
 from provider.models.weights import weight_bytes
 from provider.settings import HubSettings, ModelSettings
 
 T = TypeVar("T")
-
-# More lanes than this contend for the interpreter lock; further cores go to the threads of each lane.
-MAX_AUTO_LANES = 4
-
-
-@frozen
-class LanePlan:
-    """How a model shares the cores: `lanes` forward passes at a time, `threads` CPU threads each."""
-
-    lanes: int
-    threads: int
-
-    @classmethod
-    def of(cls, settings: ModelSettings, *, is_concurrent: bool, cores: int) -> "LanePlan":
-        """Follow the settings; what they leave open is chosen so that lanes x threads stay within the cores."""
-        if not is_concurrent:
-            lanes = 1
-        elif settings.lanes is not None:
-            lanes = settings.lanes
-        else:
-            lanes = min(MAX_AUTO_LANES, max(1, cores // (settings.threads_per_lane or 1)))
-        return cls(lanes, settings.threads_per_lane or max(1, cores // lanes))
 
 
 @frozen(eq=False)
@@ -62,6 +42,9 @@ class ModelParts:
     """A model, loaded but not yet running.
 
     Attributes:
+        plan: how it shares the cores.
+        batch_tokens: most tokens of a batch.
+        tuned: what was measured to choose them; None where nothing was.
         notices: sentences about its files that an operator should read.
         weight_bytes: size of its weights on disk.
         fingerprint: 16 hex digits; see `_fingerprint`.
@@ -73,6 +56,8 @@ class ModelParts:
     tokenizer: Tokenizer
     backend: Backend
     plan: LanePlan
+    batch_tokens: int
+    tuned: Tuned | None
     weight_bytes: int
     fingerprint: str
 
@@ -121,7 +106,8 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker) -> Mo
         pools_prompt=spec.pools_prompt,
         embedding_rows=spec.vocabulary_size,
     )
-    plan = LanePlan.of(settings, is_concurrent=backend_class.concurrent, cores=worker.cores(available_cores()))
+    cores = worker.cores(available_cores())
+    plan = LanePlan.of(settings, is_concurrent=backend_class.concurrent, cores=cores)
     options = BackendOptions(
         device=settings.device, dtype=settings.dtype, threads=plan.threads, worker=worker.number, own=own
     )
@@ -129,15 +115,30 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker) -> Mo
     if backend.traits.device != "cpu" and settings.lanes is None:
         # One lane keeps an accelerator busy; a second would only take memory.
         plan = LanePlan(1, plan.threads)
+    tuned = _tuned(spec, backend, settings, plan, cores) if settings.tune and backend.traits.device == "cpu" else None
     return ModelParts(
         source,
         spec,
         (*source.notices, *notices),
         tokenizer,
         backend,
-        plan,
+        plan if tuned is None else tuned.plan,
+        settings.max_batch_tokens or (backend.traits.batch_tokens if tuned is None else tuned.batch_tokens),
+        tuned,
         weight_bytes=weight_bytes(spec.folder),
         fingerprint=_fingerprint(spec, backend, own),
+    )
+
+
+def _tuned(spec: ModelSpec, backend: Backend, settings: ModelSettings, plan: LanePlan, cores: int) -> Tuned:
+    usual = backend.traits.batch_tokens
+    return tune(
+        backend,
+        plans=plan.alternatives(settings, is_concurrent=type(backend).concurrent, cores=cores),
+        batch_tokens=[settings.max_batch_tokens] if settings.max_batch_tokens else [usual, usual // 2, usual * 2],
+        max_rows=settings.max_batch_size,
+        max_tokens=spec.max_tokens,
+        vocabulary_size=spec.vocabulary_size or 1,
     )
 
 

@@ -13,9 +13,11 @@ from provider.domain import ALONE, ModelSpec, Worker
 from provider.engine.batcher import Batcher, BatchLimits
 from provider.engine.hooks import BatchDone, DownloadChanged, Hook, ModelChanged, ModelState
 from provider.engine.lanes import FAILURES_UNTIL_UNHEALTHY, BatchOutcome, Lanes
-from provider.engine.loading import FoundModel, LanePlan, ModelParts, find_model, in_daemon_thread, load_parts
+from provider.engine.loading import FoundModel, ModelParts, find_model, in_daemon_thread, load_parts
+from provider.engine.plan import LanePlan
 from provider.engine.rows import Row, Ticket
 from provider.engine.tokenizer import Tokenizer
+from provider.engine.tuning import Tuned
 from provider.errors import EmbeddingFailed, ModelFailed, ModelLoading, Overloaded, ProviderError, ShuttingDown
 from provider.settings import HubSettings, ModelSettings, QueueSettings
 
@@ -33,6 +35,8 @@ class LoadedModel:
     backend: Backend
     lanes: Lanes
     plan: LanePlan
+    batch_tokens: int
+    tuned: Tuned | None
     fingerprint: str
 
 
@@ -195,7 +199,7 @@ class ModelRuntime:
         traits = parts.backend.traits
         limits = BatchLimits(
             max_rows=self.settings.max_batch_size,
-            max_tokens=self.settings.max_batch_tokens or traits.batch_tokens,
+            max_tokens=parts.batch_tokens,
             padding_is_free=traits.padding_is_free,
         )
         lanes = Lanes(
@@ -209,7 +213,16 @@ class ModelRuntime:
             clock=self._clock,
         )
         lanes.start()
-        return LoadedModel(parts.spec, parts.tokenizer, parts.backend, lanes, parts.plan, parts.fingerprint)
+        return LoadedModel(
+            parts.spec,
+            parts.tokenizer,
+            parts.backend,
+            lanes,
+            parts.plan,
+            parts.batch_tokens,
+            parts.tuned,
+            parts.fingerprint,
+        )
 
     async def _warm_up(self, model: LoadedModel) -> None:
         """Run the model before the first caller does: a short batch for every lane, then the longest input."""
@@ -270,6 +283,9 @@ def _facts(settings: ModelSettings, parts: ModelParts, seconds: float) -> dict[s
         "dtype": traits.dtype,
         "lanes": parts.plan.lanes,
         "threads_per_lane": parts.plan.threads,
+        "batch_tokens": parts.batch_tokens,
+        "tuning": parts.tuned.described() if parts.tuned else None,
+        "details": dict(traits.extra),
         "max_tokens": parts.spec.max_tokens,
         "fingerprint": parts.fingerprint,
         "notices": list(parts.notices),

@@ -1,8 +1,8 @@
 """A short measurement before a model serves: how large batches, how many lanes, how many threads each.
 
-What is best depends on the processor, its caches and the model, so that any fixed default is wrong somewhere. Contenders
-take turns in short slices, because machines that others share drift; what is configured is not measured. Only for the
-CPU: an accelerator wants to be filled.
+What is best depends on the processor, its caches and the model, so that any fixed default is wrong somewhere.
+Contenders take turns in short slices, because machines that others share drift; what is configured is not measured.
+Only for the CPU: an accelerator wants to be filled.
 """
 
 import threading

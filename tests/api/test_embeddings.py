@@ -5,6 +5,7 @@ import base64
 import json
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
@@ -248,3 +249,13 @@ async def test_a_caller_who_leaves_stops_its_work(client: Any) -> None:
     await asyncio.wait_for(client.app(dict(scope), receive, send), 5)
     assert (service.active, sent[0]["status"]) == (0, 499)
     backend.gate.set()
+
+
+@pytest.mark.parametrize("tune", [True, False])
+async def test_what_was_measured_at_the_start_is_shown_with_what_came_of_it(
+    open_app: Any, model: Any, tune: bool
+) -> None:
+    async with open_app(model=attrs.evolve(model, tune=tune)) as client:
+        entry = (await client.get(f"/v1/models/{MODEL}")).json()
+    assert (entry["tuning"] is not None) is tune
+    assert entry["batch_tokens"] in {256, 512, 1024} if tune else entry["batch_tokens"] == 512

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from provider.backends import torch_linear
-from provider.backends.torch_linear import faster_linear, onednn_linear, plain_linear
+from provider.backends.torch_linear import bfloat16_speedup, faster_linear, onednn_linear, plain_linear
 
 
 @pytest.fixture
@@ -46,3 +46,13 @@ def test_operators_that_are_not_there_are_done_without(
 def test_numbers_that_differ_are_never_taken(layer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_linear, "onednn_linear", lambda *_: lambda states: torch.zeros(len(states), 96))
     assert faster_linear(*layer)[0] == "torch"
+
+
+def test_whether_bfloat16_would_pay_is_a_ratio_of_two_measurements(layer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {torch.float32: 6.0, torch.bfloat16: 2.0}
+    monkeypatch.setattr(torch_linear, "_seconds", lambda _step, states: seconds[states.dtype])
+    assert bfloat16_speedup(*layer) == 3.0
+
+
+def test_it_is_measured_for_real(layer: Any) -> None:
+    assert 0 < bfloat16_speedup(*layer) < 1000

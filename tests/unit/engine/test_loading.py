@@ -8,7 +8,8 @@ from provider.backends import BackendOptions
 from provider.domain import ModelSpec, Worker
 from provider.engine import loading
 from provider.engine.hooks import Hooks
-from provider.engine.loading import LanePlan, in_daemon_thread
+from provider.engine.loading import in_daemon_thread
+from provider.engine.plan import LanePlan
 from provider.engine.service import EmbeddingService
 from provider.settings import ModelSettings, Settings
 from provider.testing import FakeBackend

@@ -1,0 +1,125 @@
+"""Before a model serves, batch size, lanes and threads are measured: a clear winner is taken, noise changes nothing."""
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from provider.backends import TokenBatch, Vectors
+from provider.engine.plan import LanePlan
+from provider.engine.tuning import BUDGET_SECONDS, Tuned, tune
+from provider.settings import ModelSettings
+from provider.testing import FakeBackend, TickingClock
+
+Cost = Callable[[int, int], float]
+
+
+class TimedBackend(FakeBackend):
+    """Takes as long as `cost(tokens, threads)` says, on a clock of its own."""
+
+    def __init__(self, cost: Cost) -> None:
+        super().__init__()
+        self.clock, self.threads, self._cost, self._lock = TickingClock(), 1, cost, threading.Lock()
+        self.passes: list[tuple[int, int]] = []
+
+    def embed(self, batch: TokenBatch) -> Vectors:
+        with self._lock:
+            self.clock.advance(self._cost(batch.tokens, self.threads))
+            self.passes.append((batch.tokens, self.threads))
+        return np.zeros((batch.rows, 8), np.float32)
+
+
+class ThreadedBackend(TimedBackend):
+    def use_threads(self, threads: int) -> None:
+        self.threads = threads
+
+
+SIZES = (256, 128, 512)
+
+
+def tuned(backend: TimedBackend, plans: list[LanePlan] | None = None) -> Tuned:
+    return tune(
+        backend,
+        plans=plans or [LanePlan(1, 1)],
+        batch_tokens=SIZES,
+        max_rows=32,
+        max_tokens=128,
+        vocabulary_size=50,
+        clock=backend.clock,
+    )
+
+
+def per_batch(seconds: float) -> Cost:
+    """A cost for every batch beside that of its tokens: large batches win."""
+    return lambda tokens, _: seconds + tokens * 1e-5
+
+
+def test_the_size_of_batch_with_the_highest_rate_is_taken() -> None:
+    assert tuned(TimedBackend(per_batch(0.01))).batch_tokens == 512
+    assert tuned(TimedBackend(lambda tokens, _: (tokens / 256) ** 2 * 0.01)).batch_tokens == 128
+
+
+def test_noise_changes_nothing() -> None:
+    assert tuned(TimedBackend(per_batch(0.00003))).batch_tokens == 256
+
+
+def test_fewer_lanes_with_more_threads_have_to_win_clearly() -> None:
+    plans = [LanePlan(2, 1), LanePlan(1, 2)]
+
+    def threads_help(factor: float) -> Cost:
+        return lambda tokens, threads: tokens * 1e-5 / (factor if threads == 2 else 1)
+
+    backend = ThreadedBackend(threads_help(1.5))
+    assert tuned(backend, plans).plan == LanePlan(1, 2)
+    assert backend.threads == 2
+    backend = ThreadedBackend(threads_help(1.1))
+    assert tuned(backend, plans).plan == LanePlan(2, 1)
+    assert backend.threads == 1
+
+
+def test_a_backend_whose_threads_are_fixed_keeps_its_plan() -> None:
+    backend = TimedBackend(lambda tokens, _: tokens * 1e-5)
+    found = tuned(backend, [LanePlan(2, 1), LanePlan(1, 2)])
+    assert found.plan == LanePlan(2, 1)
+    assert {trial.plan for trial in found.trials} == {LanePlan(2, 1)}
+
+
+def test_a_slow_model_is_not_measured_and_no_measurement_takes_longer_than_it_may() -> None:
+    slow = TimedBackend(lambda tokens, _: tokens * 1e-3)
+    found = tuned(slow)
+    assert (found.batch_tokens, found.trials, len(slow.passes)) == (256, (), 2)
+    for seconds in (1e-6, 1e-5, 1e-4, 3e-4):
+        backend = ThreadedBackend(lambda tokens, _, seconds=seconds: tokens * seconds)  # type: ignore[misc]
+        assert tuned(backend, [LanePlan(2, 1), LanePlan(1, 2)]).seconds <= BUDGET_SECONDS
+
+
+def test_what_was_measured_can_be_read() -> None:
+    described = tuned(TimedBackend(per_batch(0.01))).described()
+    assert set(described["tokens_per_second"]) == {"1x1, 256 tokens", "1x1, 128 tokens", "1x1, 512 tokens"}
+    assert described["seconds"] > 0
+
+
+def test_batches_keep_to_rows_and_tokens() -> None:
+    backend = TimedBackend(per_batch(0.01))
+    tuned(backend)
+    assert max(tokens for tokens, _ in backend.passes) <= 512
+
+
+@pytest.mark.parametrize(
+    ("fields", "cores", "expected"),
+    [
+        ({}, 2, [(2, 1), (1, 2)]),
+        ({}, 1, [(1, 1)]),
+        ({}, 16, [(4, 4), (1, 16), (2, 8), (8, 2)]),
+        ({"lanes": 2}, 16, [(2, 8)]),
+        ({"threads_per_lane": 4}, 16, [(4, 4)]),
+    ],
+)
+def test_only_what_is_not_set_has_alternatives(
+    fields: dict[str, int], cores: int, expected: list[tuple[int, int]]
+) -> None:
+    settings = ModelSettings(**fields)  # type: ignore[arg-type]
+    plan = LanePlan.of(settings, is_concurrent=True, cores=cores)
+    plans = plan.alternatives(settings, is_concurrent=True, cores=cores)
+    assert [(each.lanes, each.threads) for each in plans] == expected
