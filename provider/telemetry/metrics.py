@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from litestar import Response, get
+from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -10,6 +11,7 @@ from provider.engine.hooks import BatchDone, Event, ModelChanged, ModelState, Re
 from provider.telemetry.request import RequestRecord
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_METHODS = {method.value for method in HttpMethod}
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
@@ -97,9 +99,10 @@ class Metrics:
                 pass
 
     def on_request(self, record: RequestRecord) -> None:
-        """A finished request. A model name that is not configured is counted under an empty label."""
+        """A finished request. Models that are not configured count under an empty label, odd methods as `other`."""
         model = self._names.get(record.model or "", "")
-        self._requests.labels(record.route, record.method, model, str(record.status)).inc()
+        method = record.method if record.method in _METHODS else "other"
+        self._requests.labels(record.route, method, model, str(record.status)).inc()
         self._request_seconds.labels(record.route, model).observe(record.seconds)
 
     def handler(self, path: str) -> HTTPRouteHandler:
