@@ -6,12 +6,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from dotenv import dotenv_values
 from litestar import Litestar
 
 from provider.api.application import build_application
 from provider.api.routes import METRICS_PATH
-from provider.configuration import Configuration, load_settings
+from provider.configuration import Configuration, load_settings, read_dotenv
 from provider.domain import ALONE, Worker
 from provider.engine.hooks import Hooks
 from provider.engine.service import EmbeddingService
@@ -35,7 +34,7 @@ def read_configuration(config: Path | None = None, flags: dict[str, object] | No
     Raises:
         SettingsError: naming the setting at fault.
     """
-    dotenv = dotenv_values(".env")
+    dotenv = read_dotenv(Path(".env"))
     named = config or os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
     path = Path(named) if named else Path(CONFIG_FILE) if Path(CONFIG_FILE).is_file() else None
     return load_settings(path, os.environ, dotenv=dotenv, flags=flags)

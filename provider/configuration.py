@@ -5,6 +5,7 @@ that names the setting, the value and what is allowed.
 """
 
 import difflib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ import attrs
 import msgspec
 import yaml
 from attrs import Attribute, field, fields, frozen
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from provider.errors import SettingsError
 from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Settings, environment_variable
@@ -92,6 +95,29 @@ def load_settings(
     return Configuration(settings, {key: layer.label for key, (_, layer) in merged.items()})
 
 
+def read_dotenv(path: Path) -> dict[str, str | None]:
+    """The variables in the file `path`, nobody's but ours checked; none if there is no such file.
+
+    Raises:
+        SettingsError: it cannot be read, or a line that begins with the name of one of our variables is no assignment.
+    """
+    if not path.exists() or path.is_dir():  # some call their virtual environment so
+        return {}
+    try:
+        # With or without the byte order mark that Windows' editors put first.
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"cannot read {path}: {getattr(exc, 'strerror', None) or 'it is not UTF-8 text'}"
+        raise SettingsError(msg) from exc
+    for binding in parse_stream(io.StringIO(text)):
+        ours = re.match(rf"(\s*)({ENV_PREFIX}\w+)", binding.original.string)
+        if binding.error and ours:
+            line = binding.original.line + ours[1].count("\n")
+            msg = f"{ours[2]} ({path}, line {line}): expected NAME=value on one line"
+            raise SettingsError(msg)
+    return dotenv_values(stream=io.StringIO(text))
+
+
 def _from_yaml(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text())
@@ -165,7 +191,9 @@ def _read(shape: type, section: str, name: str, value: Any, layer: Layer) -> Any
     except (msgspec.ValidationError, ValueError) as exc:
         raise problem from exc
     least, most = setting.metadata["least"], setting.metadata["most"]
-    if read is not None and ((least is not None and read < least) or (most is not None and read > most)):
+    # NaN is neither above nor below anything.
+    is_within = read is None or ((least is None or read >= least) and (most is None or read <= most))
+    if read == "" or not is_within:
         raise problem
     return read
 

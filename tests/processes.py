@@ -16,7 +16,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 
 
 class ServerProcess:

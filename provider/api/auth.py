@@ -38,9 +38,9 @@ class KeyRing:
         """Whether authentication is off."""
         return not self._digests
 
-    def holds(self, key: str) -> bool:
+    def holds(self, key: bytes) -> bool:
         """Whether `key` is accepted. Takes the same time whichever key is nearly right."""
-        presented = hashlib.sha256(key.encode()).digest()
+        presented = hashlib.sha256(key).digest()
         # Every digest is compared, always: stopping at a match would tell how far down the list it is.
         return sum(hmac.compare_digest(presented, digest) for digest in self._digests) > 0
 
@@ -78,7 +78,8 @@ def _check(ring: KeyRing, headers: Headers) -> None:
             "auth (i.e. Authorization: Bearer YOUR_KEY). Ask whoever runs this service for one."
         )
         raise AuthenticationMissing(msg)
-    if not ring.holds(key):
+    # Headers are bytes, which ASGI's servers and Litestar hand on as Latin-1.
+    if not ring.holds(key.encode("latin-1")):
         msg = f"Incorrect API key provided: {_masked(key)}. Ask whoever runs this service for a key."
         raise AuthenticationFailed(msg)
 

@@ -152,10 +152,10 @@ def _right_url(request: Request[Any, Any, Any]) -> str:
     except ValueError:
         # The Host header is the client's and may be anything.
         base = "http://localhost:9000"
-    path = request.scope["path"]
+    path, routes = request.scope["path"], routes_text(request.app.state.settings)
     if "embedding" in path or request.scope["method"] == "POST":
         return (
             f"Embeddings are at POST {base}{EMBEDDINGS_PATHS[0]}: "
-            f"with an OpenAI client set base_url to {base}/v1. {routes_text()}"
+            f"with an OpenAI client set base_url to {base}/v1. {routes}"
         )
-    return f"With an OpenAI client set base_url to {base}/v1. {routes_text()}"
+    return f"With an OpenAI client set base_url to {base}/v1. {routes}"

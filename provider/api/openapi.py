@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from litestar import Response, get
+from litestar import Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
@@ -284,6 +284,9 @@ def openapi_config() -> OpenAPIConfig:
         version=provider.__version__,
         description=_DESCRIPTION,
         path=DOCS_PATH,
+        openapi_router=Router(
+            DOCS_PATH, route_handlers=[], include_in_schema=False, after_request=_refuse_unknown_pages
+        ),
         render_plugins=[
             SwaggerRenderPlugin(
                 js_url=f"{DOCS_ASSETS_PATH}/swagger-ui-bundle.js",
@@ -302,6 +305,13 @@ def openapi_config() -> OpenAPIConfig:
             Tag(name="Service", description="About the service itself."),
         ],
     )
+
+
+def _refuse_unknown_pages(response: Response[Any]) -> Response[Any]:
+    """Litestar answers unknown paths below the documentation with a page of its own; here every error is OpenAI's."""
+    if response.status_code == 404:
+        raise NotFoundException
+    return response
 
 
 @get(f"{DOCS_ASSETS_PATH}/{{name:str}}", include_in_schema=False, sync_to_thread=True)

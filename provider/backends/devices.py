@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from provider.errors import BackendUnavailable
+from provider.errors import BackendUnavailable, SettingsError
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 DTYPES: tuple[DtypeName, ...] = ("float32", "bfloat16", "float16")
@@ -48,7 +48,8 @@ def choose_device(requested: str, have: Accelerators, *, worker: int = 0) -> str
         `cpu`, `mps` or `cuda:N`.
 
     Raises:
-        BackendUnavailable: that device is not there, or no device is called that.
+        BackendUnavailable: that device is not there.
+        SettingsError: no device is called that.
     """
     kind, _, index = requested.partition(":")
     if requested == "auto":
@@ -70,8 +71,8 @@ def choose_device(requested: str, have: Accelerators, *, worker: int = 0) -> str
             )
             raise BackendUnavailable(msg)
         return f"cuda:{number}"
-    msg = f"unknown device {requested!r}; allowed are auto, cpu, cuda, cuda:N and mps"
-    raise BackendUnavailable(msg)
+    msg = f"model.device: unknown device {requested!r}; allowed are auto, cpu, cuda, cuda:N and mps"
+    raise SettingsError(msg)
 
 
 def choose_dtype(requested: str, device: str, have: Accelerators, *, checkpoint_dtype: str = "float32") -> DtypeName:
@@ -81,7 +82,8 @@ def choose_dtype(requested: str, device: str, have: Accelerators, *, checkpoint_
     number than bfloat16 does. Half precision on MPS has given NaN, so there it has to be asked for.
 
     Raises:
-        BackendUnavailable: no such dtype, or the device does not compute in it.
+        BackendUnavailable: the device does not compute in it.
+        SettingsError: no dtype is called that.
     """
     if requested == "auto":
         if not device.startswith("cuda"):
@@ -93,5 +95,5 @@ def choose_dtype(requested: str, device: str, have: Accelerators, *, checkpoint_
                 msg = f"dtype 'bfloat16' is not supported by {device}; use float16 or float32"
                 raise BackendUnavailable(msg)
             return name
-    msg = f"unknown dtype {requested!r}; allowed are auto, {', '.join(DTYPES)}"
-    raise BackendUnavailable(msg)
+    msg = f"model.dtype: unknown dtype {requested!r}; allowed are auto, {', '.join(DTYPES)}"
+    raise SettingsError(msg)

@@ -37,6 +37,8 @@ def _rows(configuration: Any) -> Iterator[tuple[str, Any, str]]:  # noqa: ANN401
         for each in fields(shape):
             name = f"{section}.{each.name}"
             value = getattr(getattr(settings, section), each.name)
+            if name == "model.name":
+                value = settings.model.served_name
             if each.metadata["secret"] and value:
                 value = ["…"] * len(value)
             yield name, value, sources.get(name, "default")

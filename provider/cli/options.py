@@ -35,5 +35,6 @@ def model_flags(model: str | None, backend: str | None, device: str | None, dtyp
     flags: dict[str, object] = {"model.backend": backend, "model.device": device, "model.dtype": dtype}
     if model is not None:
         is_path = model.startswith(("package:", ".", "/", "~")) or Path(model).is_dir()
-        flags["model.path" if is_path else "model.name"] = str(Path(model).expanduser()) if model[0] == "~" else model
+        given = str(Path(model).expanduser()) if model.startswith("~") else model
+        flags["model.path" if is_path else "model.name"] = given
     return {name: value for name, value in flags.items() if value is not None}

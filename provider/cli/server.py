@@ -65,7 +65,8 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
             return sockets
     for each in sockets:
         each.close()
-    reason = problem.strerror if problem is not None else "no address"
+    # Not `strerror`: Python appends the address there.
+    reason = os.strerror(problem.errno) if problem is not None and problem.errno else "no address"
     hint = (
         "another process listens there; stop it or choose another port with --port or EMB_PROVIDER_PORT"
         if problem is not None and problem.errno == errno.EADDRINUSE
@@ -105,6 +106,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 lifespan="on",
                 server_header=False,
+                ws="none",  # a request to upgrade is answered like any other
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_FLUSH_SECONDS,
             )

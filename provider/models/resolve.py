@@ -73,6 +73,9 @@ def resolve(
 def _in_package(path: str) -> Path:
     """The folder inside an installed package; the package is found, not imported."""
     package, _, rest = path.partition("/")
+    if not package:
+        msg = f"{PACKAGE}{path} names no package; write {PACKAGE}NAME/FOLDER"
+        raise SourceNotFound(msg)
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         msg = (

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from attrs import frozen
 from litestar import Response, get
+from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.registry import Collector
@@ -13,6 +14,7 @@ from provider.engine.hooks import BatchDone, Event, ModelChanged, ModelState, Re
 from provider.telemetry.request import RequestRecord
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_METHODS = {method.value for method in HttpMethod}
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
@@ -148,13 +150,14 @@ class Metrics:
                 pass
 
     def on_request(self, record: RequestRecord) -> None:
-        """A finished request. A model name that is not configured is counted under an empty label."""
+        """A finished request. Models that are not configured count under an empty label, odd methods as `other`."""
         model = self._names.get(record.model or "", "")
-        key = (record.route, record.method, model, record.status)
+        method = record.method if record.method in _METHODS else "other"
+        key = (record.route, method, model, record.status)
         answered = self._answered.get(key)
         if answered is None:
             answered = self._answered[key] = (
-                self._requests.labels(record.route, record.method, model, str(record.status)),
+                self._requests.labels(record.route, method, model, str(record.status)),
                 self._request_seconds.labels(record.route, model),
             )
         count, duration = answered

@@ -143,6 +143,8 @@ async def test_the_documentation_has_examples_and_needs_no_internet(client: Any)
     assert (await client.get("/docs-assets/swagger-ui-bundle.js")).status_code == 200
     for other in ("nope.js", "swagger-editor-bundle.js", "x%00", "..%2Fcore.py"):
         assert (await client.get(f"/docs-assets/{other}")).status_code == 404
+    unknown = await client.get("/docs/nope")
+    assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "invalid_request_error")
     schema = (await client.get("/docs/openapi.json")).json()
     operation = schema["paths"]["/v1/embeddings"]["post"]
     assert operation["requestBody"]["content"]["application/json"]["examples"]
@@ -182,7 +184,7 @@ async def test_metrics_stand_at_zero_from_the_start_and_count(client: Any) -> No
     await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": ["cat", "dog"]})
     await client.post("/v1/embeddings", json={"model": MODEL, "input": "cat"})
     await client.post("/v1/embeddings", json={"model": "made-up-name", "input": "cat"})
-    await client.get("/made/up/path")
+    await client.request("BREW", "/made/up/path")
     after = (await client.get("/metrics")).text
     assert value(after, f"emb_provider_tokens_total{{{label}}}") == 9
     assert value(after, f"emb_provider_inputs_total{{{label}}}") == 3
@@ -195,13 +197,17 @@ async def test_metrics_stand_at_zero_from_the_start_and_count(client: Any) -> No
     assert value(after, requests % ("", 404)) == 1
     assert "made-up-name" not in after
     assert "/made/up/path" not in after
+    assert "BREW" not in after
 
 
 async def test_metrics_can_be_switched_off(open_app: Any) -> None:
     from provider.settings import MetricsSettings
 
     async with open_app(metrics=MetricsSettings(enabled=False)) as client:
-        assert (await client.get("/metrics")).status_code == 404
+        unknown = await client.get("/metrics")
+        assert unknown.status_code == 404
+        assert "GET /metrics," not in unknown.text
+        assert "metrics" not in (await client.get("/")).json()["endpoints"]
 
 
 async def test_a_caller_who_leaves_stops_its_work(client: Any) -> None:

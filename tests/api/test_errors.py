@@ -186,7 +186,7 @@ async def test_keys_are_asked_for_in_either_header_and_a_wrong_one_is_not_repeat
     import hashlib
 
     hashed = "sha256:" + hashlib.sha256(b"second-key").hexdigest()
-    async with open_app(auth=AuthSettings(keys=["first-key", hashed])) as client:
+    async with open_app(auth=AuthSettings(keys=["first-key", hashed, "schlüssel"])) as client:
         for path, method in (("/v1/models", "GET"), ("/v1/models/x", "GET"), ("/v1/embeddings", "POST")):
             response = await client.request(method, path)
             error = error_of(response)
@@ -203,6 +203,7 @@ async def test_keys_are_asked_for_in_either_header_and_a_wrong_one_is_not_repeat
             {"authorization": "Bearer first-key"},
             {"authorization": "bearer second-key"},
             {"api-key": "second-key"},
+            {"api-key": "schlüssel".encode()},
         ):
             assert (await client.get("/v1/models", headers=headers)).status_code == 200
         for open_path in ("/", "/health/live", "/health/ready", "/metrics", "/docs"):

@@ -6,7 +6,8 @@ from typing import Any
 import attrs
 import pytest
 
-from provider.configuration import load_settings
+from provider.cli.options import model_flags
+from provider.configuration import load_settings, read_dotenv
 from provider.errors import SettingsError
 from provider.settings import SECTIONS, Settings, environment_variable
 
@@ -104,6 +105,7 @@ def test_what_kubernetes_says_of_a_service_of_our_name_is_not_taken_for_settings
         ({"EMB_PROVIDER_PORT": "65536"}, "from 0 to 65535, got '65536'"),
         ({"EMB_PROVIDER_MAX_BATCH_SIZE": "0"}, "a whole number, at least 1, got '0'"),
         ({"EMB_PROVIDER_MAX_BATCH_SIZE": "1.5"}, "a whole number"),
+        ({"EMB_PROVIDER_CACHE_TTL_SECONDS": "nan"}, "a number, at least 0, got 'nan'"),
         ({"EMB_PROVIDER_CACHE_ENABLED": "maybe"}, "expected true or false, got 'maybe'"),
         ({"EMB_PROVIDER_LOG_LEVEL": "LOUD"}, "one of DEBUG, INFO, WARNING, ERROR, got 'LOUD'"),
         ({"EMB_PROVIDER_MODEL_OPTIONS": "x"}, "a mapping"),
@@ -123,6 +125,7 @@ def test_a_wrong_variable_is_named_with_what_is_allowed(environ: Any, says: str)
         ("server: {prot: 1}", "server.prot: unknown setting; did you mean port?"),
         ("server: {port: '9000'}", "server.port .*: expected a whole number .*, got '9000'"),
         ("server: {port: true}", "expected a whole number .*, got True"),
+        ("server: {host: ''}", "server.host .*: expected text, got ''"),
         ("server: 3", "server: expected a mapping, got 3"),
         ("[]", "expected a mapping"),
         ("a: [", "is no valid YAML"),
@@ -137,6 +140,39 @@ def test_a_slip_in_the_file_is_named_with_what_is_allowed(tmp_path: Path, yaml: 
     with pytest.raises(SettingsError, match=says) as raised:
         load(yaml, tmp_path=tmp_path)
     assert "\n" not in raised.value.message
+
+
+def test_an_empty_flag_is_an_error_and_not_a_name() -> None:
+    with pytest.raises(SettingsError, match=r"model\.\w+ \(flag\): expected text, got ''"):
+        load(flags=model_flags("", None, None, None))
+
+
+def test_dotenv_is_read_with_and_without_a_byte_order_mark_and_other_peoples_lines_are_theirs(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    assert read_dotenv(path) == {}
+    path.mkdir()
+    assert read_dotenv(path) == {}
+    path.rmdir()
+    path.write_bytes(b'\xef\xbb\xbfEMB_PROVIDER_PORT=1\nexport EMB_PROVIDER_HOST="a" # here\nnot ours\n')
+    found = read_dotenv(path)
+    assert (found["EMB_PROVIDER_PORT"], found["EMB_PROVIDER_HOST"]) == ("1", "a")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"A=1\n\nEMB_PROVIDER_AUTH_KEYS secret\n", r"EMB_PROVIDER_AUTH_KEYS \(.*\.env, line 3\): expected NAME=value"),
+        (b"\xff\xfe", r"cannot read .*\.env: it is not UTF-8 text"),
+    ],
+)
+def test_a_dotenv_that_cannot_be_understood_is_one_line_without_its_values(
+    tmp_path: Path, content: bytes, says: str
+) -> None:
+    path = tmp_path / ".env"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=says) as raised:
+        read_dotenv(path)
+    assert "secret" not in raised.value.message
 
 
 def test_a_missing_file_is_an_error_and_an_empty_one_is_not(tmp_path: Path) -> None:

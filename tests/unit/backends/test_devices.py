@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from provider.backends.devices import Accelerators, choose_device, choose_dtype
-from provider.errors import BackendUnavailable
+from provider.errors import BackendUnavailable, SettingsError
 
 NOTHING = Accelerators()
 TWO_CUDA = Accelerators(cuda_devices=2, cuda_has_bfloat16=True)
@@ -53,9 +53,6 @@ def test_workers_take_the_devices_in_turn_unless_one_is_named(
         ("cuda", NOTHING, "torch finds none"),
         ("cuda:2", TWO_CUDA, "torch finds 2, numbered from 0"),
         ("mps", TWO_CUDA, "no Metal"),
-        ("tpu", TWO_CUDA, "allowed are auto, cpu, cuda, cuda:N and mps"),
-        ("cuda:x", TWO_CUDA, "allowed are"),
-        ("cpu:1", NOTHING, "allowed are"),
     ],
 )
 def test_a_device_that_is_not_there_is_an_error_never_a_substitute(
@@ -64,6 +61,13 @@ def test_a_device_that_is_not_there_is_an_error_never_a_substitute(
     for worker in (0, 1):
         with pytest.raises(BackendUnavailable, match=says):
             choose_device(requested, have, worker=worker)
+
+
+@pytest.mark.parametrize("requested", ["tpu", "cuda:x", "cpu:1"])
+def test_a_misspelt_device_names_the_setting_and_what_is_allowed(requested: str) -> None:
+    says = f"model.device: unknown device '{requested}'; allowed are auto, cpu, cuda, cuda:N and mps"
+    with pytest.raises(SettingsError, match=says):
+        choose_device(requested, TWO_CUDA)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +88,11 @@ def test_auto_is_exact_on_the_cpu_and_half_on_cuda(
     assert choose_dtype(requested, device, have, checkpoint_dtype=checkpoint) == dtype
 
 
-@pytest.mark.parametrize(("requested", "says"), [("bfloat16", "not supported by cuda:0"), ("int8", "allowed are")])
-def test_a_dtype_that_is_not_there_is_an_error(requested: str, says: str) -> None:
-    with pytest.raises(BackendUnavailable, match=says):
-        choose_dtype(requested, "cuda:0", OLD_CUDA)
+def test_a_dtype_that_is_not_there_or_misspelt_is_an_error() -> None:
+    with pytest.raises(BackendUnavailable, match="not supported by cuda:0"):
+        choose_dtype("bfloat16", "cuda:0", OLD_CUDA)
+    with pytest.raises(SettingsError, match=r"model.dtype: unknown dtype 'int8'; allowed are auto, float32"):
+        choose_dtype("int8", "cuda:0", OLD_CUDA)
 
 
 def test_what_the_machine_has_is_asked_of_torch() -> None:

