@@ -97,7 +97,7 @@ class Engine:
         outcome = await Drive(target, order).run()
         if not self._shape or not self._probe or not outcome.tokens:
             return outcome
-        sample = list(itertools.islice(self._texts.draw(order.seed, order.load.words), _SAMPLE))
+        sample = list(itertools.islice(self._texts.draw(order.seed, order.salt, order.load.words), _SAMPLE))
         lengths = self._lengths(tuple(sample))
         forward = Forward(
             batches=self._batches,
@@ -123,7 +123,7 @@ class Engine:
         return [len(each.ids) for each in encoded]
 
     def _requests(self, order: Slice) -> Iterator[EmbedRequest]:
-        texts = self._texts.draw(order.seed, order.load.words)
+        texts = self._texts.draw(order.seed, order.salt, order.load.words)
         truncate: Any = self._setup.truncate
         while True:
             inputs = tuple(itertools.islice(texts, order.load.batch))

@@ -68,7 +68,7 @@ class Library:
     async def run(self, order: Slice) -> Outcome:
         """Encode texts of that length for that long. Requests at a time and texts in each mean nothing to a library."""
         words = order.load.words
-        texts, done = self._texts.draw(order.seed, words), 0
+        texts, done = self._texts.draw(order.seed, order.salt, words), 0
         if words not in self._best:
             self._best[words] = self._best_batch_size(list(itertools.islice(texts, _TEXTS_A_CALL)), order.seconds)
         batch_size, rate = self._best[words]

@@ -86,11 +86,17 @@ class Count(msgspec.Struct, frozen=True, tag="count"):
 
 
 class Slice(msgspec.Struct, frozen=True, tag="slice"):
-    """Bear this load for so long. Requests under way at the end are waited for, `timeout` seconds at most."""
+    """Bear this load for so long. Requests under way at the end are waited for, `timeout` seconds at most.
+
+    Attributes:
+        seed: of arrivals and texts; the same for all contenders in a round.
+        salt: puts the words of the texts into an order of the contender's own; see `texts`.
+    """
 
     load: Load
     seconds: float
     seed: int
+    salt: int = 0
     timeout: float = 60.0
 
 

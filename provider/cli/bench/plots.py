@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from provider.cli.bench.report import Report, Result
+from provider.cli.bench.figures import Spread
+from provider.cli.bench.report import Report, Result, Share
 
 # Several measures of a contender share its colour and differ in the line.
 _LINES = ("-", "--", ":")
@@ -78,7 +79,7 @@ def _over(
     series: defaultdict[str, list[Result]] = defaultdict(list)
     for each in results:
         series[_rest(each, across)].append(each)
-    figure = Figure(figsize=(9, 8), layout="constrained")
+    figure = Figure(figsize=(11, 8), layout="constrained")
     figure.suptitle(title)
     axes: Sequence[Any] = figure.subplots(2, 1, sharex=True)
     ticks = sorted({place for each in results if (place := at(each))})
@@ -96,7 +97,7 @@ def _over(
         axis.grid(visible=True, alpha=0.3)
         if axis.lines:
             _scale(axis)
-            axis.legend(fontsize="small")
+            axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
     axes[-1].set_xlabel(across)
     figure.savefig(path, dpi=120)
     return path
@@ -107,6 +108,7 @@ def _scale(axis: Any) -> None:  # noqa: ANN401 - matplotlib's axes
     values = [float(y) for line in axis.lines for y in line.get_ydata()]
     if max(values) > 20 * min(values):
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
     else:
         axis.set_ylim(bottom=0)
 
@@ -146,11 +148,14 @@ def _shares(path: Path, results: Sequence[Result]) -> Path | None:
     axis.axvline(100, color="black", linewidth=0.8)
     axis.set_xlabel("share of the measured matrix-multiply rate, in %")
     axis.set_title("Share of the matrix-multiply rate at the model's own shapes")
-    axis.set_xlim(left=0)
-    axis.margins(x=0.12)
+    axis.set_xlim(0, 115 * max(1.0, *(share.max for each in results if each.matmul for share in _both(each.matmul))))
     axis.legend(fontsize="small")
     figure.savefig(path, dpi=120)
     return path
+
+
+def _both(share: Share) -> tuple[Spread, Spread]:
+    return share.forward, share.overall
 
 
 def _name(result: Result, results: Sequence[Result]) -> str:

@@ -37,6 +37,7 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     texts: str
     repeats_texts: bool
     truncate: str | None
+    seed: int
 
 
 class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,7 +136,7 @@ def build_report(
         for load in loads
         for each in contenders
     ]
-    method = Method(plan.seconds, plan.rounds, plan.warm_up_seconds, texts, repeats_texts, truncate)
+    method = Method(plan.seconds, plan.rounds, plan.warm_up_seconds, texts, repeats_texts, truncate, plan.seed)
     about = [About(each.name, each.kind, each.facts) for each in contenders]
     return Report(provider.__version__, started.astimezone(UTC), this_machine(), method, about, results)
 

@@ -26,11 +26,13 @@ class Plan:
         seconds: of a slice.
         rounds: slices of each contender under each load.
         timeout: seconds that a request under way at the end of a slice is waited for.
+        seed: of texts and arrivals. Every run has another one: a server may remember the texts of the run before.
     """
 
     seconds: float
     rounds: int
     timeout: float
+    seed: int
 
     @property
     def warm_up_seconds(self) -> float:
@@ -63,9 +65,10 @@ def run_rounds(
         order = contenders if turn % 2 else contenders[::-1]
         for i, load in enumerate(loads):
             seconds = plan.warm_up_seconds if is_warm_up else plan.seconds
-            # The same texts for every contender, other ones in every slice.
-            slice_ = Slice(load, seconds, seed=turn * len(loads) + i + 1, timeout=plan.timeout)
             for contender in order:
+                # The same sentences for every contender, other ones in every slice.
+                seed, salt = plan.seed + turn * len(loads) + i, contenders.index(contender)
+                slice_ = Slice(load, seconds, seed=seed, salt=salt, timeout=plan.timeout)
                 tell(f"{'warm-up' if is_warm_up else f'round {turn} of {plan.rounds}'}: {load.label}, {contender.name}")
                 outcome = contender.run(slice_)
                 if not is_warm_up:

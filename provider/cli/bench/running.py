@@ -1,6 +1,7 @@
 """The work behind `emb-provider bench`: from options to contenders, loads, figures and files."""
 
 import itertools
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -148,7 +149,7 @@ def run(job: Bench) -> None:
     files = [job.texts or SHIPPED]
     sentences = tuple(each.text for each in read_records((), files, input_format="auto", field=job.field))
     texts = Texts(sentences, repeat=job.repeat_texts)
-    loads, plan = job.loads(), Plan(job.seconds, job.rounds, job.timeout)
+    loads, plan = job.loads(), Plan(job.seconds, job.rounds, job.timeout, seed=secrets.randbits(32))
     setups = job.setups(texts)
     with _progress(plan.total_seconds(len(loads), len(setups))) as tell:
         tell("starting")

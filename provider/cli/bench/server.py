@@ -92,7 +92,7 @@ class Server:
         """Nothing stays open between slices."""
 
     def _requests(self, order: Slice) -> Iterator[bytes]:
-        texts = self._pool.draw(order.seed, order.load.words)
+        texts = self._pool.draw(order.seed, order.salt, order.load.words)
         while True:
             body = self._body([next(texts) for _ in range(order.load.batch)])
             yield b"%b%d\r\n\r\n%b" % (self._head, len(body), body)

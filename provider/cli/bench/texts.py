@@ -1,7 +1,8 @@
-"""The texts that are embedded: endless, never the same twice, from the same seed the same.
+"""The texts that are embedded: endless, and never the same twice.
 
 A server that keeps vectors would answer a text that it has seen without any work, and the measurement would be one of
-its cache. So the words of every text are put into another order: other ids, as many of them, the same work.
+its cache. So the words of every text are put into another order: other ids, as many of them, the same work. Even two
+contenders get different orders of the same sentences, because both may be the same server.
 """
 
 import random
@@ -22,7 +23,7 @@ _PLAIN_WORD = re.compile(r"[a-z]{2,5}")
 _FEW, _MANY = 8, 40
 _SAMPLE = 32
 # The words of a shorter text have too few orders; it gets other words.
-_SHORT = 7
+_SHORT = 10
 
 
 @frozen
@@ -48,14 +49,16 @@ class TextPool:
             sentences, tuple(word for word in every if _PLAIN_WORD.fullmatch(word)) or tuple(every), texts.repeat
         )
 
-    def draw(self, seed: int, words: int | None = None) -> Iterator[str]:
-        """Texts without end.
+    def draw(self, seed: int, salt: int = 0, words: int | None = None) -> Iterator[str]:
+        """Texts without end. Neither number changes anything where texts are repeated.
 
         Args:
-            seed: the same seed gives the same texts. It changes nothing where texts are repeated.
+            seed: decides which sentence comes when, and with that how long the texts are.
+            salt: decides, with the seed, the order of the words in them.
             words: of each text; None for the sentences as they are, all of them before any comes again.
         """
-        chance = random.Random(0 if self.repeat else seed)  # noqa: S311 - no secret
+        turns = random.Random(seed)  # noqa: S311 - no secret
+        chance = random.Random("" if self.repeat else f"{seed} {salt}")  # noqa: S311
         if words is not None:
             fixed = [self._drawn(chance, words) for _ in range(len(self.sentences))] if self.repeat else []
             while True:
@@ -63,7 +66,7 @@ class TextPool:
         order = list(self.sentences)
         while True:
             if not self.repeat:
-                chance.shuffle(order)
+                turns.shuffle(order)
             for sentence in order:
                 yield " ".join(sentence if self.repeat else self._varied(chance, sentence))
 
@@ -90,5 +93,5 @@ class TextPool:
         return max(1, round((tokens - special) / of_a_word))
 
     def _mean_tokens(self, words: int, count: Callable[[tuple[str, ...]], int]) -> float:
-        draw = self.draw(0, words)
+        draw = self.draw(0, words=words)
         return count(tuple(next(draw) for _ in range(_SAMPLE))) / _SAMPLE
