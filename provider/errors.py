@@ -29,7 +29,8 @@ ProviderError
 ├── BackendError                everything about finding and loading a backend
 │   ├── UnknownBackend          no distribution registers that name, or two do
 │   └── BackendUnavailable      it cannot run here: device, library, dtype, option
-└── CannotListen                the port is taken, or the address is not ours
+├── CannotListen                the port is taken, or the address is not ours
+└── ContenderFailed             a contender of a benchmark is not there, or gave up
 
 The message is written for whoever can act on it: what was got, what is allowed, what to do. `public` says whether a
 caller over HTTP may read it; of the others they only learn that something failed, and the log has the rest.
@@ -184,3 +185,7 @@ class BackendUnavailable(BackendError):
 
 class CannotListen(ProviderError):
     """The port is taken, or the address is not ours."""
+
+
+class ContenderFailed(ProviderError):
+    """A contender of a benchmark is not there, or gave up."""

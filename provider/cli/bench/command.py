@@ -1,0 +1,108 @@
+"""`emb-provider bench`: its options, and what they ask for."""
+
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import click
+
+from provider.cli.options import config_option, model_options
+
+N = TypeVar("N", int, float)
+
+
+class Numbers(click.ParamType, Generic[N]):  # type: ignore[type-arg]  # older versions of click have no arguments
+    """Positive numbers, separated by commas."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[N]) -> None:
+        self._kind: type[N] = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[N, ...]:  # noqa: ANN401 - click's signature
+        """The numbers, each once, in the order given."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(dict.fromkeys(self._kind(part) for part in str(value).split(",")))
+        except ValueError:
+            numbers = ()
+        if not numbers or not all(0 < each < 1e9 for each in numbers):
+            kind = "whole numbers" if self._kind is int else "numbers"
+            self.fail(f"{value!r}: expected positive {kind}, separated by commas", param, ctx)
+        return numbers
+
+
+@click.command()
+@click.option("--url", help="Base URL of a running server, like http://localhost:9000/v1; without it: in process.")
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="CONTENDER",
+    help="Compare with: st (sentence-transformers), backend:NAME or backend:NAME/DTYPE (in process), or URL or "
+    "URL#MODEL (a server). May be given more than once.",
+)
+@click.option(
+    "--concurrency",
+    type=Numbers(int),
+    metavar="N,…",
+    help="Closed loop: requests at a time [default: 4; and if --batch is not given either, 1 x 1, 64 x 1, 1 x 32 and "
+    "4 x 32 requests x texts].",
+)
+@click.option("--batch", type=Numbers(int), metavar="N,…", help="Texts of a request [default: 1].")
+@click.option("--rate", type=Numbers(float), metavar="R,…", help="Open loop: requests a second, whatever the answers.")
+@click.option(
+    "--arrivals",
+    type=click.Choice(["poisson", "even"]),
+    default="poisson",
+    show_default=True,
+    help="When requests of an open loop come.",
+)
+@click.option(
+    "--lengths",
+    type=Numbers(int),
+    metavar="N,…",
+    help="Tokens of a text, special tokens included [default: texts as they are].",
+)
+@click.option(
+    "--texts",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="A file of texts, one a line or JSON lines, instead of the shipped ones.",
+)
+@click.option("--field", default="text", show_default=True, help="The field of a JSON object that holds the text.")
+@click.option("--repeat-texts", is_flag=True, help="The same texts again and again: measures caches.")
+@click.option("--seconds", type=click.FloatRange(min=0.05), default=2.0, show_default=True, help="Length of a slice.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Slices of each load.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.05),
+    default=60.0,
+    show_default=True,
+    help="Seconds that requests under way at the end of a slice are waited for.",
+)
+@click.option("--truncate", type=click.Choice(["none", "start", "end"]), help="Ask for this with every text.")
+@click.option(
+    "--encoding-format",
+    type=click.Choice(["base64", "float"]),
+    default="base64",
+    show_default=True,
+    help="How servers answer; OpenAI's own clients ask for base64.",
+)
+@click.option("--api-key", envvar="OPENAI_API_KEY", help="Key for servers [default: $OPENAI_API_KEY].")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Write all figures there; - for standard output, without the table.",
+)
+@click.option("--plot", type=click.Path(file_okay=False, path_type=Path), help="Write plots (PNG) into this folder.")
+@model_options
+@config_option
+def bench(**options: Any) -> None:  # noqa: ANN401 - see `Bench`, which has a field for each
+    """Measure how fast a server answers, or a backend runs in process, alone or compared with others.
+
+    Without --url the configured model runs in process. Every contender bears every load in every round, in turn;
+    ratios are medians over the rounds.
+    """
+    from provider.cli.bench.running import Bench, run  # noqa: PLC0415 - `--help` must not wait for it
+
+    run(Bench(**options))
