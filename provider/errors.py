@@ -29,6 +29,7 @@ ProviderError
 ├── BackendError                everything about finding and loading a backend
 │   ├── UnknownBackend          no distribution registers that name, or two do
 │   └── BackendUnavailable      it cannot run here: device, library, dtype, option
+├── VerificationFailed          a model's vectors are not those of its reference
 └── CannotListen                the port is taken, or the address is not ours
 
 The message is written for whoever can act on it: what was got, what is allowed, what to do. `public` says whether a
@@ -180,6 +181,10 @@ class UnknownBackend(BackendError):
 
 class BackendUnavailable(BackendError):
     """The backend cannot run here: device, library, dtype or option."""
+
+
+class VerificationFailed(ProviderError):
+    """A model's vectors drift further from the reference than allowed, or its backend breaks the protocol."""
 
 
 class CannotListen(ProviderError):

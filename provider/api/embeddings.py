@@ -73,7 +73,7 @@ async def _write(parsed: wire.Parsed, embedded: Embedded) -> Response[bytes]:
         content = wire.write(embedded, model=model, encoding_format=encoding)
     else:
         content = await asyncio.to_thread(wire.write, embedded, model=model, encoding_format=encoding)
-    headers = {}
+    headers = {"x-model-fingerprint": embedded.fingerprint}
     if embedded.truncated:
         # How many, not which: a list of 2,048 would not fit into the headers that proxies allow. The body has it.
         headers["x-truncated-inputs"] = str(len(embedded.truncated))

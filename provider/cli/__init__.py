@@ -14,6 +14,7 @@ _COMMANDS = {
     "embed": ("provider.cli.embed:embed", "Embed texts, files or standard input without a server."),
     "download": ("provider.cli.download:download", "Fetch a model, for this machine or to carry to another."),
     "models": ("provider.cli.models:models", "List the configured models and what is known of them."),
+    "verify": ("provider.cli.verify:verify", "Prove a configuration against the float32 reference."),
     "backends": ("provider.cli.backends:backends", "List the installed backends."),
     "config": ("provider.cli.config:config", "Show the settings in force and where each comes from."),
 }

@@ -16,16 +16,14 @@ from attrs import frozen
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from provider.app import read_configuration
-from provider.cli.options import model_flags
+from provider.cli.choice import chosen_model
 from provider.cli.records import Record, read_records
 from provider.cli.writers import Write, open_writer
 from provider.domain import Embedded, EmbedRequest
 from provider.engine.hooks import Hooks
 from provider.engine.service import EmbeddingService
-from provider.errors import EmbeddingFailed, InputTooLong, InvalidRequest, ModelNotFound, ProviderError, RequestError
-from provider.models.catalogue import Catalogue
-from provider.settings import LimitSettings, LogSettings, ModelSettings, QueueSettings, Settings
+from provider.errors import EmbeddingFailed, InputTooLong, InvalidRequest, ProviderError, RequestError
+from provider.settings import LimitSettings, LogSettings, QueueSettings, Settings
 from provider.telemetry.logs import configure_logging, log_event
 
 # Enough for every lane to sort by length, few enough that the progress bar moves.
@@ -84,23 +82,9 @@ def _settings(
     config: Path | None, model: str | None, backend: str | None, device: str | None, dtype: str | None
 ) -> Settings:
     """One model, no limits on requests: nobody else is waiting here."""
-    configured = read_configuration(config, model_flags(None, backend, device, dtype)).settings
-    chosen: ModelSettings = configured.model
-    if model is not None:
-        try:
-            chosen = Catalogue.of(configured.all_models()).find(model)
-            chosen = attrs.evolve(
-                chosen,
-                backend=backend or chosen.backend,
-                device=device or chosen.device,
-                dtype=dtype or chosen.dtype,
-            )
-        except ModelNotFound:
-            chosen = read_configuration(config, model_flags(model, backend, device, dtype)).settings.model
+    configured = chosen_model(config, model, backend, device, dtype)
     return attrs.evolve(
         configured,
-        model=chosen,
-        models=[],
         limits=LimitSettings(max_inputs=_NO_LIMIT, max_request_tokens=_NO_LIMIT),
         queue=QueueSettings(max_tokens=_NO_LIMIT),
         # The terminal belongs to the vectors and the progress bar.

@@ -140,12 +140,16 @@ def load_parts(found: FoundModel, settings: ModelSettings) -> ModelParts:
 
 
 def _fingerprint(spec: ModelSpec, backend: Backend, own: object) -> str:
-    """16 hex digits of SHA-256 over all that decides a vector: the model's files, the backend, its options, the dtype.
+    """16 hex digits of SHA-256 over all that decides a vector.
+
+    These are the model's files (weights, tokenizer, pooling, prompts), the prompt for requests that choose none, the
+    backend, its options and the dtype; not where the files lie, what the model is called, or how it is batched.
 
     Vectors are comparable, and may share a cache entry, only under the same fingerprint.
     """
     kind = type(backend)
-    parts = (spec.fingerprint, f"{kind.__module__}:{kind.__qualname__}", backend.traits.dtype, repr(own))
+    where = f"{kind.__module__}:{kind.__qualname__}"
+    parts = (spec.fingerprint, spec.default_prompt, where, backend.traits.dtype, repr(own))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import Processor
 
-from provider.engine.hooks import BatchDone, DownloadChanged, Event, ModelChanged, ModelState
+from provider.engine.hooks import BatchDone, DownloadChanged, Event, ModelChanged, ModelState, ModelVerified
 from provider.settings import LogSettings
 
 _log = structlog.get_logger("provider.models")
@@ -70,6 +70,9 @@ def log_event(event: Event) -> None:
     match event:
         case ModelChanged():
             _log_state(event)
+        case ModelVerified():
+            write = _log.info if event.passed else _log.error
+            write("model_verified", model=event.model, seconds=round(event.seconds, 3), **event.figures)
         case DownloadChanged():
             write = _log.error if event.phase == "failed" else _log.info
             write(f"download_{event.phase}", model=event.model, seconds=round(event.seconds, 3), **event.detail)
