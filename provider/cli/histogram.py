@@ -46,7 +46,7 @@ def draw(report: Report, path: Path) -> None:
     axes = figure.add_subplot()
     axes.hist(drift, bins, color="#3b6ea5", label=f"to the reference ({len(drift)} texts)")
     axes.hist(neighbours, bins, histtype="step", color="#d9822b", label=f"alone or beside others ({len(neighbours)})")
-    axes.axvline(allowed, color="#b3261e", linestyle="--", label=f"allowed: {allowed:.2g}")
+    axes.axvline(allowed, color="#b3261e", linestyle="--", label=f"most that is allowed: {allowed:.2g}")
     axes.set_xscale("log")
     axes.set_xlabel(f"drift, 1 - cosine (at the left edge: {_LEAST_DRIFT:g} or less)")
     axes.set_ylabel("texts")

@@ -162,7 +162,7 @@ class Comparison:
             "a text alone and beside others, smallest cosine",
             float(self.invariance.cosine.min()),
             self.thresholds.min_invariance,
-            advice="what padding leaks into: attention mask, positions, pooling",
+            advice="attention mask, positions and pooling (padding leaks), or int8 scales taken over a whole batch",
         )
 
     def cuts_are_right(self) -> Iterator[Check]:

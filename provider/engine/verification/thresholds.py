@@ -60,5 +60,5 @@ class Thresholds:
 _BY_PRECISION: dict[Precision, tuple[float, float, float, float, float, float]] = {
     "float32": (0.9999, 0.9999, 0.99999, 0.99999, 0.99, 0.05),
     "half": (0.999, 0.995, 0.9995, 0.999, 0.95, 0.2),
-    "int8": (0.97, 0.9, 0.98, 0.97, 0.8, 0.3),
+    "int8": (0.97, 0.85, 0.98, 0.95, 0.8, 0.3),
 }
