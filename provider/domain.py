@@ -206,12 +206,14 @@ class Embedded:
     Attributes:
         vectors: shape (inputs, dimensions), float32, unit length, in the order of the inputs.
         truncated: the inputs that were cut, by index.
+        fingerprint: of the model that answered: vectors are comparable under the same one.
     """
 
     vectors: Vectors
     usage: Usage
     truncated: tuple[Truncated, ...]
     timings: Timings
+    fingerprint: str
 
 
 @frozen

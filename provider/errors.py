@@ -29,6 +29,7 @@ ProviderError
 ├── BackendError                everything about finding and loading a backend
 │   ├── UnknownBackend          no distribution registers that name, or two do
 │   └── BackendUnavailable      it cannot run here: device, library, dtype, option
+├── VerificationFailed          a model's vectors are not those of its reference
 ├── CannotListen                the port is taken, or the address is not ours
 └── ContenderFailed             a contender of a benchmark is not there, or gave up
 
@@ -181,6 +182,10 @@ class UnknownBackend(BackendError):
 
 class BackendUnavailable(BackendError):
     """The backend cannot run here: device, library, dtype or option."""
+
+
+class VerificationFailed(ProviderError):
+    """A model's vectors drift further from the reference than allowed, or its backend breaks the protocol."""
 
 
 class CannotListen(ProviderError):

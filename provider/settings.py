@@ -116,6 +116,12 @@ class ModelSettings:
     token_input: Literal["reject", "native"] = option(
         "reject", "token-id inputs: reject, or native (ids of this model's own vocabulary, special tokens included)"
     )
+    verify_at_start: bool = option(
+        False, "compare with the float32 reference before serving, and refuse to serve vectors that drift"
+    )
+    verify_min_cosine: float | None = option(
+        None, "smallest cosine with the reference that is served; none: by dtype (docs/verify.md)", least=0, most=1
+    )
     default_prompt: str | None = option(None, "name of the prompt for requests that choose none; none: the model's own")
 
     @property

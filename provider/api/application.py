@@ -47,7 +47,7 @@ _REQUEST_HEADERS = [
         )
     ),
 ]
-_ANSWER_HEADERS = ["x-request-id", "openai-processing-ms", "retry-after", "x-truncated-inputs"]
+_ANSWER_HEADERS = ["x-request-id", "openai-processing-ms", "retry-after", "x-model-fingerprint", "x-truncated-inputs"]
 _PREFLIGHT_SECONDS = 86_400
 
 

@@ -70,7 +70,11 @@ async def _write(parsed: wire.Parsed, embedded: Embedded) -> ASGIApp:
         content = wire.write(embedded, model=model, encoding_format=encoding)
     else:
         content = await asyncio.to_thread(wire.write, embedded, model=model, encoding_format=encoding)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        (b"x-model-fingerprint", embedded.fingerprint.encode()),
+    ]
     if embedded.truncated:
         # How many, not which: a list of 2,048 would not fit into the headers that proxies allow. The body has it.
         headers.append((b"x-truncated-inputs", str(len(embedded.truncated)).encode()))

@@ -56,6 +56,7 @@ def describe(name: str, runtime: ModelRuntime) -> dict[str, Any]:
         "prompts": sorted(spec.prompts) if spec else None,
         "details": dict(traits.extra) if traits else None,
         "fingerprint": model.fingerprint if model else None,
+        "verified": runtime.verified.summary() if runtime.verified else None,
         "lanes": model.plan.lanes if model else None,
         "threads_per_lane": model.plan.threads if model else None,
         "batch_tokens": model.batch_tokens if model else None,

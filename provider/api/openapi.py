@@ -187,6 +187,9 @@ _RESPONSES = {
         description="Vectors, in the order of the inputs.",
         headers={
             "x-request-id": OpenAPIHeader(description="The request's id in the log.", schema=_text("")),
+            "x-model-fingerprint": OpenAPIHeader(
+                description="Vectors are comparable under the same fingerprint only.", schema=_text("")
+            ),
             "x-truncated-inputs": OpenAPIHeader(description="How many inputs were cut, if any.", schema=_text("")),
         },
         content={

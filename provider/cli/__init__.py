@@ -18,6 +18,7 @@ _COMMANDS = {
         "provider.cli.bench.command:bench",
         "Measure a server, or a backend in process: rates, latencies, plots.",
     ),
+    "verify": ("provider.cli.verify:verify", "Prove a configuration against the float32 reference."),
     "backends": ("provider.cli.backends:backends", "List the installed backends."),
     "config": ("provider.cli.config:config", "Show the settings in force and where each comes from."),
 }

@@ -11,7 +11,10 @@ from provider.cli.options import config_option
 @click.command()
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="A JSON list instead of text.")
-def models(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
+@click.option(
+    "--fingerprint", "with_fingerprint", is_flag=True, help="Load each model, and show the fingerprint of its vectors."
+)
+def models(config: Path | None, as_json: bool, with_fingerprint: bool) -> None:  # noqa: FBT001 - click passes it by name
     """List the configured models. Nothing is downloaded: a model that is not on this machine yet says so."""
     import json  # noqa: PLC0415
 
@@ -21,7 +24,10 @@ def models(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click 
 
     settings = read_configuration(config).settings
     hub = attrs.evolve(settings.hub, offline=True)
-    entries = [_describe(model, hub) for model in settings.all_models()]
+    entries = [
+        _describe(model, hub) | (_fingerprint(model, hub) if with_fingerprint else {})
+        for model in settings.all_models()
+    ]
     if as_json:
         click.echo(json.dumps(entries, indent=2))
         return
@@ -30,6 +36,22 @@ def models(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click 
         for key, value in entry.items():
             if value not in (None, [], ""):
                 click.echo(f"  {key:<12} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _fingerprint(model: Any, hub: Any) -> dict[str, str]:  # noqa: ANN401
+    """What the service would show: which dtype `auto` is, and what a backend makes of the files, only loading tells."""
+    import attrs  # noqa: PLC0415
+
+    from provider.engine.loading import find_model, load_parts  # noqa: PLC0415
+    from provider.errors import ProviderError  # noqa: PLC0415
+
+    try:
+        found = find_model(model, hub, show_progress=False, notify_download=lambda _phase, _detail: None)
+        parts = load_parts(found, attrs.evolve(model, tune=False))
+    except ProviderError as exc:
+        return {"problem": exc.message}
+    parts.backend.close()
+    return {"fingerprint": parts.fingerprint}
 
 
 def _describe(model: Any, hub: Any) -> dict[str, Any]:  # noqa: ANN401 - imported inside the command

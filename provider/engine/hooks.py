@@ -58,6 +58,23 @@ class DownloadChanged:
 
 
 @frozen
+class ModelVerified:
+    """A model was compared with its reference before it is served.
+
+    Attributes:
+        model: its configured name.
+        passed: whether it may be served.
+        seconds: what comparing took.
+        figures: name to value: what was measured, and which figure `failed`.
+    """
+
+    model: str
+    passed: bool
+    seconds: float
+    figures: dict[str, object]
+
+
+@frozen
 class BatchDone:
     """One forward pass ended.
 
@@ -86,7 +103,7 @@ class RequestEmbedded:
     timings: Timings
 
 
-Event = ModelChanged | DownloadChanged | BatchDone | RequestEmbedded
+Event = ModelChanged | ModelVerified | DownloadChanged | BatchDone | RequestEmbedded
 Hook = Callable[[Event], None]
 """Called with every event, on the event loop's thread; quick, never blocking, never raising."""
 

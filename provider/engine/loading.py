@@ -12,7 +12,7 @@ from attrs import frozen
 
 from provider.backends import Backend, BackendOptions, find_backend, own_options
 from provider.cores import available_cores
-from provider.domain import ModelSpec, Worker
+from provider.domain import ALONE, ModelSpec, Worker
 from provider.engine.plan import LanePlan
 from provider.engine.tokenizer import Tokenizer
 from provider.engine.tuning import Tuned, tune
@@ -87,7 +87,7 @@ def find_model(
     return FoundModel(source, backend_class, own)
 
 
-def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker) -> ModelParts:
+def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALONE) -> ModelParts:
     """Read, check and load a model whose files are there, for its worker's share of the machine.
 
     Raises:
@@ -143,12 +143,16 @@ def _tuned(spec: ModelSpec, backend: Backend, settings: ModelSettings, plan: Lan
 
 
 def _fingerprint(spec: ModelSpec, backend: Backend, own: object) -> str:
-    """16 hex digits of SHA-256 over all that decides a vector: the model's files, the backend, its options, the dtype.
+    """16 hex digits of SHA-256 over all that decides a vector.
+
+    These are the model's files (weights, tokenizer, pooling, prompts), the prompt for requests that choose none, the
+    backend, its options and the dtype; not where the files lie, what the model is called, or how it is batched.
 
     Vectors are comparable, and may share a cache entry, only under the same fingerprint.
     """
     kind = type(backend)
-    parts = (spec.fingerprint, f"{kind.__module__}:{kind.__qualname__}", backend.traits.dtype, repr(own))
+    where = f"{kind.__module__}:{kind.__qualname__}"
+    parts = (spec.fingerprint, spec.default_prompt, where, backend.traits.dtype, repr(own))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

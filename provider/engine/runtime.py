@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,13 +12,14 @@ from attrs import frozen
 from provider.backends import Backend
 from provider.domain import ALONE, ModelSpec, Worker
 from provider.engine.batcher import Batcher, BatchLimits
-from provider.engine.hooks import BatchDone, DownloadChanged, Hook, ModelChanged, ModelState
+from provider.engine.hooks import BatchDone, DownloadChanged, Hook, ModelChanged, ModelState, ModelVerified
 from provider.engine.lanes import FAILURES_UNTIL_UNHEALTHY, BatchOutcome, Lanes
 from provider.engine.loading import FoundModel, ModelParts, find_model, in_daemon_thread, load_parts
 from provider.engine.plan import LanePlan
 from provider.engine.rows import Row, Ticket
 from provider.engine.tokenizer import Tokenizer
 from provider.engine.tuning import Tuned
+from provider.engine.verification import Report, check_passed, verify_briefly
 from provider.errors import EmbeddingFailed, ModelFailed, ModelLoading, Overloaded, ProviderError, ShuttingDown
 from provider.settings import HubSettings, ModelSettings, QueueSettings
 
@@ -74,6 +76,7 @@ class ModelRuntime:
         self.settings, self.name = settings, settings.served_name
         self.state = ModelState.WAITING
         self.failure: ProviderError | None = None
+        self.verified: Report | None = None
         self.created = int(time.time())
         self._hub, self._queue, self._hooks, self._on_row = hub, queue, hooks, on_row
         self._worker = worker
@@ -84,6 +87,7 @@ class ModelRuntime:
         self._loading: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
         self._probe_failed = False
+        self._verifying = threading.Lock()
 
     @property
     def loaded(self) -> LoadedModel | None:
@@ -155,8 +159,8 @@ class ModelRuntime:
 
     async def _release(self) -> None:
         model, self._model = self._model, None
-        # A lane that is stuck in a forward pass still uses the backend; the process takes both with it.
-        if model is not None and await model.lanes.close():
+        # A lane that is stuck in a forward pass, or a verification, still uses the backend: the process takes both.
+        if model is not None and await model.lanes.close() and not self._verifying.locked():
             await in_daemon_thread(f"close {self.name}", model.backend.close)
 
     async def _load(self) -> None:
@@ -177,6 +181,8 @@ class ModelRuntime:
                 )
                 self._model = self._assemble(parts)
                 await self._warm_up(self._model)
+                if self.settings.verify_at_start:
+                    await self._verify(parts)
             self.created = int(time.time())
             self._enter(ModelState.READY, _facts(self.settings, parts, self._clock() - started))
         except Exception as exc:  # noqa: BLE001 - the reason reaches the log, `problem` and whoever asks for the model
@@ -230,6 +236,17 @@ class ModelRuntime:
         (long,) = model.tokenizer.encode([_PROBE_TEXT * model.spec.max_tokens], truncate="end")
         rows = [Row(each.ids) for each in [short] * self.settings.max_batch_size * model.plan.lanes + [long]]
         await self._run_rows(model, rows)
+
+    async def _verify(self, parts: ModelParts) -> None:
+        """Compare with the reference while the lanes are idle: nobody is let in before the model is ready."""
+
+        def work() -> Report:
+            with self._verifying:
+                return verify_briefly(parts, self.settings)
+
+        self.verified = report = await in_daemon_thread(f"verify {self.name}", work)
+        self._hooks(ModelVerified(self.name, report.passed, report.seconds, report.summary()))
+        check_passed(report)
 
     async def _run_rows(self, model: LoadedModel, rows: Sequence[Row]) -> None:
         ticket = Ticket(rows)

@@ -199,7 +199,7 @@ class EmbeddingService:
         )
         usage = Usage(inputs=len(encoded), tokens=tokens, cache_hits=plan.hits)
         self._hooks(RequestEmbedded(runtime.name, usage, len(truncated), timings))
-        return Embedded(vectors, usage, truncated, timings)
+        return Embedded(vectors, usage, truncated, timings, model.fingerprint)
 
     async def _encode(self, settings: ModelSettings, model: LoadedModel, request: EmbedRequest) -> Sequence[Encoded]:
         truncate: Truncation = request.truncate or settings.truncate

@@ -126,6 +126,17 @@ class Tokenizer:
         """As `encode`, for one text. `remembered` is this with a memory: a query comes again more often than not."""
         return self.encode((text,), prompt=prompt, truncate=truncate)[0]
 
+    def cut_by_library(self, texts: Sequence[str], *, truncate: Truncation) -> list[Ids]:
+        """The ids of each text with the library's own truncation, on a copy: what `encode` can be checked against.
+
+        Args:
+            texts: with their prompt, if any.
+            truncate: which end is cut off.
+        """
+        copy = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        copy.enable_truncation(self._max_tokens, direction="left" if truncate == "start" else "right")
+        return [np.array(encoding.ids, np.int32) for encoding in copy.encode_batch_fast(list(texts))]
+
     def check_ids(self, inputs: Sequence[Ids], *, truncate: Truncation = "none") -> list[Encoded]:
         """Token ids that the caller made with this model's own tokenizer, special tokens included, used as they are.
 

@@ -8,7 +8,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from provider.domain import ALONE, Worker
-from provider.engine.hooks import BatchDone, DownloadChanged, Event, ModelChanged, ModelState
+from provider.engine.hooks import BatchDone, DownloadChanged, Event, ModelChanged, ModelState, ModelVerified
 from provider.settings import LogSettings
 from provider.telemetry.request import add_request_id
 
@@ -84,6 +84,9 @@ def log_event(event: Event) -> None:
     match event:
         case ModelChanged():
             _log_state(event)
+        case ModelVerified():
+            write = _log.info if event.passed else _log.error
+            write("model_verified", model=event.model, seconds=round(event.seconds, 3), **event.figures)
         case DownloadChanged():
             write = _log.error if event.phase == "failed" else _log.info
             write(f"download_{event.phase}", model=event.model, seconds=round(event.seconds, 3), **event.detail)

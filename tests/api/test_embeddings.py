@@ -81,6 +81,17 @@ async def test_a_model_whose_name_has_a_slash_is_found_encoded_or_not(client: An
     assert isinstance(entry["created"], int)
 
 
+async def test_an_answer_names_the_fingerprint_of_the_model_by_whatever_name_it_was_asked_for(client: Any) -> None:
+    listed = (await client.get("/v1/models")).json()["data"][0]["fingerprint"]
+    for name in (MODEL, "text-embedding-3-small"):
+        # The second answer comes from the cache.
+        for _ in range(2):
+            answer = await client.post("/v1/embeddings", json={"model": name, "input": "hello"})
+            assert answer.headers["x-model-fingerprint"] == listed
+    refused = await client.post("/v1/embeddings", json={"model": MODEL, "input": ""})
+    assert "x-model-fingerprint" not in refused.headers
+
+
 async def test_the_models_say_what_operators_ask_about(client: Any) -> None:
     listing = (await client.get("/v1/models")).json()
     assert listing["object"] == "list"
@@ -170,7 +181,9 @@ async def test_cors_is_off_unless_configured_and_then_allows_openais_headers(ope
         allowed = response.headers["access-control-allow-headers"].lower()
         assert all(name in allowed for name in ("authorization", "x-stainless-lang", "x-stainless-retry-count"))
         answer = await client.get("/health/live", headers={"origin": "https://app.example"})
-        assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
+        exposed = answer.headers["access-control-expose-headers"].lower()
+        assert "x-request-id" in exposed
+        assert "x-model-fingerprint" in exposed
 
 
 async def test_metrics_stand_at_zero_from_the_start_and_count(client: Any) -> None:

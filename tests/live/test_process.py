@@ -175,6 +175,41 @@ def test_one_broken_model_leaves_the_others_serving_and_readiness_says_so(tmp_pa
         assert client.post("/v1/embeddings", json={"model": "bad", "input": "a"}).status_code == 503
 
 
+def test_a_model_is_served_only_if_its_vectors_agree_with_the_reference(tmp_path: Path) -> None:
+    (tmp_path / "litestar.yaml").write_text(
+        f"""
+model: {{name: right, path: '{PACKAGE}', verify_at_start: true}}
+models: [{{name: wrong, path: '{PACKAGE}', backend: example, verify_at_start: true}}]
+"""
+    )
+    with running([], cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        reason = server.wait_for("model_failed")["reason"]
+        assert "smallest cosine" in reason
+        server.wait_for("model_loaded")
+        right, wrong = client.get("/v1/models").json()["data"]
+        assert (right["state"], right["verified"]["passed"], right["verified"]["failed"]) == ("ready", True, None)
+        assert right["verified"]["min_cosine"] > 0.9999
+        assert (wrong["state"], wrong["verified"]["passed"]) == ("failed", False)
+        told = {line["model"]: line["passed"] for line in server.log if line.get("event") == "model_verified"}
+        assert told == {"right": True, "wrong": False}
+        answer = client.post("/v1/embeddings", json={"model": "right", "input": "a"})
+        command = [sys.executable, "-m", "provider", "models", "--fingerprint", "--json"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=clean_environment(), cwd=tmp_path, timeout=120, check=True
+        )
+        shown = [each["fingerprint"] for each in json.loads(done.stdout)]
+        assert shown[0] == right["fingerprint"] == answer.headers["x-model-fingerprint"]
+        assert shown[1] != shown[0]
+
+
+def test_a_service_whose_only_model_drifts_ends_with_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    env = {"EMB_PROVIDER_MODEL_VERIFY_AT_START": "true"}
+    done = start("--model", PACKAGE, "--backend", "example", "--port", "0", cwd=tmp_path, **env)
+    assert done.returncode == 1
+    assert "drifts from its float32 reference" in last_line(done.stderr)
+    assert "model.verify_at_start" in last_line(done.stderr)
+
+
 class Load:
     """Clients that ask one after the other until the server is gone, and remember every outcome."""
 

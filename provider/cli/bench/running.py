@@ -144,7 +144,7 @@ def run(job: Bench) -> None:
     """
     began = datetime.now(UTC)
     if job.plot is not None and find_spec("matplotlib") is None:
-        msg = "--plot needs matplotlib: pip install 'emb-provider[bench]'"
+        msg = "--plot needs matplotlib: pip install 'emb-provider[plots]'"
         raise InvalidRequest(msg)
     files = [job.texts or SHIPPED]
     sentences = tuple(each.text for each in read_records((), files, input_format="auto", field=job.field))

@@ -131,7 +131,7 @@ def test_a_body_without_a_model_is_refused() -> None:
 
 
 def embedded(vectors: np.ndarray[Any, Any], *truncated: Truncated) -> Embedded:
-    return Embedded(vectors, Usage(len(vectors), 7), truncated, Timings())
+    return Embedded(vectors, Usage(len(vectors), 7), truncated, Timings(), "0123456789abcdef")
 
 
 def test_base64_is_little_endian_float32_as_openais_clients_decode_it() -> None:

@@ -1,5 +1,8 @@
 """How a model shares the cores, and what its fingerprint depends on."""
 
+import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,11 +11,12 @@ from provider.backends import BackendOptions
 from provider.domain import ModelSpec, Worker
 from provider.engine import loading
 from provider.engine.hooks import Hooks
-from provider.engine.loading import in_daemon_thread
+from provider.engine.loading import find_model, in_daemon_thread, load_parts
 from provider.engine.plan import LanePlan
 from provider.engine.service import EmbeddingService
-from provider.settings import ModelSettings, Settings
+from provider.settings import HubSettings, ModelSettings, Settings
 from provider.testing import FakeBackend
+from provider.testing.tiny import tiny_bert
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,54 @@ async def test_a_fingerprint_tells_files_backend_options_and_dtype_apart(open_se
         prints = [runtime.loaded.fingerprint for runtime in service.runtimes.values()]
     assert len(set(prints)) == 4
     assert prints[-1] == prints[0]
+
+
+def fingerprint(folder: Path, **fields: Any) -> str:
+    settings = ModelSettings(**({"name": "m", "path": str(folder)} | fields))
+    found = find_model(settings, HubSettings(), show_progress=False, notify_download=lambda _phase, _detail: None)
+    parts = load_parts(found, settings)
+    parts.backend.close()
+    return parts.fingerprint
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("tiny") / "bert", prompts={"query": "the "}, hidden=16, layers=1)
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("1_Pooling/config.json", b'"pooling_mode": "mean"', b'"pooling_mode": "cls"'),
+        ("config_sentence_transformers.json", b'"the "', b'"a "'),
+        ("tokenizer.json", b'"lowercase":true', b'"lowercase":false'),
+        ("model.safetensors", b"", b""),
+    ],
+)
+def test_a_fingerprint_changes_with_pooling_prompts_tokenizer_and_weights(
+    tiny: Path, tmp_path: Path, file: str, before: bytes, after: bytes
+) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    content = re.sub(rb'("lowercase"): ', rb"\1:", (folder / file).read_bytes())
+    assert before in content
+    # The last byte of the weights is the exponent of a number; everything else is text.
+    changed = content.replace(before, after) if before else content[:-1] + bytes([content[-1] ^ 1])
+    (folder / file).write_bytes(changed)
+    assert fingerprint(folder) != fingerprint(tiny)
+
+
+@pytest.mark.parametrize("fields", [{"dtype": "bfloat16"}, {"backend": "example"}, {"default_prompt": "query"}])
+def test_a_fingerprint_changes_with_dtype_backend_and_default_prompt(tiny: Path, fields: Any) -> None:
+    assert fingerprint(tiny, **fields) != fingerprint(tiny)
+
+
+def test_a_fingerprint_stays_whatever_the_model_is_called_where_it_lies_and_how_it_is_batched(
+    tiny: Path, tmp_path: Path
+) -> None:
+    elsewhere = Path(shutil.copytree(tiny, tmp_path / "elsewhere"))
+    batching = {"lanes": 1, "threads_per_lane": 1, "max_batch_size": 3, "max_batch_tokens": 100}
+    other = fingerprint(elsewhere, name="other", aliases=["third"], truncate="end", lazy=True, **batching)
+    assert other == fingerprint(tiny)
 
 
 async def test_work_in_a_daemon_thread_hands_back_result_or_error() -> None:

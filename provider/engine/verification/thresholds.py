@@ -1,0 +1,64 @@
+"""How far vectors may drift, by what they are computed in."""
+
+from typing import Literal, Self
+
+import attrs
+from attrs import frozen
+
+Precision = Literal["float32", "half", "int8"]
+
+
+def precision_of(dtype: str) -> Precision:
+    """The class of a dtype, as a backend names it: `int8` for integers, `half` for 16 bits, else `float32`.
+
+    An unknown name is measured by the strictest class.
+    """
+    name = dtype.lower()
+    if "int" in name or "q4" in name or "q8" in name:
+        return "int8"
+    return "half" if "16" in name or "half" in name else "float32"
+
+
+@frozen
+class Thresholds:
+    """What a configuration has to reach. Cosines are -1 to 1.
+
+    Attributes:
+        min_cosine: of each sentence, passage and over-long text with the reference.
+        min_odd_cosine: of each odd text (a single letter, digits, emoji) with the reference.
+        min_mean_cosine: of all texts with the reference.
+        min_invariance: of a text alone with the same text beside others.
+        min_overlap: share of the nearest ten documents that reference and candidate have in common.
+        max_spearman_drop: points of Spearman's rank correlation (of 100) below the reference.
+        min_speedup: times the reference's speed; None: any speed will do.
+    """
+
+    min_cosine: float
+    min_odd_cosine: float
+    min_mean_cosine: float
+    min_invariance: float
+    min_overlap: float
+    max_spearman_drop: float
+    min_speedup: float | None = None
+
+    @classmethod
+    def of(cls, dtype: str) -> Self:
+        """The thresholds for what a backend computes in; see docs/verify.md for the reasons."""
+        return cls(*_BY_PRECISION[precision_of(dtype)])
+
+    def with_min_cosine(self, least: float) -> Self:
+        """The same for another smallest cosine: the mean may not be asked for more, odd texts keep their distance."""
+        slack = self.min_cosine - self.min_odd_cosine
+        return attrs.evolve(
+            self,
+            min_cosine=least,
+            min_odd_cosine=least - slack,
+            min_mean_cosine=max(least, self.min_mean_cosine) if least >= self.min_cosine else least,
+        )
+
+
+_BY_PRECISION: dict[Precision, tuple[float, float, float, float, float, float]] = {
+    "float32": (0.9999, 0.9999, 0.99999, 0.99999, 0.99, 0.05),
+    "half": (0.999, 0.995, 0.9995, 0.999, 0.95, 0.2),
+    "int8": (0.97, 0.85, 0.98, 0.95, 0.8, 0.3),
+}
