@@ -177,7 +177,7 @@ Graph = PackedGraph | PaddedGraph
 
 def _linear(checkpoint: BertCheckpoint, *names: str) -> torch.nn.Linear:
     weight, bias = checkpoint.linear(*names)
-    layer = torch.nn.utils.skip_init(torch.nn.Linear, weight.shape[1], weight.shape[0], dtype=weight.dtype)
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = _frozen(weight), _frozen(bias)
     return layer
 
