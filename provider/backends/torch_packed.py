@@ -22,7 +22,7 @@ from provider.domain import PoolingMode, TokenBatch
 _TOKENS_MULTIPLE = 16
 
 # As transformers calls them (`transformers/activations.py`).
-_ACTIVATIONS: dict[str, Step] = {
+ACTIVATIONS: dict[str, Step] = {
     "gelu": functional.gelu,
     "gelu_new": lambda states: functional.gelu(states, approximate="tanh"),
     "gelu_pytorch_tanh": lambda states: functional.gelu(states, approximate="tanh"),
@@ -57,7 +57,7 @@ class PackedBert:
     @staticmethod
     def supports(checkpoint: BertCheckpoint) -> bool:
         """Whether this module computes what the checkpoint asks for."""
-        return checkpoint.activation in _ACTIVATIONS
+        return checkpoint.activation in ACTIVATIONS
 
     def pooled(self, batch: TokenBatch, modes: Sequence[PoolingMode]) -> torch.Tensor:
         """Run the encoder and pool: (rows, len(modes) * hidden_size) float32, in the order of the batch."""
@@ -96,7 +96,7 @@ class _Layer:
         self._attended_norm = _norm(checkpoint, f"{name}.attention.output.LayerNorm")
         with_gelu = checkpoint.activation == "gelu"
         self._up = make_linear(*checkpoint.linear(f"{name}.intermediate.dense"), with_gelu=with_gelu)
-        self._activation: Step = _identity if with_gelu else _ACTIVATIONS[checkpoint.activation]
+        self._activation: Step = _identity if with_gelu else ACTIVATIONS[checkpoint.activation]
         self._down = make_linear(*checkpoint.linear(f"{name}.output.dense"))
         self._down_norm = _norm(checkpoint, f"{name}.output.LayerNorm")
 

@@ -1,0 +1,193 @@
+"""The models that `torch-compile` compiles: from token ids to the vectors of a batch, in one graph.
+
+Inputs are what numpy makes of a `TokenBatch` in a few microseconds; whatever else there is to compute (masks, places,
+pooling, the head) is part of the graph. Shapes are symbolic: one graph for every batch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from provider.backends.bert_checkpoint import BertCheckpoint
+from provider.backends.pooling import pool
+from provider.backends.torch_artefact import Kind
+from provider.backends.torch_packed import ACTIVATIONS
+from provider.domain import PoolingMode, TokenBatch
+
+Arrays = tuple[NDArray[Any], ...]
+
+# As in `torch_packed`: every number of tokens with a shape of its own would let memory grow for thousands of batches.
+_TOKENS_MULTIPLE = 16
+
+_SHAPES: dict[Kind, tuple[tuple[str, ...], ...]] = {
+    "packed": (("tokens",), ("tokens",), ("rows",), ("rows",), ("rows",), ("width",)),
+    "padded": (("rows", "width"), ("rows",), ("rows",)),
+}
+
+
+INPUTS: dict[Kind, int] = {kind: len(shapes) for kind, shapes in _SHAPES.items()}
+"""How many arrays each kind of graph takes."""
+
+
+def arrays_of(kind: Kind, batch: TokenBatch, pad_id: int) -> Arrays:
+    """A batch as the inputs of a graph, in the order of its `forward`."""
+    if kind == "packed":
+        return _packed_arrays(batch)
+    ids, _ = batch.padded(pad_id=pad_id)
+    return ids, batch.lengths, batch.skips
+
+
+def _packed_arrays(batch: TokenBatch) -> Arrays:
+    lengths, starts = batch.lengths, batch.offsets[:-1]
+    width = int(lengths.max())
+    filled = -(-batch.tokens // _TOKENS_MULTIPLE) * _TOKENS_MULTIPLE
+    ids = np.zeros(filled, np.int32)
+    ids[: batch.tokens] = batch.ids
+    cells = np.zeros(filled, np.int64)
+    cells[: batch.tokens] = np.arange(batch.tokens)
+    cells[: batch.tokens] += np.repeat(np.arange(0, batch.rows * width, width) - starts, lengths)
+    return ids, cells, starts, lengths, batch.skips, np.arange(width)
+
+
+def dynamic_shapes(kind: Kind) -> tuple[dict[int, Any], ...]:
+    """Which dimensions of each input vary, for `torch.export`."""
+    dims = {name: torch.export.Dim(name) for name in ("tokens", "rows", "width")}
+    return tuple({axis: dims[name] for axis, name in enumerate(shape)} for shape in _SHAPES[kind])
+
+
+class PackedGraph(torch.nn.Module):
+    """An encoder of the BERT family over the tokens of all rows, one behind the other, without padding.
+
+    Only attention needs rows side by side: tokens are gathered into a rectangle for it, and back.
+    """
+
+    def __init__(self, checkpoint: BertCheckpoint, modes: Sequence[PoolingMode], head: torch.nn.Module) -> None:
+        """Take the weights of `checkpoint`; use `PackedBert.supports` first."""
+        super().__init__()
+        self._word = checkpoint.tensor("embeddings.word_embeddings.weight")
+        # Without segments every token has type 0: one table less to look up.
+        table = checkpoint.tensor("embeddings.position_embeddings.weight")
+        table = table + checkpoint.tensor("embeddings.token_type_embeddings.weight")[0]
+        self._positions = table[checkpoint.first_position :].contiguous()
+        self._norm = _norm(checkpoint, "embeddings.LayerNorm")
+        self._layers = torch.nn.ModuleList(_Layer(checkpoint, f"encoder.layer.{i}") for i in range(checkpoint.layers))
+        self._modes, self._head = tuple(modes), head
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the table of token embeddings."""
+        return len(self._word)
+
+    @property
+    def positions(self) -> int:
+        """Rows of the table of positions."""
+        return len(self._positions)
+
+    def forward(  # noqa: PLR0917 - exported graphs take their inputs by place
+        self,
+        ids: torch.Tensor,
+        cells: torch.Tensor,
+        starts: torch.Tensor,
+        lengths: torch.Tensor,
+        skips: torch.Tensor,
+        columns: torch.Tensor,
+    ) -> torch.Tensor:
+        """Vectors (rows, dimension), float32.
+
+        Args:
+            ids: (tokens,) int32; there may be more than the rows have: what follows is not looked at.
+            cells: (tokens,) int64: each token's cell in the rectangle, counted row by row.
+            starts: (rows,) int64: each row's first token.
+            lengths: (rows,) int64.
+            skips: (rows,) int32, as in `TokenBatch`.
+            columns: (width,) int64: 0, 1, 2, … up to the length of the longest row.
+        """
+        width = columns.shape[0]
+        is_token = columns[None, :] < lengths[:, None]
+        tokens = torch.where(is_token, starts[:, None] + columns[None, :], 0)
+        states = functional.embedding(ids, self._word) + functional.embedding(cells % width, self._positions)
+        states = self._norm(states)
+        mask = torch.where(is_token, 0.0, -torch.inf).to(states.dtype)[:, None, None, :]
+        for layer in self._layers:
+            states = layer(states, tokens, cells, mask)
+        vectors: torch.Tensor = self._head(pool(torch, states[tokens], lengths, skips, self._modes))
+        return vectors
+
+
+class _Layer(torch.nn.Module):
+    """One transformer layer, post-norm."""
+
+    def __init__(self, checkpoint: BertCheckpoint, name: str) -> None:
+        super().__init__()
+        attention = f"{name}.attention.self"
+        self._qkv = _linear(checkpoint, *(f"{attention}.{part}" for part in ("query", "key", "value")))
+        self._heads = checkpoint.heads
+        self._attended = _linear(checkpoint, f"{name}.attention.output.dense")
+        self._attended_norm = _norm(checkpoint, f"{name}.attention.output.LayerNorm")
+        self._up = _linear(checkpoint, f"{name}.intermediate.dense")
+        self._activation: Callable[[torch.Tensor], torch.Tensor] = ACTIVATIONS[checkpoint.activation]
+        self._down = _linear(checkpoint, f"{name}.output.dense")
+        self._down_norm = _norm(checkpoint, f"{name}.output.LayerNorm")
+
+    def forward(
+        self, states: torch.Tensor, tokens: torch.Tensor, cells: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """`states` (tokens, hidden_size) to the same."""
+        rows, width = tokens.shape
+        qkv = self._qkv(states)[tokens].view(rows, width, 3, self._heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        context = seen.transpose(1, 2).reshape(rows * width, -1)[cells]
+        states = self._attended_norm(self._attended(context) + states)
+        normed: torch.Tensor = self._down_norm(self._down(self._activation(self._up(states))) + states)
+        return normed
+
+
+class PaddedGraph(torch.nn.Module):
+    """Any encoder of transformers over the padded rectangle."""
+
+    positions: int | None = None
+
+    def __init__(self, encoder: Any, modes: Sequence[PoolingMode], head: torch.nn.Module) -> None:  # noqa: ANN401 - transformers' modules have no types
+        """Take a transformers model in inference mode."""
+        super().__init__()
+        encoder.config.use_cache = False
+        self._encoder, self._modes, self._head = encoder, tuple(modes), head
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the table of token embeddings."""
+        return int(self._encoder.get_input_embeddings().weight.shape[0])
+
+    def forward(self, ids: torch.Tensor, lengths: torch.Tensor, skips: torch.Tensor) -> torch.Tensor:
+        """Vectors (rows, dimension), float32, of `ids` (rows, width) int64, padded on the right."""
+        columns = torch.arange(ids.shape[1], device=ids.device)
+        mask = (columns[None, :] < lengths[:, None]).long()
+        hidden = self._encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        vectors: torch.Tensor = self._head(pool(torch, hidden, lengths, skips, self._modes))
+        return vectors
+
+
+Graph = PackedGraph | PaddedGraph
+
+
+def _linear(checkpoint: BertCheckpoint, *names: str) -> torch.nn.Linear:
+    weight, bias = checkpoint.linear(*names)
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = _frozen(weight), _frozen(bias)
+    return layer
+
+
+def _norm(checkpoint: BertCheckpoint, name: str) -> torch.nn.LayerNorm:
+    weight, bias = checkpoint.linear(name)
+    layer = torch.nn.LayerNorm(weight.shape, eps=checkpoint.norm_eps, dtype=weight.dtype)
+    layer.weight, layer.bias = _frozen(weight), _frozen(bias)
+    return layer
+
+
+def _frozen(tensor: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(tensor, requires_grad=False)
