@@ -25,13 +25,13 @@ class TorchOptions:
     """Options of the `torch` backend.
 
     Attributes:
-        attention: the attention implementation, as transformers calls them. `flash_attention_2` needs its own package
-            and half precision on CUDA.
+        attention: the attention implementation, as transformers calls them. `auto` is `sdpa` where the architecture
+            has it, else `eager`. `flash_attention_2` needs its own package and half precision on CUDA.
         packed: run rows without padding where the model and the device allow it: the BERT family, on the CPU, with
             `sdpa`. False is the plain way for every model.
     """
 
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     packed: bool = True
 
 
@@ -60,9 +60,10 @@ class TorchBackend:
         device = choose_device(options.device, have)
         # Loading and initialising run on this thread.
         torch.set_num_threads(options.threads)
-        attention = options.own.attention
-        encoder, checkpoint_dtype = load_encoder(
-            spec, lambda checkpoint: choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint), attention
+        encoder, checkpoint_dtype, attention = load_encoder(
+            spec,
+            lambda checkpoint: choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint),
+            options.own.attention,
         )
         dtype = choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint_dtype)
         try:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import transformers
@@ -18,17 +18,21 @@ from provider.errors import BackendUnavailable, InvalidModel
 _UNUSED = ("pooler.", "lm_head.", "cls.", "position_ids")
 
 
-def load_encoder(spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str) -> tuple[torch.nn.Module, str]:
+def load_encoder(
+    spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str
+) -> tuple[torch.nn.Module, str, str]:
     """The transformers model in `spec.folder`, in inference mode, on the CPU.
 
     Args:
         spec: which folder.
         choose: from the checkpoint's dtype to the dtype to load in. transformers would keep a half-precision
             checkpoint's dtype by itself, which is slow and inexact on CPUs.
-        attention: transformers' `attn_implementation`.
+        attention: transformers' `attn_implementation`, or `auto` for the best that the architecture has without
+            packages of its own: MPNet and others have no `sdpa`.
 
     Returns:
-        The module, and the checkpoint's dtype as named in its configuration (`float32` if it names none).
+        The module, the checkpoint's dtype as named in its configuration (`float32` if it names none), and the
+        attention implementation.
 
     Raises:
         InvalidModel: weights missing, damaged or of another shape than the configuration says.
@@ -52,7 +56,7 @@ def load_encoder(spec: ModelSpec, choose: Callable[[str], DtypeName], attention:
             spec.folder,
             config=config,
             dtype=getattr(torch, choose(checkpoint_dtype)),
-            attn_implementation=attention,
+            attn_implementation=None if attention == "auto" else attention,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -76,7 +80,8 @@ def load_encoder(spec: ModelSpec, choose: Callable[[str], DtypeName], attention:
     if getattr(encoder, "pooler", None) is not None:
         # Its output is not used, and it costs a matrix product.
         setattr(encoder, "pooler", None)  # noqa: B010 - torch's stubs allow no assignment of None
-    return encoder.eval(), checkpoint_dtype
+    chosen: Any = encoder.config
+    return encoder.eval(), checkpoint_dtype, str(chosen._attn_implementation)  # noqa: SLF001 - there is no other way
 
 
 def load_head(spec: ModelSpec) -> torch.nn.Sequential:
