@@ -19,7 +19,7 @@ from transformers.activations import GELUActivation
 
 from provider.backends.pooling import pool
 from provider.backends.torch_linear import Step, faster_linear
-from provider.domain import PoolingMode, TokenBatch
+from provider.domain import Ids, PoolingMode, TokenBatch
 
 _TOKENS_MULTIPLE = 16
 
@@ -45,8 +45,9 @@ class PackedBert(torch.nn.Module):
         self._word = embeddings.word_embeddings.weight.detach()
         # Without segments every token has type 0: one table less to look up.
         table = embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0]
-        # RoBERTa's positions begin behind the padding id.
-        self._positions = table.detach()[getattr(embeddings, "padding_idx", -1) + 1 :]
+        # RoBERTa's positions begin behind the padding id; it has one of its own, and is not counted.
+        self._pad_id: int | None = getattr(embeddings, "padding_idx", None)
+        self._positions = table.detach()[self._pad_id or 0 :]
         self._norm = _norm(embeddings.LayerNorm)
         layers = encoder.encoder.layer
         up = layers[0].intermediate.dense
@@ -67,7 +68,7 @@ class PackedBert(torch.nn.Module):
         # memory of oneDNN's kernels and of the allocator would go on growing for thousands of batches.
         filling = np.zeros(-batch.tokens % _TOKENS_MULTIPLE, np.int64)
         ids = torch.from_numpy(np.concatenate([*(batch.row(i) for i in order), filling], dtype=np.int64))
-        places = torch.from_numpy(np.concatenate([*(np.arange(length) for length in lengths[order]), filling]))
+        places = torch.from_numpy(np.concatenate([*(self._places(batch.row(i)) for i in order), filling]))
         # Rows of equal length lie side by side now: (first token, rows, length).
         widths, counts = np.unique(lengths, return_counts=True)
         starts = np.concatenate([[0], np.cumsum(widths * counts)[:-1]])
@@ -83,6 +84,13 @@ class PackedBert(torch.nn.Module):
             parts.append(pool(torch, hidden, torch.full((rows,), width), skips[row : row + rows], modes))
             row += rows
         return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
+
+    def _places(self, row: Ids) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """Where in the table of positions each token of `row` stands; a text may contain the padding token."""
+        if self._pad_id is None:
+            return np.arange(len(row))
+        counted = np.not_equal(row, self._pad_id).astype(np.int64)
+        return np.cumsum(counted) * counted
 
 
 class _Layer:

@@ -35,6 +35,7 @@ TEXTS = (
     "?",
     "naïve café - 漢字 and emoji 🙂 in one text",
     "the same the same the same",
+    "written out: <pad> [PAD] </s> <unk> [MASK]",
     "  two  blanks,\n\nlines and\ttabs ",
     "This is a long text, of more than every limit. " * 30,
     "the person " * 20,
