@@ -18,6 +18,10 @@ from provider.testing.tiny import TINY_SHAPES, tiny_bert, tiny_decoder, tiny_mpn
 
 SHAPES: dict[str, Callable[[Path], Path]] = {
     **TINY_SHAPES,
+    "max": lambda path: tiny_bert(path, pooling="max"),
+    "weighted mean": lambda path: tiny_bert(path, pooling="weightedmean"),
+    "root of length": lambda path: tiny_bert(path, pooling="mean_sqrt_len_tokens"),
+    "decoder, mean": lambda path: tiny_decoder(path, pooling="mean"),
     "cls of twelve layers": lambda path: tiny_bert(path, layers=12, pooling="cls"),
     "no normalize": lambda path: tiny_bert(path, normalize=False),
     "plain folder": lambda path: tiny_bert(path, plain=True),
@@ -43,15 +47,6 @@ def load(spec: ModelSpec, **options: Any) -> TorchBackend:
 
 class TestTorchBackend(BackendContract):
     backend_class = TorchBackend
-    shapes = SHAPES
-
-    def test_it_equals_sentence_transformers(self, backend: TorchBackend, spec: ModelSpec) -> None:
-        tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
-        encoded = tokenizer.encode(TEXTS, truncate="end")
-        ours = backend.embed(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))
-        theirs = SentenceTransformer(str(spec.folder), device="cpu").encode(TEXTS)
-        assert unit(ours).shape == theirs.shape
-        assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
 
 
 class TestTorchBackendWithPadding(BackendContract):
@@ -74,6 +69,17 @@ class TestTorchBackendOnTheRealModel(BackendContract):
 
 def unit(vectors: Any) -> Any:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_equals_sentence_transformers(tmp_path: Path, shape: str) -> None:
+    spec = spec_of(SHAPES[shape](tmp_path / "model"))
+    tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
+    encoded = tokenizer.encode(TEXTS, truncate="end")
+    ours = load(spec).embed(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))
+    theirs = SentenceTransformer(str(spec.folder), device="cpu").encode(TEXTS)
+    assert unit(ours).shape == theirs.shape
+    assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
 
 
 @pytest.fixture
