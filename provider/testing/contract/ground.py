@@ -83,11 +83,17 @@ class Ground:
 
 def cosines(a: Vectors, b: Vectors) -> "np.ndarray[Any, Any]":
     """Of each row of `a` with the same row of `b`, (rows,)."""
-    found: np.ndarray[Any, Any] = np.sum(a * b, axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    found: np.ndarray[Any, Any] = np.sum(_unit(a) * _unit(b), axis=1)
     return found
 
 
 def worst_match(wanted: Vectors, among: Vectors) -> float:
     """How well each wanted vector is found among others, in any order: the worst of the best cosines."""
-    unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (wanted, among)]
-    return float((unit[0] @ unit[1].T).max(axis=1).min())
+    return float((_unit(wanted) @ _unit(among).T).max(axis=1).min())
+
+
+def _unit(vectors: Vectors) -> "np.ndarray[Any, Any]":
+    # In float32 the cosine of a vector with itself may already be below the limit.
+    whole: np.ndarray[Any, Any] = vectors.astype(np.float64)
+    whole /= np.linalg.norm(whole, axis=1, keepdims=True)
+    return whole
