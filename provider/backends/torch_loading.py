@@ -1,7 +1,7 @@
 """From a model's folder to an encoder: transformers' model classes."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import transformers
@@ -17,17 +17,18 @@ _UNUSED = ("pooler.", "lm_head.", "cls.", "position_ids")
 
 def load_encoder(
     spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str
-) -> tuple[torch.nn.Module, DtypeName]:
+) -> tuple[torch.nn.Module, DtypeName, str]:
     """The transformers model in `spec.folder`, in inference mode, on the CPU.
 
     Args:
         spec: which folder.
         choose: from the checkpoint's dtype to the dtype to load in. transformers would keep a half-precision
             checkpoint's dtype by itself, which is slow and inexact on CPUs.
-        attention: transformers' `attn_implementation`.
+        attention: transformers' `attn_implementation`, or `auto` for the best that the architecture has without
+            packages of its own: MPNet and others have no `sdpa`.
 
     Returns:
-        The module, and the dtype that was chosen.
+        The module, the dtype that was chosen, and the attention implementation.
 
     Raises:
         InvalidModel: weights missing, damaged or of another shape than the configuration says.
@@ -52,7 +53,7 @@ def load_encoder(
             spec.folder,
             config=config,
             dtype=getattr(torch, dtype),
-            attn_implementation=attention,
+            attn_implementation=None if attention == "auto" else attention,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -76,7 +77,8 @@ def load_encoder(
     if getattr(encoder, "pooler", None) is not None:
         # Its output is not used, and it costs a matrix product.
         setattr(encoder, "pooler", None)  # noqa: B010 - torch's stubs allow no assignment of None
-    return encoder.eval(), dtype
+    chosen: Any = encoder.config
+    return encoder.eval(), dtype, str(chosen._attn_implementation)  # noqa: SLF001 - there is no other way
 
 
 def _line(exc: Exception) -> str:

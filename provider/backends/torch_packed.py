@@ -9,6 +9,7 @@ positions), in inference: same weights, same order, no dropout.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional
 from provider.backends.bert_checkpoint import BertCheckpoint
 from provider.backends.pooling import pool
 from provider.backends.torch_linear import Step, bfloat16_speedup, faster_linear
-from provider.domain import PoolingMode, TokenBatch
+from provider.domain import Ids, PoolingMode, TokenBatch
 
 _TOKENS_MULTIPLE = 16
 
@@ -43,10 +44,8 @@ class PackedBert:
     def __init__(self, checkpoint: BertCheckpoint) -> None:
         """Use `supports` first."""
         self._word = checkpoint.tensor("embeddings.word_embeddings.weight")
-        # Without segments every token has type 0: one table less to look up.
-        table = checkpoint.tensor("embeddings.position_embeddings.weight")
-        table = table + checkpoint.tensor("embeddings.token_type_embeddings.weight")[0]
-        self._positions = table[checkpoint.first_position :]
+        self._pad_id = checkpoint.pad_id
+        self._positions = checkpoint.positions()
         self._norm = _norm(checkpoint, "embeddings.LayerNorm")
         example = checkpoint.linear("encoder.layer.0.intermediate.dense")
         self.linear, make_linear = faster_linear(*example)
@@ -67,7 +66,7 @@ class PackedBert:
         # memory of oneDNN's kernels and of the allocator would go on growing for thousands of batches.
         filling = np.zeros(-batch.tokens % _TOKENS_MULTIPLE, np.int64)
         ids = torch.from_numpy(np.concatenate([*(batch.row(i) for i in order), filling], dtype=np.int64))
-        places = torch.from_numpy(np.concatenate([*(np.arange(length) for length in lengths[order]), filling]))
+        places = torch.from_numpy(np.concatenate([*(self._places(batch.row(i)) for i in order), filling]))
         # Rows of equal length lie side by side now: (first token, rows, length).
         widths, counts = np.unique(lengths, return_counts=True)
         starts = np.concatenate([[0], np.cumsum(widths * counts)[:-1]])
@@ -83,6 +82,13 @@ class PackedBert:
             parts.append(pool(torch, hidden, torch.full((rows,), width), skips[row : row + rows], modes))
             row += rows
         return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
+
+    def _places(self, row: Ids) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """Where in the table of positions each token of `row` stands; a text may contain the padding token."""
+        if self._pad_id is None:
+            return np.arange(len(row))
+        counted = np.not_equal(row, self._pad_id).astype(np.int64)
+        return np.cumsum(counted) * counted
 
 
 class _Layer:

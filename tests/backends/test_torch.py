@@ -1,34 +1,31 @@
 """The eager PyTorch backend keeps the contract on models of every shape, and equals sentence-transformers on each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from provider.backends import BackendOptions, BackendUnavailable, InvalidModel, ModelSpec, TokenBatch, Vectors
+from provider.backends import BackendOptions, BackendUnavailable, InvalidModel, ModelSpec, TokenBatch
 from provider.backends.torch_eager import TorchBackend, TorchOptions
-from provider.domain import Ids
 from provider.engine.tokenizer import Tokenizer
 from provider.models.spec import read_spec
-from provider.testing import BackendContract
-from provider.testing.tiny import tiny_bert, tiny_decoder, tiny_roberta
+from provider.testing import BackendContract, packaged_minilm
+from provider.testing.tiny import TINY_SHAPES, tiny_bert, tiny_decoder, tiny_mpnet
 
 SHAPES: dict[str, Callable[[Path], Path]] = {
-    "mean": tiny_bert,
-    "cls of twelve layers": lambda path: tiny_bert(path, layers=12, pooling="cls"),
+    **TINY_SHAPES,
     "max": lambda path: tiny_bert(path, pooling="max"),
     "weighted mean": lambda path: tiny_bert(path, pooling="weightedmean"),
     "root of length": lambda path: tiny_bert(path, pooling="mean_sqrt_len_tokens"),
-    "cls and mean": lambda path: tiny_bert(path, pooling=["cls", "mean"]),
-    "dense head": lambda path: tiny_bert(path, dense=16),
+    "decoder, mean": lambda path: tiny_decoder(path, pooling="mean"),
+    "cls of twelve layers": lambda path: tiny_bert(path, layers=12, pooling="cls"),
     "no normalize": lambda path: tiny_bert(path, normalize=False),
     "plain folder": lambda path: tiny_bert(path, plain=True),
-    "positions from an offset": tiny_roberta,
-    "decoder, last token": tiny_decoder,
+    "no sdpa": tiny_mpnet,
 }
 TEXTS = [
     "a cat",
@@ -49,60 +46,40 @@ def load(spec: ModelSpec, **options: Any) -> TorchBackend:
 
 
 class TestTorchBackend(BackendContract):
-    vocabulary = 60
+    backend_class = TorchBackend
 
-    @pytest.fixture(scope="class", params=SHAPES)
-    @classmethod
-    def spec(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-        return spec_of(SHAPES[request.param](tmp_path_factory.mktemp("tiny") / "model"))
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def backend(cls, spec: ModelSpec) -> TorchBackend:
-        return load(spec)
+class TestTorchBackendWithPadding(BackendContract):
+    backend_class = TorchBackend
+    options: ClassVar = {"packed": False}
 
-    @pytest.fixture
-    def spare(self, spec: ModelSpec) -> TorchBackend:
-        return load(spec)
 
-    def test_it_equals_sentence_transformers(self, backend: TorchBackend, spec: ModelSpec) -> None:
-        tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
-        encoded = tokenizer.encode(TEXTS, truncate="end")
-        ours = backend.embed(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))
-        theirs = SentenceTransformer(str(spec.folder), device="cpu").encode(TEXTS)
-        assert unit(ours).shape == theirs.shape
-        assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
+class TestTorchBackendInHalfPrecision(BackendContract):
+    backend_class = TorchBackend
+    dtype = "bfloat16"
+    shapes: ClassVar = {"mean": tiny_bert}
+    least_cosine = 0.999
+    least_same = 0.999
 
 
 class TestTorchBackendOnTheRealModel(BackendContract):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def spec(cls, minilm: Path) -> ModelSpec:
-        return spec_of(minilm)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def backend(cls, spec: ModelSpec) -> TorchBackend:
-        return load(spec)
-
-    @pytest.fixture
-    def spare(self, spec: ModelSpec) -> TorchBackend:
-        return load(spec)
-
-    def reference(self, rows: Sequence[Ids]) -> Vectors:
-        module = SentenceTransformer(str(self._folder), device="cpu")[0].model
-        with torch.inference_mode():
-            return np.stack(
-                [module(input_ids=torch.tensor(row[None])).last_hidden_state[0].mean(dim=0).numpy() for row in rows]
-            )
-
-    @pytest.fixture(autouse=True)
-    def _remember_folder(self, minilm: Path) -> None:
-        self._folder = minilm
+    backend_class = TorchBackend
+    shapes: ClassVar = {"all-MiniLM-L6-v2": packaged_minilm}
 
 
 def unit(vectors: Any) -> Any:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_equals_sentence_transformers(tmp_path: Path, shape: str) -> None:
+    spec = spec_of(SHAPES[shape](tmp_path / "model"))
+    tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
+    encoded = tokenizer.encode(TEXTS, truncate="end")
+    ours = load(spec).embed(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))
+    theirs = SentenceTransformer(str(spec.folder), device="cpu").encode(TEXTS)
+    assert unit(ours).shape == theirs.shape
+    assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
 
 
 @pytest.fixture

@@ -6,22 +6,24 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
+import numpy as np
 import pytest
 from processes import ROOT, ServerProcess
 
-from provider.backends import Backend, BackendOptions, ModelSpec
+from provider.backends import ModelSpec, TokenBatch, Vectors
 from provider.cli import cli
 from provider.configuration import load_settings
 from provider.testing import BackendContract
+from provider.testing.tiny import tiny_bert
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-LINKED = [*PAGES, ROOT / "CHANGELOG.md"]
+LINKED = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "plugins" / "README.md"]
 NOT_SETTINGS = "<!-- not settings"
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 _ASSIGNMENT = re.compile(r"\w+=.*")
@@ -186,55 +188,35 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(found), target
 
 
+def shown_backend(page: Path) -> dict[str, Any]:
+    """The names of the module with the backend that a page shows whole."""
+    (text,) = (text for text, _ in blocks(page, "python") if re.search(r"^class BagBackend:", text, re.MULTILINE))
+    names: dict[str, Any] = {"__name__": "emb_provider_bag"}
+    exec(compile(text, page.name, "exec"), names)
+    return names
+
+
 class ShownBackend(BackendContract):
-    """A backend that a page shows keeps the contract."""
+    """A backend that a page shows keeps the contract; the reference counts one token at a time."""
 
-    page: Path
-    options = "NoOptions"
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def names(cls) -> dict[str, Any]:
-        (text,) = (
-            text for text, _ in blocks(cls.page, "python") if re.search(r"^class BagBackend:", text, re.MULTILINE)
-        )
-        names: dict[str, Any] = {"__name__": "emb_provider_bag"}
-        exec(compile(text, cls.page.name, "exec"), names)
-        return names
+    shapes: ClassVar = {"mean": tiny_bert}
 
     @pytest.fixture(scope="class")
     @classmethod
-    def spec(cls, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-        return ModelSpec(
-            name="bag",
-            folder=tmp_path_factory.mktemp("bag"),
-            architecture="none",
-            hidden_size=64,
-            dimension=64,
-            max_tokens=128,
-            max_positions=None,
-            pooling=("mean",),
-            fingerprint="bag",
-        )
+    def reference(cls, spec: ModelSpec) -> Callable[[TokenBatch], Vectors]:
+        def count(batch: TokenBatch) -> Vectors:
+            vectors = np.zeros((batch.rows, spec.dimension), np.float32)
+            for i in range(batch.rows):
+                for token in batch.row(i)[batch.skips[i] :]:
+                    vectors[i, token % spec.dimension] += 1
+            return vectors
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def backend(cls, names: dict[str, Any], spec: ModelSpec) -> Backend:
-        return names["BagBackend"].load(spec, BackendOptions(own=names[cls.options]()))
-
-    @pytest.fixture
-    def spare(self, names: dict[str, Any], spec: ModelSpec) -> Backend:
-        return names["BagBackend"].load(spec, BackendOptions(own=names[self.options]()))
+        return count
 
 
 class TestReadmeBackend(ShownBackend):
-    page = README
+    backend_class = shown_backend(README)["BagBackend"]
 
 
 class TestDocsBackend(ShownBackend):
-    page = ROOT / "docs" / "backends.md"
-    options = "BagOptions"
-
-    def test_a_device_it_does_not_have_is_refused(self, names: dict[str, Any], spec: ModelSpec) -> None:
-        with pytest.raises(names["BackendUnavailable"], match="CPU only"):
-            names["BagBackend"].load(spec, BackendOptions(device="cuda", own=names["BagOptions"]()))
+    backend_class = shown_backend(ROOT / "docs" / "backends.md")["BagBackend"]

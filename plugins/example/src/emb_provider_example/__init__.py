@@ -31,7 +31,7 @@ class ExampleBackend:
 
     def __init__(self, dimension: int, seed: int) -> None:
         """Use `load`."""
-        self._dimension, self._seed = dimension, seed
+        self._dimension, self._seed, self._is_closed = dimension, seed, False
         self.traits = BackendTraits(device="cpu", dtype="float32", padding_is_free=True, batch_tokens=4096)
 
     @classmethod
@@ -40,10 +40,16 @@ class ExampleBackend:
         if options.device not in ("auto", "cpu"):
             msg = f"the example backend runs on the CPU only, not on {options.device!r}; use device auto or cpu"
             raise BackendUnavailable(msg)
+        if options.dtype not in ("auto", "float32"):
+            msg = f"the example backend computes in float32 only, not in {options.dtype!r}; use dtype auto or float32"
+            raise BackendUnavailable(msg)
         return cls(spec.dimension, options.own.seed)
 
     def embed(self, batch: TokenBatch) -> Vectors:
         """Sum the directions of each row's tokens."""
+        if self._is_closed:
+            msg = "the backend is closed"
+            raise RuntimeError(msg)
         vectors = np.empty((batch.rows, self._dimension), np.float32)
         for i in range(batch.rows):
             pooled = batch.row(i)[batch.skips[i] :]
@@ -51,7 +57,8 @@ class ExampleBackend:
         return vectors
 
     def close(self) -> None:
-        """Nothing to free."""
+        """There is nothing to free; see `Backend.close`."""
+        self._is_closed = True
 
     def _directions(self, ids: "np.ndarray[tuple[int], np.dtype[np.int32]]") -> Vectors:
         """One direction a token, (tokens, dimension), of +1 and -1: the top bit of a multiplicative hash."""
