@@ -28,7 +28,8 @@ ProviderError
 │   └── InvalidModel            files missing, damaged or of an unsupported kind
 ├── BackendError                everything about finding and loading a backend
 │   ├── UnknownBackend          no distribution registers that name, or two do
-│   └── BackendUnavailable      it cannot run here: device, library, dtype, option
+│   ├── BackendUnavailable      it cannot run here: device, library, dtype, option
+│   └── ExportFailed            a model could not be written in another format
 └── CannotListen                the port is taken, or the address is not ours
 
 The message is written for whoever can act on it: what was got, what is allowed, what to do. `public` says whether a
@@ -180,6 +181,10 @@ class UnknownBackend(BackendError):
 
 class BackendUnavailable(BackendError):
     """The backend cannot run here: device, library, dtype or option."""
+
+
+class ExportFailed(BackendError):
+    """A model could not be written in another format; nothing is left of the attempt."""
 
 
 class CannotListen(ProviderError):

@@ -58,6 +58,7 @@ TABLE: dict[type[errors.ProviderError], Answer] = {
     errors.BackendError: Answer(500, SERVER),
     errors.UnknownBackend: Answer(500, SERVER),
     errors.BackendUnavailable: Answer(500, SERVER),
+    errors.ExportFailed: Answer(500, SERVER),
     errors.CannotListen: Answer(500, SERVER),
 }
 

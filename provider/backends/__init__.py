@@ -1,9 +1,10 @@
 """Backends: what a plugin author needs to read, and all they need to import.
 
 A backend is a class that satisfies `Backend`, registered in the entry-point group `provider.backends`. `pool` does the
-pooling for torch tensors and numpy arrays alike.
+pooling for torch tensors and numpy arrays alike; `Head` does the steps after it for numpy arrays.
 """
 
+from provider.backends.head import Head
 from provider.backends.pooling import pool
 from provider.backends.protocol import Backend, BackendOptions, BackendTraits, NoOptions
 from provider.backends.registry import GROUP, find_backend, installed_backends, own_options
@@ -16,6 +17,7 @@ __all__ = [
     "BackendOptions",
     "BackendTraits",
     "BackendUnavailable",
+    "Head",
     "InvalidModel",
     "ModelSpec",
     "NoOptions",

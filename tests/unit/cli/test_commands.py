@@ -31,7 +31,7 @@ def vectors_of(output: str) -> list[dict[str, Any]]:
 
 def test_help_lists_every_command_and_each_has_help_of_its_own() -> None:
     overview = run("--help").output
-    for name in ("serve", "embed", "download", "models", "backends", "config"):
+    for name in ("serve", "embed", "download", "export", "models", "backends", "config"):
         assert name in overview
         assert run(name, "--help").exit_code == 0
 
