@@ -1,8 +1,8 @@
 """The seam to exporters: what writes a model in the format of another runtime.
 
 An exporter is a function that takes an `ExportOrder`, registered in the entry-point group `provider.exporters` under
-the name of the format. `emb-provider export` finds it, gives it a copy of the model's folder to write into, and puts the
-folder in its place when the exporter returns; whatever an exporter leaves behind when it raises is removed.
+the name of the format. `emb-provider export` finds it, gives it a copy of the model's folder to write into, and puts
+the folder in its place when the exporter returns; whatever an exporter leaves behind when it raises is removed.
 """
 
 from collections.abc import Callable

@@ -68,8 +68,8 @@ def _find_model(settings: Any, model: str) -> Any:  # noqa: ANN401 - classes tha
     known = {name: each for each in settings.all_models() for name in (each.served_name, *each.aliases)}
     if model in known:
         return known[model]
-    flags = model_flags(model, None, None, None)
-    return ModelSettings(**{name.removeprefix("model."): value for name, value in flags.items()})
+    flags: dict[str, Any] = model_flags(model, None, None, None)
+    return ModelSettings(name=flags.get("model.name"), path=flags.get("model.path"))
 
 
 def _check_free(target: Path) -> None:

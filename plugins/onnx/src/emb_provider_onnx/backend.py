@@ -50,7 +50,9 @@ class OnnxBackend:
     Options: ClassVar[type] = OnnxOptions
     concurrent: ClassVar[bool] = True
 
-    def __init__(self, spec: ModelSpec, session: onnxruntime.InferenceSession, head: Head, traits: BackendTraits) -> None:
+    def __init__(
+        self, spec: ModelSpec, session: onnxruntime.InferenceSession, head: Head, traits: BackendTraits
+    ) -> None:
         """Use `load`."""
         self.traits = traits
         self._spec, self._head = spec, head
@@ -114,9 +116,7 @@ def _check_interface(name: str, session: onnxruntime.InferenceSession, spec: Mod
         InvalidModel: it does not.
     """
     again = f"export the model again: emb-provider export {spec.folder} --to onnx --output NEW_FOLDER"
-    strange = [
-        each.name for each in session.get_inputs() if each.name not in _INPUTS or each.type not in _INTEGERS
-    ]
+    strange = [each.name for each in session.get_inputs() if each.name not in _INPUTS or each.type not in _INTEGERS]
     if strange:
         msg = f"{name} asks for {', '.join(strange)}, supported are the inputs {', '.join(_INPUTS)}; {again}"
         raise InvalidModel(msg)

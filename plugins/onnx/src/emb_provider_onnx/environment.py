@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -79,8 +80,6 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _make(folder: Path, requirements: Path, say: Callable[[str], None]) -> None:
-    import shutil  # noqa: PLC0415
-
     try:
         # What an interrupted attempt left is cleared away here, too.
         _told([sys.executable, "-m", "venv", "--clear", str(folder)], say, "the environment cannot be made")
@@ -119,7 +118,7 @@ def _running(command: Sequence[str], more: dict[str, str]) -> Iterator["subproce
     # The service's own constraints and installation folders are not those of this environment.
     dropped = {"PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIREMENT"}
     environment = {key: value for key, value in os.environ.items() if key not in dropped} | more
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - our own commands
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -1,10 +1,11 @@
 """What an ONNX file says about itself, read without loading it.
 
-An ONNX file is one protobuf message, `ModelProto` of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto; the numbers
-below are its fields. Few of them are needed here, and walking over the others is quick, because each says its length.
+An ONNX file is one protobuf message, `ModelProto` of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto; the
+numbers below are its fields. Few of them are needed here, and walking over the others is quick: each says its length.
 """
 
 import hashlib
+import math
 import mmap
 from collections import Counter
 from collections.abc import Iterator
@@ -58,10 +59,7 @@ class Graph:
             msg = f"{path} cannot be read or is no whole ONNX file ({exc}); export or download it again"
             raise InvalidModel(msg) from exc
         operators, elements, places = graph
-        if _QUANTISED & operators:
-            dtype = "int8"
-        else:
-            dtype = max(_TYPE_NAMES.values(), key=lambda name: elements[name])
+        dtype = "int8" if _QUANTISED & operators else max(_TYPE_NAMES.values(), key=lambda name: elements[name])
         files = (path, *(path.parent / place for place in sorted(places)))
         missing = [each.name for each in files if not each.is_file()]
         if missing:
@@ -84,33 +82,37 @@ def _graph(data: mmap.mmap) -> tuple[set[str], Counter[str], set[str]]:
     operators: set[str] = set()
     elements: Counter[str] = Counter()
     places: set[str] = set()
-    found = [span for number, span in _fields(data, (0, len(data))) if number == _GRAPH]
-    if not found or isinstance(found[0], int):
+    graph = next((part for number, part in _fields(data, (0, len(data))) if number == _GRAPH), None)
+    if graph is None:
         msg = "it holds no graph"
         raise ValueError(msg)
-    for number, span in _fields(data, found[0]):
-        if isinstance(span, int):
-            continue
+    for number, part in _fields(data, graph):
         if number == _NODE:
-            operators |= {_text(data, part) for field, part in _fields(data, span) if field == _OP_TYPE}
+            operators |= {_text(data, each) for field, each in _fields(data, part) if field == _OP_TYPE}
         elif number == _INITIALIZER:
-            kind, count = 0, 1
-            for field, part in _fields(data, span):
-                if field == _DATA_TYPE and isinstance(part, int):
-                    kind = part
-                elif field == _DIMS:
-                    for size in [part] if isinstance(part, int) else _packed(data, part):
-                        count *= size
-                elif field == _EXTERNAL_DATA and not isinstance(part, int):
-                    entry = {key: _text(data, value) for key, value in _fields(data, part)}
-                    places |= {entry[_VALUE]} if entry.get(_KEY) == "location" else set()
-            elements[_TYPE_NAMES.get(kind, "other")] += count
+            dtype, size, place = _tensor(data, part)
+            elements[dtype] += size
+            places |= {place} if place else set()
     for place in places:
         # A graph may not name files elsewhere on this machine.
         if Path(place).name != place:
             msg = f"it keeps weights in {place!r}, expected the name of a file beside it"
             raise ValueError(msg)
     return operators, elements, places
+
+
+def _tensor(data: mmap.mmap, span: "_Span | int") -> tuple[str, int, str]:
+    """An initializer's dtype, its elements, and the file that holds them, "" for this one."""
+    dtype, size, place = "other", 1, ""
+    for field, part in _fields(data, span):
+        if field == _DATA_TYPE and isinstance(part, int):
+            dtype = _TYPE_NAMES.get(part, "other")
+        elif field == _DIMS:
+            size *= math.prod([part] if isinstance(part, int) else _packed(data, part))
+        elif field == _EXTERNAL_DATA:
+            entry = {key: _text(data, value) for key, value in _fields(data, part)}
+            place = entry[_VALUE] if entry.get(_KEY) == "location" else place
+    return dtype, size, place
 
 
 _Span = tuple[int, int]

@@ -80,8 +80,8 @@ def _check_instructions(path: Path) -> None:
     needed, sets = set_in_name(path.name), instruction_sets()
     if needed is not None and needed not in sets:
         msg = (
-            f"{path} is quantised for {needed}, and this processor has {', '.join(sets) or 'none of its kind'}: it would "
-            "be slow or wrong here. Set dtype int8 without options.file, after `emb-provider export` with "
+            f"{path} is quantised for {needed}, and this processor has {', '.join(sets) or 'none such'}: it "
+            "would be slow or wrong here. Set dtype int8 without options.file, after `emb-provider export` with "
             "--quantize int8 on this machine"
         )
         raise BackendUnavailable(msg)
