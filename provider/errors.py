@@ -28,7 +28,8 @@ ProviderError
 │   └── InvalidModel            files missing, damaged or of an unsupported kind
 ├── BackendError                everything about finding and loading a backend
 │   ├── UnknownBackend          no distribution registers that name, or two do
-│   └── BackendUnavailable      it cannot run here: device, library, dtype, option
+│   ├── BackendUnavailable      it cannot run here: device, library, dtype, option
+│   └── ExportFailed            a model could not be written in another format
 ├── VerificationFailed          a model's vectors are not those of its reference
 ├── CannotListen                the port is taken, or the address is not ours
 └── ContenderFailed             a contender of a benchmark is not there, or gave up
@@ -182,6 +183,10 @@ class UnknownBackend(BackendError):
 
 class BackendUnavailable(BackendError):
     """The backend cannot run here: device, library, dtype or option."""
+
+
+class ExportFailed(BackendError):
+    """A model could not be written in another format; nothing is left of the attempt."""
 
 
 class VerificationFailed(ProviderError):

@@ -59,6 +59,7 @@ TABLE: dict[type[errors.ProviderError], Answer] = {
     errors.UnknownBackend: Answer(500, SERVER),
     errors.BackendUnavailable: Answer(500, SERVER),
     errors.VerificationFailed: Answer(500, SERVER),
+    errors.ExportFailed: Answer(500, SERVER),
     errors.CannotListen: Answer(500, SERVER),
     errors.ContenderFailed: Answer(500, SERVER),
 }

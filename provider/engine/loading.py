@@ -146,13 +146,14 @@ def _fingerprint(spec: ModelSpec, backend: Backend, own: object) -> str:
     """16 hex digits of SHA-256 over all that decides a vector.
 
     These are the model's files (weights, tokenizer, pooling, prompts), the prompt for requests that choose none, the
-    backend, its options and the dtype; not where the files lie, what the model is called, or how it is batched.
+    backend, its options and weights of its own, and the dtype; not where the files lie, what the model is called, or
+    how it is batched.
 
     Vectors are comparable, and may share a cache entry, only under the same fingerprint.
     """
     kind = type(backend)
-    where = f"{kind.__module__}:{kind.__qualname__}"
-    parts = (spec.fingerprint, spec.default_prompt, where, backend.traits.dtype, repr(own))
+    traits, where = backend.traits, f"{kind.__module__}:{kind.__qualname__}"
+    parts = (spec.fingerprint, spec.default_prompt, where, traits.dtype, repr(own), traits.weights_digest)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -31,7 +31,8 @@ def vectors_of(output: str) -> list[dict[str, Any]]:
 
 def test_help_lists_every_command_and_each_has_help_of_its_own() -> None:
     overview = run("--help").output
-    for name in ("serve", "embed", "download", "models", "verify", "backends", "config"):
+    commands = ("serve", "embed", "download", "export", "models", "verify", "bench", "backends", "config")
+    for name in commands:
         assert name in overview
         assert run(name, "--help").exit_code == 0
 

@@ -1,0 +1,1 @@
+"""ONNX Runtime as a backend of emb-provider, and the export of models to ONNX by optimum."""

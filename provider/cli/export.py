@@ -1,0 +1,120 @@
+"""`emb-provider export`: a model's folder in the format of another runtime, ready to serve."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from provider.cli.options import config_option
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--to", "target_format", required=True, metavar="FORMAT", help="The format, such as onnx.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The new folder [default: the model's name and the format, here].",
+)
+@click.option("--optimize", metavar="LEVEL", help="Optimise the graph; for onnx O1, O2 or O3.")
+@click.option("--quantize", metavar="TYPE", help="Quantise the weights too; for onnx int8.")
+@click.option(
+    "--environment",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the exporter keeps its tools for the next time [default: the user's cache].",
+)
+@config_option
+def export(
+    model: str,
+    target_format: str,
+    output: Path | None,
+    optimize: str | None,
+    quantize: str | None,
+    environment: Path | None,
+    config: Path | None,
+) -> None:
+    """Write MODEL (a configured name, a name on the hub, a folder, or package:NAME/FOLDER) in another format.
+
+    The new folder is complete: it holds the model's own files too, and appears when everything is written. A plugin
+    brings the format; what it needs for the conversion it keeps apart from the service.
+    """
+    from provider.app import read_configuration  # noqa: PLC0415 - `--help` must not wait
+    from provider.backends.exporters import ExportOrder, find_exporter  # noqa: PLC0415
+    from provider.models.resolve import resolve  # noqa: PLC0415
+    from provider.models.spec import read_spec  # noqa: PLC0415
+
+    exporter = find_exporter(target_format)
+    settings = read_configuration(config).settings
+    chosen = _find_model(settings, model)
+    target = (output or Path(f"{chosen.served_name.rpartition('/')[2]}-{target_format}")).expanduser().absolute()
+    _check_free(target)
+    source = resolve(chosen, settings.hub, progress=True)
+    with _beside(target) as folder:
+        _copy_model(source.folder, folder)
+        spec, _ = read_spec(folder, name=chosen.served_name, max_context_length=None, default_prompt=None)
+        flags = exporter(ExportOrder(spec, optimize, quantize, environment, lambda line: click.echo(line, err=True)))
+    click.echo(target)
+    click.echo(f"serve it with: emb-provider serve --model {target} {flags}", err=True)
+
+
+def _find_model(settings: Any, model: str) -> Any:  # noqa: ANN401 - classes that are imported inside the command
+    from provider.cli.options import model_flags  # noqa: PLC0415
+    from provider.settings import ModelSettings  # noqa: PLC0415
+
+    known = {name: each for each in settings.all_models() for name in (each.served_name, *each.aliases)}
+    if model in known:
+        return known[model]
+    flags: dict[str, Any] = model_flags(model, None, None, None)
+    return ModelSettings(name=flags.get("model.name"), path=flags.get("model.path"))
+
+
+def _check_free(target: Path) -> None:
+    from provider.errors import ModelError  # noqa: PLC0415
+
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        msg = f"{target} exists and is not empty; choose another folder with --output, or remove it first"
+        raise ModelError(msg)
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`, which takes its place at the end; after an error nothing is left of it."""
+    import shutil  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    from provider.errors import ModelError  # noqa: PLC0415
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    # Whoever ends the command this way should not find gigabytes left behind either.
+    before = signal.signal(signal.SIGTERM, stop)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            partial.replace(target)
+        except OSError as exc:
+            msg = f"cannot write {target}: {exc.strerror or exc}; nothing was left there"
+            raise ModelError(msg) from exc
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _copy_model(source: Path, folder: Path) -> None:
+    """The files that make the model, and its licence; no copies in other formats."""
+    import shutil  # noqa: PLC0415
+
+    from provider.models.selection import select_files  # noqa: PLC0415
+
+    present = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
+    more = [name for name in present if name.split(".")[0].upper() in {"LICENSE", "README"}]
+    for name in (*select_files(str(source), present), *more):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
