@@ -7,6 +7,7 @@ pooling for torch tensors and numpy arrays alike.
 from provider.backends.pooling import pool
 from provider.backends.protocol import Backend, BackendOptions, BackendTraits, NoOptions
 from provider.backends.registry import GROUP, find_backend, installed_backends, own_options
+from provider.cores import available_cores
 from provider.domain import ModelSpec, TokenBatch, Vectors
 from provider.errors import BackendUnavailable, InvalidModel
 
@@ -21,6 +22,7 @@ __all__ = [
     "NoOptions",
     "TokenBatch",
     "Vectors",
+    "available_cores",
     "find_backend",
     "installed_backends",
     "own_options",

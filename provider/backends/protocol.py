@@ -39,6 +39,8 @@ class BackendTraits:
         dtype: what it computes in, as shown to users.
         padding_is_free: True if the cost of a batch follows its tokens, False if it follows longest x rows.
         batch_tokens: the batch size, in tokens, that it is fastest at; the configuration may say otherwise.
+        weights_digest: digest of weights that it reads beside those that `ModelSpec.fingerprint` covers (a converted
+            file in the model's folder); "" for none. It becomes part of the loaded model's fingerprint.
         extra: more facts for `/v1/models` (JSON values).
     """
 
@@ -46,6 +48,7 @@ class BackendTraits:
     dtype: str
     padding_is_free: bool
     batch_tokens: int
+    weights_digest: str = ""
     extra: Mapping[str, Any] = field(factory=dict)
 
 

@@ -140,12 +140,13 @@ def load_parts(found: FoundModel, settings: ModelSettings) -> ModelParts:
 
 
 def _fingerprint(spec: ModelSpec, backend: Backend, own: object) -> str:
-    """16 hex digits of SHA-256 over all that decides a vector: the model's files, the backend, its options, the dtype.
+    """16 hex digits of SHA-256 over all that decides a vector: files, backend, its options and own weights, the dtype.
 
     Vectors are comparable, and may share a cache entry, only under the same fingerprint.
     """
     kind = type(backend)
-    parts = (spec.fingerprint, f"{kind.__module__}:{kind.__qualname__}", backend.traits.dtype, repr(own))
+    traits = backend.traits
+    parts = (spec.fingerprint, f"{kind.__module__}:{kind.__qualname__}", traits.dtype, repr(own), traits.weights_digest)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
