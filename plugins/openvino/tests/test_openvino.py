@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import openvino
@@ -133,7 +133,7 @@ class TestOpenVINOBackendOnTheRealModel(BackendContract):
         self._folder = minilm
 
     def reference(self, rows: Sequence[Ids]) -> Vectors:
-        module = SentenceTransformer(str(self._folder), device="cpu")[0].model
+        module = cast("Any", SentenceTransformer(str(self._folder), device="cpu")[0]).model
         with torch.inference_mode():
             return np.stack(
                 [module(input_ids=torch.tensor(row[None])).last_hidden_state[0].mean(dim=0).numpy() for row in rows]
@@ -165,7 +165,7 @@ def test_the_places_of_files_are_no_part_of_what_vectors_depend_on() -> None:
 
 def test_bfloat16_is_close_where_the_processor_has_it_and_refused_elsewhere(spec: ModelSpec, load: Load) -> None:
     if not HAS_BFLOAT16:
-        with pytest.raises(BackendUnavailable, match="not supported by this processor.*use float32, or int8"):
+        with pytest.raises(BackendUnavailable, match=r"not supported by this processor.*use float32, or int8"):
             load(spec, dtype="bfloat16")
         return
     half, batch = load(spec, dtype="bfloat16"), random_batch()
@@ -214,18 +214,19 @@ def test_a_model_that_changes_by_conversion_is_refused(spec: ModelSpec, load: Lo
 
     def wrongly(*args: Any, **kwargs: Any) -> openvino.Model:
         """As if tracing had fixed the mask: all tokens are seen, padding among them."""
-        module = args[0]
+        traced = args[0]
 
         class Unmasked(torch.nn.Module):
             def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-                found: torch.Tensor = module(input_ids, attention_mask * 0 + 1)
+                found: torch.Tensor = traced(input_ids, attention_mask * 0 + 1)
                 return found
 
-        return convert_model(Unmasked(), **kwargs)
+        example = torch.ones(2, 3, dtype=torch.int64)
+        return convert_model(Unmasked(), example_input=[example, example], **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(openvino, "convert_model", wrongly)
-        with pytest.raises(BackendUnavailable, match="does not compute what torch computes.*use the backend torch"):
+        with pytest.raises(BackendUnavailable, match=r"does not compute what torch computes.*use the backend torch"):
             load(spec, cache_folder=str(tmp_path / "converted"))
     assert list(tmp_path.glob("converted/*")) == []
 
@@ -330,7 +331,7 @@ class TestAFileOfOpenVINOs:
         spec = written("int8")
         for dtype in ("auto", "int8"):
             assert load(spec, dtype=dtype, file="openvino/openvino_model.xml").traits.dtype == "int8"
-        with pytest.raises(BackendUnavailable, match="weights in options.file are int8; use int8 or auto"):
+        with pytest.raises(BackendUnavailable, match=r"weights in options\.file are int8; use int8 or auto"):
             load(spec, dtype="float32", file="openvino/openvino_model.xml")
 
     def test_a_float32_one_can_be_quantised(self, written: Any, load: Load) -> None:
@@ -378,7 +379,7 @@ class TestAFileOfOpenVINOs:
             load(written(), file="openvino/other.xml")
 
     def test_one_of_another_kind_is_refused(self, spec: ModelSpec, load: Load) -> None:
-        with pytest.raises(InvalidModel, match="'model.safetensors', expected an OpenVINO model's .xml file"):
+        with pytest.raises(InvalidModel, match=r"'model\.safetensors', expected an OpenVINO model's \.xml file"):
             load(spec, file="model.safetensors")
 
     def test_a_damaged_one_is_refused(self, written: Any, load: Load) -> None:

@@ -91,7 +91,9 @@ class OpenVINOBackend:
                 key |= _versions("nncf")
             store = Store.at(own.cache_folder, os.environ)
             converted = store.fetch(
-                f"{spec.fingerprint}-{'float32' if texts is None else 'int8'}", key, lambda: _make(spec, file, texts)
+                f"{spec.fingerprint}-{'float32' if texts is None else 'int8'}",
+                key,
+                lambda: _make(spec, file, texts, options.threads),
             )
         config = _config(device, dtype, options.threads)
         try:
@@ -128,9 +130,9 @@ class OpenVINOBackend:
 
 
 def _make(
-    spec: ModelSpec, file: openvino.Model | None, texts: CalibrationTexts | None
+    spec: ModelSpec, file: openvino.Model | None, texts: CalibrationTexts | None, threads: int
 ) -> tuple[openvino.Model, dict[str, Any]]:
-    model = convert(spec) if file is None else file
+    model = convert(spec, threads) if file is None else file
     return (model, {}) if texts is None else quantise(model, spec, texts)
 
 

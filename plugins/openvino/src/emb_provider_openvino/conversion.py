@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from typing import Any, cast
 
 import numpy as np
 import openvino
@@ -21,8 +22,12 @@ HiddenStates = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float
 """Ids and mask, both (rows, width), to hidden states, (rows, width, hidden_size)."""
 
 
-def convert(spec: ModelSpec) -> openvino.Model:
+def convert(spec: ModelSpec, threads: int) -> openvino.Model:
     """Load the encoder in `spec.folder` by transformers, and convert it in memory.
+
+    Args:
+        spec: which folder.
+        threads: CPU threads for torch, whose forward passes are compared with OpenVINO's.
 
     Returns:
         A model with the inputs `input_ids` and `attention_mask`, int64 (rows, width), and the output hidden states,
@@ -48,15 +53,20 @@ def convert(spec: ModelSpec) -> openvino.Model:
             hidden: torch.Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             return hidden
 
+    torch.set_num_threads(threads)
     encoder, _ = load_encoder(spec, lambda _: "float32", "sdpa")
+    # A decoder's cache of keys and values is for continuing the text.
+    cast("Any", encoder).config.use_cache = False
     module = HiddenStatesOnly(encoder).eval()
     # Rows of unlike length: with a mask of ones only, the trace would leave the mask out.
     ids, mask = _rectangle(spec, [7, 4])
     inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
     try:
         with _tracing(), torch.inference_mode():
+            # Without torch's own check, which runs twice more what is compared below anyway.
+            traced = torch.jit.trace(module, example_kwarg_inputs=inputs, check_trace=False)
             model: openvino.Model = openvino.convert_model(
-                module, example_input=inputs, input=[(name, [-1, -1], np.int64) for name in inputs]
+                traced, input=[(name, [-1, -1], np.int64) for name in inputs]
             )
     except Exception as exc:
         msg = (
