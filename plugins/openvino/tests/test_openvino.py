@@ -210,22 +210,24 @@ def test_a_folder_without_its_weights_is_refused(tmp_path: Path, load: Load) -> 
 
 
 def test_a_model_that_changes_by_conversion_is_refused(spec: ModelSpec, load: Load, tmp_path: Path) -> None:
-    convert_model = openvino.convert_model
+    trace = torch.jit.trace
 
-    def wrongly(*args: Any, **kwargs: Any) -> openvino.Model:
+    def wrongly(module: torch.nn.Module, example: Any, **kwargs: Any) -> Any:
         """As if tracing had fixed the mask: all tokens are seen, padding among them."""
-        traced = args[0]
 
         class Unmasked(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.module = module
+
             def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-                found: torch.Tensor = traced(input_ids, attention_mask * 0 + 1)
+                found: torch.Tensor = self.module(input_ids, attention_mask * 0 + 1)
                 return found
 
-        example = torch.ones(2, 3, dtype=torch.int64)
-        return convert_model(Unmasked(), example_input=[example, example], **kwargs)
+        return trace(Unmasked().eval(), example, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openvino, "convert_model", wrongly)
+        patch.setattr(torch.jit, "trace", wrongly)
         with pytest.raises(BackendUnavailable, match=r"does not compute what torch computes.*use the backend torch"):
             load(spec, cache_folder=str(tmp_path / "converted"))
     assert list(tmp_path.glob("converted/*")) == []

@@ -60,14 +60,14 @@ def convert(spec: ModelSpec, threads: int) -> openvino.Model:
     module = HiddenStatesOnly(encoder).eval()
     # Rows of unlike length: with a mask of ones only, the trace would leave the mask out.
     ids, mask = _rectangle(spec, [7, 4])
-    inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    example = (torch.from_numpy(ids), torch.from_numpy(mask))
     try:
         with _tracing(), torch.inference_mode():
             # Without torch's own check, which runs twice more what is compared below anyway.
-            traced = torch.jit.trace(module, example_kwarg_inputs=inputs, check_trace=False)
-            model: openvino.Model = openvino.convert_model(
-                traced, input=[(name, [-1, -1], np.int64) for name in inputs]
-            )
+            traced = torch.jit.trace(module, example, check_trace=False)
+            model: openvino.Model = openvino.convert_model(traced, input=[([-1, -1], np.int64)] * 2)
+        for given, name in zip(model.inputs, ("input_ids", "attention_mask"), strict=True):
+            given.get_tensor().set_names({name})
     except Exception as exc:
         msg = (
             f"openvino {version('openvino')} cannot convert the architecture {spec.architecture!r} "
