@@ -101,11 +101,11 @@ def test_calibration_without_quantising_is_refused(spec: ModelSpec, load: Load, 
 
 
 def test_a_missing_nncf_is_named_with_what_installs_it(
-    spec: ModelSpec, load: Load, monkeypatch: pytest.MonkeyPatch
+    spec: ModelSpec, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(BackendUnavailable, match=r"needs nncf.*pip install 'emb-provider-openvino\[int8\]'"):
-        load(spec, dtype="int8")
+        load(spec, dtype="int8", cache_folder=str(tmp_path / "kept"))
 
 
 def test_a_quantisation_that_fails_is_one_line_and_leaves_nothing_behind(
@@ -121,10 +121,10 @@ def test_a_quantisation_that_fails_is_one_line_and_leaves_nothing_behind(
     assert list(tmp_path.glob("kept/*")) == []
 
 
-def test_a_folder_without_a_fast_tokenizer_is_refused(spec: ModelSpec, load: Load) -> None:
+def test_a_folder_without_a_fast_tokenizer_is_refused(spec: ModelSpec, load: Load, tmp_path: Path) -> None:
     (spec.folder / "tokenizer.json").unlink()
     with pytest.raises(InvalidModel, match=r"tokenizer\.json for its calibration texts.*use float32"):
-        load(spec, dtype="int8")
+        load(spec, dtype="int8", cache_folder=str(tmp_path / "kept"))
 
 
 def test_nothing_is_printed_while_it_quantises(

@@ -1,5 +1,6 @@
 """From a folder's safetensors to an OpenVINO model: transformers' module is traced, and the result is checked."""
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -140,10 +141,19 @@ def _rectangle(spec: ModelSpec, lengths: Sequence[int]) -> tuple[NDArray[np.int6
 
 @contextmanager
 def _tracing() -> Iterator[None]:
-    """Tracing warns of what is checked afterwards, and of torch's own plans for it."""
+    """Tracing warns of what is checked afterwards, and of torch's own plans for it.
+
+    OpenVINO's converter sets level and handlers of the root logger for itself; the process's own come back.
+    """
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+            root.handlers[:] = handlers
 
 
 def one_line(exc: Exception) -> str:
