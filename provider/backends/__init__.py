@@ -8,6 +8,7 @@ from provider.backends.head import Head
 from provider.backends.pooling import pool
 from provider.backends.protocol import AdjustsThreads, Backend, BackendOptions, BackendTraits, NoOptions
 from provider.backends.registry import GROUP, find_backend, installed_backends, own_options
+from provider.cores import available_cores
 from provider.domain import ModelSpec, TokenBatch, Vectors
 from provider.errors import BackendUnavailable, InvalidModel
 
@@ -24,6 +25,7 @@ __all__ = [
     "NoOptions",
     "TokenBatch",
     "Vectors",
+    "available_cores",
     "find_backend",
     "installed_backends",
     "own_options",

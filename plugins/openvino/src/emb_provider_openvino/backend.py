@@ -1,0 +1,203 @@
+"""The backend: which model, on which device, in which dtype; and batches through it."""
+
+import contextlib
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import openvino
+from attrs import field, frozen
+
+from emb_provider_openvino.compiled import Compiled, Encoder
+from emb_provider_openvino.conversion import convert, convert_head, one_line
+from emb_provider_openvino.files import file_digest, is_quantised, read_file
+from emb_provider_openvino.quantisation import CalibrationTexts, quantise
+from emb_provider_openvino.store import Converted, Store
+from provider.backends import (
+    BackendOptions,
+    BackendTraits,
+    BackendUnavailable,
+    ModelSpec,
+    TokenBatch,
+    Vectors,
+    available_cores,
+    pool,
+)
+
+Dtype = Literal["float32", "bfloat16", "int8"]
+_DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "int8")
+
+_CPU_BATCH_TOKENS = 512
+_ACCELERATOR_BATCH_TOKENS = 16_384
+# Widths are rounded up to a multiple of this: every shape has kernels of its own.
+_WIDTH_MULTIPLE = 8
+# Compiled kernels that are kept, by shape; by default they are so many that memory grows for thousands of batches.
+_KERNELS_KEPT = 256
+
+
+@frozen
+class OpenVINOOptions:
+    """Options of the `openvino` backend, under `options:` in `litestar.yaml`.
+
+    Paths are no part of `repr`, by which the engine tells vectors apart: what the files hold is.
+
+    Attributes:
+        file: an OpenVINO model (.xml) inside the model's folder to run instead of the converted safetensors, such as
+            `openvino/openvino_model.xml`.
+        calibration: text file, one text a line, for `dtype: int8`; None for the texts that come with the backend.
+        cache_folder: where converted models are kept; None for the user's cache.
+    """
+
+    file: str | None = field(default=None, repr=False)
+    calibration: str | None = field(default=None, repr=False)
+    cache_folder: str | None = field(default=None, repr=False)
+
+
+class OpenVINOBackend:
+    """OpenVINO over a padded rectangle. Lanes share one compiled model and its weights."""
+
+    Options: ClassVar[type] = OpenVINOOptions
+    concurrent: ClassVar[bool] = True
+
+    def __init__(self, spec: ModelSpec, encoder: Encoder, head: Compiled | None, traits: BackendTraits) -> None:
+        """Use `load`."""
+        self.traits = traits
+        self._spec = spec
+        self._encoder: Encoder | None = encoder
+        self._head = head
+
+    @classmethod
+    def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
+        """Take the converted model from the cache, or convert now; see `Backend.load`."""
+        own = options.own
+        core = openvino.Core()
+        device = _choose_device(options.device, core.available_devices)
+        file = read_file(spec, own.file) if own.file is not None else None
+        is_int8 = file is not None and is_quantised(file)
+        dtype = _choose_dtype(options.dtype, core.get_property(device, "OPTIMIZATION_CAPABILITIES"), is_int8=is_int8)
+        texts = CalibrationTexts.read(own.calibration) if dtype == "int8" and not is_int8 else None
+        if own.calibration is not None and texts is None:
+            msg = f"options.calibration is for quantising to int8, which is not done here (dtype {dtype}); leave it out"
+            raise BackendUnavailable(msg)
+        digests = [file_digest(spec, own.file)] if own.file is not None else []
+        if file is not None and texts is None:
+            converted = Converted(file, {}, is_from_disk=True)
+        else:
+            key = {"model": "".join([spec.fingerprint, *digests]), **_versions("openvino", "torch", "transformers")}
+            if texts is not None:
+                digests.append(texts.digest)
+                key |= {"calibration": texts.digest, "tokens": str(spec.max_tokens), "prompt": spec.default_prompt}
+                key |= _versions("nncf")
+            store = Store.at(own.cache_folder, os.environ)
+            converted = store.fetch(
+                f"{spec.fingerprint}-{'float32' if texts is None else 'int8'}",
+                key,
+                lambda: _make(spec, file, texts, options.threads),
+            )
+        config = _config(device, dtype, options.threads)
+        try:
+            encoder = Encoder(converted.model, device, config)
+            head = convert_head(spec)
+            compiled_head = Compiled(head, device, {**config, "INFERENCE_PRECISION_HINT": "f32"}) if head else None
+        except RuntimeError as exc:
+            msg = f"openvino cannot run the model {spec.name!r} on {device}: {one_line(exc)}"
+            raise BackendUnavailable(msg) from exc
+        source = "file" if file is not None else "cache" if converted.is_from_disk else "conversion"
+        traits = BackendTraits(
+            device=device.lower(),
+            dtype=dtype,
+            padding_is_free=False,
+            batch_tokens=_CPU_BATCH_TOKENS if device == "CPU" else _ACCELERATOR_BATCH_TOKENS,
+            weights_digest="".join(digests),
+            extra={"openvino": version("openvino"), "source": source, **converted.facts},
+        )
+        return cls(spec, encoder, compiled_head, traits)
+
+    def embed(self, batch: TokenBatch) -> Vectors:
+        """See `Backend.embed`."""
+        if self._encoder is None:
+            msg = "the backend is closed"
+            raise RuntimeError(msg)
+        ids, mask = batch.padded(pad_id=self._spec.pad_id, multiple_of=_WIDTH_MULTIPLE)
+        hidden = self._encoder(ids, mask)
+        pooled: Vectors = pool(np, hidden, batch.lengths, batch.skips, self._spec.pooling)
+        return pooled if self._head is None else self._head([pooled]).copy()
+
+    def close(self) -> None:
+        """Drop the weights; see `Backend.close`."""
+        self._encoder = self._head = None
+
+
+def _make(
+    spec: ModelSpec, file: openvino.Model | None, texts: CalibrationTexts | None, threads: int
+) -> tuple[openvino.Model, dict[str, Any]]:
+    model = convert(spec, threads) if file is None else file
+    return (model, {}) if texts is None else quantise(model, spec, texts)
+
+
+def _versions(*distributions: str) -> dict[str, str]:
+    """Of what takes part in a conversion; another release may do it differently."""
+    found = {}
+    for name in distributions:
+        # A missing one is told of where it is needed.
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _choose_device(requested: str, available: list[str]) -> str:
+    """OpenVINO's name of the device; `auto` is the CPU.
+
+    Raises:
+        BackendUnavailable: it is not there.
+    """
+    name = "CPU" if requested == "auto" else requested.upper()
+    if name not in available:
+        msg = (
+            f"device {requested!r} is not available: OpenVINO finds {', '.join(available).lower()} here. "
+            "Use one of those, or auto, which is the CPU"
+        )
+        raise BackendUnavailable(msg)
+    return name
+
+
+def _choose_dtype(requested: str, capabilities: list[str], *, is_int8: bool) -> Dtype:
+    """The dtype for `requested`; `auto` is float32, or int8 for a file that is int8 already.
+
+    Raises:
+        BackendUnavailable: no such dtype, the device does not compute in it, or the file is int8.
+    """
+    if requested == "auto":
+        return "int8" if is_int8 else "float32"
+    for dtype in _DTYPES:
+        if requested == dtype:
+            if is_int8 and dtype != "int8":
+                msg = f"dtype {dtype!r} was asked for, but the weights in options.file are int8; use int8 or auto"
+                raise BackendUnavailable(msg)
+            if dtype == "bfloat16" and "BF16" not in capabilities:
+                msg = (
+                    "dtype 'bfloat16' is not supported by this processor, which has no instructions for it "
+                    "(avx512_bf16 or amx_bf16); use float32, or int8"
+                )
+                raise BackendUnavailable(msg)
+            return dtype
+    msg = f"unknown dtype {requested!r}; allowed are auto, {', '.join(_DTYPES)}"
+    raise BackendUnavailable(msg)
+
+
+def _config(device: str, dtype: Dtype, threads: int) -> dict[str, Any]:
+    """Every property that the result or the speed depends on; OpenVINO's defaults follow the machine."""
+    # By default it would be half precision wherever the processor has it.
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32"}
+    if device == "CPU":
+        streams = max(1, available_cores() // threads)
+        config |= {
+            # One stream a lane, each with the threads of one forward pass: lanes do not wait for each other.
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams * threads,
+            # A lane's thread shares the cores with the event loop; bound to one core it would wait for it.
+            "ENABLE_CPU_PINNING": False,
+            "CPU_RUNTIME_CACHE_CAPACITY": str(_KERNELS_KEPT),
+        }
+    return config

@@ -1,0 +1,428 @@
+"""The OpenVINO backend keeps the contract on models of every shape, and equals sentence-transformers on each."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from emb_provider_openvino import OpenVINOBackend, OpenVINOOptions
+from sentence_transformers import SentenceTransformer
+
+from provider.backends import (
+    BackendUnavailable,
+    InvalidModel,
+    ModelSpec,
+    TokenBatch,
+    Vectors,
+    find_backend,
+)
+from provider.domain import Ids
+from provider.engine.tokenizer import Tokenizer
+from provider.models.spec import read_spec
+from provider.testing import BackendContract
+from provider.testing.tiny import tiny_bert, tiny_decoder, tiny_roberta
+
+Load = Callable[..., OpenVINOBackend]
+
+SHAPES: dict[str, Callable[[Path], Path]] = {
+    "mean": tiny_bert,
+    "cls and max": lambda path: tiny_bert(path, pooling=["cls", "max"]),
+    "dense head": lambda path: tiny_bert(path, dense=16),
+    "positions from an offset": tiny_roberta,
+    "decoder, last token": tiny_decoder,
+}
+TEXTS = [
+    "a cat",
+    "The quick brown fox jumps over the lazy dog, and over the fence behind it.",
+    "?",
+    "naïve café - 漢字 and emoji 🙂 in one text",
+    "A man is eating food. " * 3,
+]
+HAS_BFLOAT16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def spec_of(folder: Path) -> ModelSpec:
+    return read_spec(folder, name="tiny", max_context_length=None, default_prompt=None)[0]
+
+
+def unit(vectors: Any) -> Any:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def random_batch(seed: int = 0, lengths: Sequence[int] = (9, 1, 30, 4)) -> TokenBatch:
+    random = np.random.default_rng(seed)
+    return TokenBatch.of_rows([random.integers(5, 60, length).astype(np.int32) for length in lengths])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def spec(folder: Path) -> ModelSpec:
+    return spec_of(folder)
+
+
+class TestOpenVINOBackend(BackendContract):
+    vocabulary = 60
+
+    @pytest.fixture(scope="class", params=SHAPES)
+    @classmethod
+    def spec(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+        return spec_of(SHAPES[request.param](tmp_path_factory.mktemp("tiny") / "model"))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, spec: ModelSpec, load: Load) -> OpenVINOBackend:
+        return load(spec)
+
+    @pytest.fixture
+    def spare(self, spec: ModelSpec, load: Load) -> OpenVINOBackend:
+        return load(spec)
+
+    def test_it_equals_sentence_transformers(self, backend: OpenVINOBackend, spec: ModelSpec) -> None:
+        tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
+        encoded = tokenizer.encode(TEXTS, truncate="end")
+        ours = backend.embed(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))
+        theirs = SentenceTransformer(str(spec.folder), device="cpu").encode(TEXTS)
+        assert unit(ours).shape == theirs.shape
+        assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
+
+
+class TestOpenVINOBackendInInt8(BackendContract):
+    vocabulary = 60
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls, spec: ModelSpec) -> ModelSpec:
+        return spec
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, spec: ModelSpec, load: Load) -> OpenVINOBackend:
+        return load(spec, dtype="int8")
+
+    @pytest.fixture
+    def spare(self, spec: ModelSpec, load: Load) -> OpenVINOBackend:
+        return load(spec, dtype="int8")
+
+
+class TestOpenVINOBackendOnTheRealModel(BackendContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls, minilm_spec: ModelSpec) -> ModelSpec:
+        return minilm_spec
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, spec: ModelSpec, load: Load) -> OpenVINOBackend:
+        return load(spec)
+
+    @pytest.fixture
+    def spare(self, spec: ModelSpec, load: Load) -> OpenVINOBackend:
+        return load(spec)
+
+    @pytest.fixture(autouse=True)
+    def _remember_folder(self, minilm: Path) -> None:
+        self._folder = minilm
+
+    def reference(self, rows: Sequence[Ids]) -> Vectors:
+        module = cast("Any", SentenceTransformer(str(self._folder), device="cpu")[0]).model
+        with torch.inference_mode():
+            return np.stack(
+                [module(input_ids=torch.tensor(row[None])).last_hidden_state[0].mean(dim=0).numpy() for row in rows]
+            )
+
+
+def test_it_is_found_by_its_name() -> None:
+    assert find_backend("openvino") is OpenVINOBackend
+
+
+def test_prompt_tokens_are_left_out_of_pooling_where_the_model_wants_it(tmp_path: Path, load: Load) -> None:
+    spec = spec_of(tiny_bert(tmp_path / "model", include_prompt=False, prompts={"query": "query: "}))
+    tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
+    encoded = tokenizer.encode(TEXTS, prompt="query: ", truncate="end")
+    ours = load(spec).embed(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))
+    theirs = SentenceTransformer(str(spec.folder), device="cpu").encode(TEXTS, prompt_name="query")
+    assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
+
+
+def test_it_says_what_it_is(spec: ModelSpec, load: Load) -> None:
+    traits = load(spec).traits
+    assert (traits.device, traits.dtype, traits.padding_is_free) == ("cpu", "float32", False)
+    assert traits.weights_digest == ""
+
+
+def test_the_places_of_files_are_no_part_of_what_vectors_depend_on() -> None:
+    assert repr(OpenVINOOptions(calibration="/a", cache_folder="/b")) == repr(OpenVINOOptions())
+
+
+def test_bfloat16_is_close_where_the_processor_has_it_and_refused_elsewhere(spec: ModelSpec, load: Load) -> None:
+    if not HAS_BFLOAT16:
+        with pytest.raises(BackendUnavailable, match=r"not supported by this processor.*use float32, or int8"):
+            load(spec, dtype="bfloat16")
+        return
+    half, batch = load(spec, dtype="bfloat16"), random_batch()
+    assert half.traits.dtype == "bfloat16"
+    assert (unit(half.embed(batch)) * unit(load(spec).embed(batch))).sum(axis=1).min() > 0.999
+
+
+def test_float32_is_computed_in_float32_whatever_the_processor_would_prefer(spec: ModelSpec, load: Load) -> None:
+    encoder: Any = load(spec)._encoder
+    compiled = encoder._compiled._compiled
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_there_is_a_stream_for_every_lane_that_the_cores_allow(
+    spec: ModelSpec, load: Load, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emb_provider_openvino.backend.available_cores", lambda: 2)
+    encoder: Any = load(spec, threads=threads)._encoder
+    compiled = encoder._compiled._compiled
+    assert compiled.get_property("NUM_STREAMS") == 2 // threads
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
+
+
+def test_a_dtype_that_there_is_not_is_refused_with_those_there_are(spec: ModelSpec, load: Load) -> None:
+    with pytest.raises(BackendUnavailable, match="'float16'; allowed are auto, float32, bfloat16, int8"):
+        load(spec, dtype="float16")
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_there_are(spec: ModelSpec, load: Load) -> None:
+    with pytest.raises(BackendUnavailable, match=r"device 'gpu\.7' is not available: OpenVINO finds .*cpu"):
+        load(spec, device="gpu.7")
+
+
+def test_a_folder_without_its_weights_is_refused(tmp_path: Path, load: Load) -> None:
+    spec = spec_of(tiny_bert(tmp_path / "model"))
+    (spec.folder / "model.safetensors").unlink()
+    with pytest.raises(InvalidModel, match="cannot be loaded"):
+        load(spec, cache_folder=str(tmp_path / "converted"))
+    assert list(tmp_path.glob("converted/*")) == []
+
+
+def test_a_model_that_changes_by_conversion_is_refused(spec: ModelSpec, load: Load, tmp_path: Path) -> None:
+    trace = torch.jit.trace
+
+    def wrongly(module: torch.nn.Module, example: Any, **kwargs: Any) -> Any:
+        """As if tracing had fixed the mask: all tokens are seen, padding among them."""
+
+        class Unmasked(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.module = module
+
+            def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+                found: torch.Tensor = self.module(input_ids, attention_mask * 0 + 1)
+                return found
+
+        return trace(Unmasked().eval(), example, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.jit, "trace", wrongly)
+        with pytest.raises(BackendUnavailable, match=r"does not compute what torch computes.*use the backend torch"):
+            load(spec, cache_folder=str(tmp_path / "converted"))
+    assert list(tmp_path.glob("converted/*")) == []
+
+
+def test_a_conversion_that_fails_is_one_line_and_leaves_nothing_behind(
+    spec: ModelSpec, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        msg = "Exception from src/frontends:12:\nCheck 'ok' failed\nNo conversion for aten::strange\n"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(openvino, "convert_model", fails)
+    with pytest.raises(BackendUnavailable) as caught:
+        load(spec, cache_folder=str(tmp_path / "converted"))
+    assert "cannot convert the architecture 'BertModel' (No conversion for aten::strange)" in caught.value.message
+    assert "\n" not in caught.value.message
+    assert list(tmp_path.glob("converted/*")) == []
+
+
+def test_converting_leaves_the_log_of_the_process_as_it_is(spec: ModelSpec, load: Load, tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
+    load(spec, cache_folder=str(tmp_path / "converted"))
+    assert (root.level, root.handlers) == before
+
+
+def test_a_closed_backend_says_so(spec: ModelSpec, load: Load) -> None:
+    backend = load(spec)
+    backend.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        backend.embed(random_batch())
+
+
+def test_nothing_is_reported_to_anybody() -> None:
+    code = (
+        "import emb_provider_openvino, sys, nncf.telemetry.wrapper as n, openvino.tools.ovc.telemetry_utils as o;"
+        "print(o.tm.__name__, 'openvino_telemetry.main' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "False"]
+
+
+def test_torch_is_not_imported_if_the_converted_model_is_there(spec: ModelSpec, load: Load, tmp_path: Path) -> None:
+    load(spec, cache_folder=str(tmp_path))
+    code = (
+        "import sys, pathlib; from emb_provider_openvino import *; from provider.backends import BackendOptions;"
+        "from provider.models.spec import read_spec;"
+        "spec, _ = read_spec(pathlib.Path(sys.argv[1]), name='m', max_context_length=None, default_prompt=None);"
+        "own = OpenVINOOptions(cache_folder=sys.argv[2]);"
+        "backend = OpenVINOBackend.load(spec, BackendOptions(own=own));"
+        "print(backend.traits.extra['source'], 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(spec.folder), str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["cache", "False"]
+
+
+def test_memory_stays_flat_over_hundreds_of_shapes(minilm_spec: ModelSpec, load: Load) -> None:
+    backend = load(minilm_spec)
+    random = np.random.default_rng(0)
+
+    def megabytes_after(batches: int) -> float:
+        for _ in range(batches):
+            lengths = random.integers(1, 80, random.integers(1, 9))
+            backend.embed(random_batch(int(random.integers(1 << 30)), [int(length) for length in lengths]))
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Rss:")) / 1024
+
+    megabytes_after(1)
+    first = megabytes_after(40)
+    assert megabytes_after(80) - first < 100
+
+
+class TestAFileOfOpenVINOs:
+    """`options.file`: what optimum writes to `openvino/`, in place of the converted safetensors."""
+
+    @pytest.fixture
+    def written(self, spec: ModelSpec, load: Load, tmp_path: Path) -> Callable[..., ModelSpec]:
+        """A copy of the model with its own conversion as `openvino/NAME`."""
+        import shutil
+
+        def write(dtype: str = "float32", name: str = "openvino_model") -> ModelSpec:
+            copy = tmp_path / "model"
+            if not copy.exists():
+                shutil.copytree(spec.folder, copy)
+            load(spec, dtype=dtype, cache_folder=str(tmp_path / dtype))
+            (found,) = (tmp_path / dtype).iterdir()
+            (copy / "openvino").mkdir(exist_ok=True)
+            for suffix in ("xml", "bin"):
+                shutil.copy(found / f"model.{suffix}", copy / "openvino" / f"{name}.{suffix}")
+            return spec_of(copy)
+
+        return write
+
+    def test_its_vectors_are_those_of_the_converted_model(self, written: Any, load: Load) -> None:
+        spec, batch = written(), random_batch()
+        backend = load(spec, file="openvino/openvino_model.xml")
+        assert backend.traits.extra["source"] == "file"
+        np.testing.assert_allclose(backend.embed(batch), load(spec).embed(batch), atol=1e-5)
+
+    def test_its_digest_tells_it_from_another(self, written: Any, load: Load) -> None:
+        digests = {
+            load(written(dtype, name), file=f"openvino/{name}.xml").traits.weights_digest
+            for dtype, name in [("float32", "a"), ("int8", "b")]
+        }
+        assert len(digests - {""}) == 2
+
+    def test_a_quantised_one_is_int8_and_nothing_else(self, written: Any, load: Load) -> None:
+        spec = written("int8")
+        for dtype in ("auto", "int8"):
+            assert load(spec, dtype=dtype, file="openvino/openvino_model.xml").traits.dtype == "int8"
+        with pytest.raises(BackendUnavailable, match=r"weights in options\.file are int8; use int8 or auto"):
+            load(spec, dtype="float32", file="openvino/openvino_model.xml")
+
+    def test_a_float32_one_can_be_quantised(self, written: Any, load: Load) -> None:
+        backend = load(written(), dtype="int8", file="openvino/openvino_model.xml")
+        assert (backend.traits.dtype, backend.traits.extra["source"]) == ("int8", "file")
+        assert np.isfinite(backend.embed(random_batch())).all()
+
+    def test_one_that_wants_segments_and_positions_gets_them(self, spec: ModelSpec, load: Load, tmp_path: Path) -> None:
+        import shutil
+
+        from provider.backends.torch_loading import load_encoder
+
+        loaded, _ = load_encoder(spec, lambda _: "float32", "sdpa")
+
+        class Wants(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.encoder = loaded
+
+            def forward(
+                self,
+                input_ids: torch.Tensor,
+                attention_mask: torch.Tensor,
+                token_type_ids: torch.Tensor,
+                position_ids: torch.Tensor,
+            ) -> torch.Tensor:
+                found: torch.Tensor = self.encoder(
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    token_type_ids=token_type_ids,
+                    position_ids=position_ids,
+                ).last_hidden_state
+                return found
+
+        names = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+        example = {name: torch.tensor([[1, 1, 1], [1, 1, 0]]) for name in names}
+        import warnings
+
+        with warnings.catch_warnings(action="ignore"):
+            model = openvino.convert_model(Wants(), example_input=example, input=[(n, [-1, -1]) for n in names])
+        shutil.copytree(spec.folder, tmp_path / "model")
+        openvino.save_model(model, tmp_path / "model" / "more.xml", compress_to_fp16=False)
+        batch = random_batch()
+        ours = load(spec_of(tmp_path / "model"), file="more.xml").embed(batch)
+        np.testing.assert_allclose(ours, load(spec).embed(batch), atol=1e-5)
+
+    def test_one_that_is_missing_is_refused_with_those_there_are(self, written: Any, load: Load) -> None:
+        with pytest.raises(InvalidModel, match=r"no other.xml and no other.bin.*has openvino/openvino_model.xml"):
+            load(written(), file="openvino/other.xml")
+
+    def test_one_of_another_kind_is_refused(self, spec: ModelSpec, load: Load) -> None:
+        with pytest.raises(InvalidModel, match=r"'model\.safetensors', expected an OpenVINO model's \.xml file"):
+            load(spec, file="model.safetensors")
+
+    def test_a_damaged_one_is_refused(self, written: Any, load: Load) -> None:
+        spec = written()
+        (spec.folder / "openvino" / "openvino_model.xml").write_text("<net")
+        with pytest.raises(InvalidModel, match="damaged or no OpenVINO model"):
+            load(spec, file="openvino/openvino_model.xml")
+
+    def test_one_that_is_no_encoder_of_this_model_is_refused(self, spec: ModelSpec, load: Load, tmp_path: Path) -> None:
+        import shutil
+
+        from openvino import opset13 as ops
+
+        shutil.copytree(spec.folder, tmp_path / "model")
+        copy = spec_of(tmp_path / "model")
+        ids = ops.parameter([-1, -1], np.int64, name="input_ids")
+        other = ops.parameter([-1, -1], np.int64, name="beam_idx")
+        openvino.save_model(openvino.Model([ops.add(ids, other)], [ids, other]), tmp_path / "model" / "beam.xml")
+        openvino.save_model(openvino.Model([ops.negative(ids)], [ids]), tmp_path / "model" / "flat.xml")
+        with pytest.raises(InvalidModel, match="asks for the inputs input_ids, beam_idx; supported are"):
+            load(copy, file="beam.xml")
+        with pytest.raises(InvalidModel, match="expected hidden states of width 32"):
+            load(copy, file="flat.xml")
+
+
+def test_its_options_are_checked_by_name_and_type(spec: ModelSpec) -> None:
+    from provider.backends import own_options
+    from provider.errors import SettingsError
+
+    with pytest.raises(SettingsError, match="its options are: cache_folder, calibration, file"):
+        own_options("openvino", OpenVINOBackend, {"precision": "f32"})
+    assert own_options("openvino", OpenVINOBackend, {"file": "a.xml"}) == OpenVINOOptions(file="a.xml")
