@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from provider.backends import (
 from provider.backends.torch_artefact import MODEL, Job
 from provider.backends.torch_compile import TorchCompileBackend, TorchCompileOptions, split
 from provider.backends.torch_eager import TorchBackend, TorchOptions
-from provider.domain import Ids
 from provider.models.spec import read_spec
 from provider.testing import BackendContract
 from provider.testing.tiny import tiny_bert, tiny_decoder, tiny_roberta
@@ -32,6 +31,7 @@ from provider.testing.tiny import tiny_bert, tiny_decoder, tiny_roberta
 # Compiling takes its time: few models of one layer, each compiled once for all tests.
 SHAPES: dict[str, Callable[[Path], Path]] = {
     "bert": lambda path: tiny_bert(path, layers=1, pooling=["cls", "mean"], dense=16),
+    "positions from an offset": lambda path: tiny_roberta(path, layers=1),
     "decoder": lambda path: tiny_decoder(path, layers=1, max_seq_length=64),
 }
 
@@ -84,28 +84,16 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestTorchCompileBackend(BackendContract):
-    vocabulary = 60
+    backend_class = TorchCompileBackend
+    shapes = SHAPES
 
-    @pytest.fixture(scope="class", params=SHAPES)
+    @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def spec(cls, request: pytest.FixtureRequest, specs: dict[str, ModelSpec]) -> ModelSpec:
-        return specs[request.param]
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def backend(cls, spec: ModelSpec, cache: Path) -> TorchCompileBackend:
-        return load(spec, cache)
-
-    @pytest.fixture
-    def spare(self, spec: ModelSpec, cache: Path) -> TorchCompileBackend:
-        return load(spec, cache)
-
-    @pytest.fixture(autouse=True)
-    def _remember_spec(self, spec: ModelSpec) -> None:
-        self._spec = spec
-
-    def reference(self, rows: Sequence[Ids]) -> Vectors:
-        return plain(self._spec).embed(TokenBatch.of_rows(rows))
+    def _from_the_cache(cls, cache: Path) -> Iterator[None]:
+        # The same models as in the cache, elsewhere: their fingerprints are the same.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(cache.parents[1]))
+            yield
 
     def test_batches_of_every_shape_give_the_vectors_of_the_plain_way(
         self, backend: TorchCompileBackend, spec: ModelSpec
@@ -128,11 +116,6 @@ class TestTorchCompileBackend(BackendContract):
             with pytest.raises(ValueError, match=f"token id {bad}"):
                 backend.embed(TokenBatch.of_rows([np.array([5, bad], np.int32)]))
         np.testing.assert_array_equal(backend.embed(good), before)
-
-    def test_after_closing_it_says_so(self, spare: TorchCompileBackend) -> None:
-        spare.close()
-        with pytest.raises(RuntimeError, match="closed"):
-            spare.embed(batch_of(3))
 
 
 def test_what_was_compiled_is_told(specs: dict[str, ModelSpec], cache: Path) -> None:
