@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import save_file
 
 from provider.backends import Head, InvalidModel, ModelSpec
-from provider.backends.torch_loading import load_head
+from provider.backends.torch_head import load_head
 from provider.domain import HeadStep
 from provider.models.pipeline import ACTIVATIONS
 

@@ -180,7 +180,7 @@ def test_a_missing_extra_is_told_before_anything_is_measured(monkeypatch: pytest
     from provider.cli.bench import running
 
     monkeypatch.setattr(running, "find_spec", lambda _: None)
-    with pytest.raises(InvalidRequest, match=r"pip install 'emb-provider\[bench\]'"):
+    with pytest.raises(InvalidRequest, match=r"pip install 'emb-provider\[plots\]'"):
         running.run(asked("--plot", "folder"))
     with pytest.raises(InvalidRequest, match="pip install sentence-transformers"):
         running.run(asked("--against", "st"))
