@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from emb_provider_onnx.exporter import export as exporter
 from emb_provider_onnx.processor import QUANTISED_FILES, instruction_sets
+from exports import export
 from sentence_transformers import SentenceTransformer
 
 from provider.backends.exporters import ExportOrder
@@ -23,17 +23,24 @@ def test_the_folder_has_the_model_and_both_graphs(exported: Path, minilm: Path) 
     assert SentenceTransformer(str(exported), device="cpu").encode("a cat").shape == (384,)
 
 
-def test_the_environment_is_made_once(exported: Path, export: Any, tmp_path: Path) -> None:
+def test_the_environment_is_made_once(exported: Path, tmp_path: Path) -> None:
     tiny_bert(tmp_path / "tiny")
-    done = export(str(tmp_path / "tiny"), "--output", str(tmp_path / "new"), PIP_NO_INDEX="1")
+    order = ("--optimize", "O1", "--quantize", "int8", "--output", str(tmp_path / "new"))
+    done = export(str(tmp_path / "tiny"), *order, PIP_NO_INDEX="1")
     assert done.returncode == 0, done.stderr
-    assert "making an environment" not in done.stderr
-    steps = done.stderr.splitlines()
-    assert steps[:2] == ["loading optimum", "exporting the model"]
+    target = instruction_sets()[0]
+    assert done.stderr.splitlines()[:4] == [
+        "loading optimum",
+        "exporting the model",
+        f"quantising to int8 for {target}",
+        "optimising the graph (O1)",
+    ]
     assert done.stdout == f"{tmp_path / 'new'}\n"
+    graphs = sorted(path.name for path in (tmp_path / "new" / "onnx").iterdir())
+    assert graphs == ["model.onnx", QUANTISED_FILES[target]]
 
 
-def test_an_export_that_fails_half_way_is_one_line_and_leaves_nothing(export: Any, tmp_path: Path) -> None:
+def test_an_export_that_fails_half_way_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tiny_bert(tmp_path / "tiny")
     config = json.loads((folder / "config.json").read_text())
     # Whole files that do not belong together: found out by whoever loads the weights.
@@ -45,7 +52,7 @@ def test_an_export_that_fails_half_way_is_one_line_and_leaves_nothing(export: An
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
-def test_without_an_index_it_says_so_and_leaves_nothing(export: Any, tmp_path: Path) -> None:
+def test_without_an_index_it_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     tiny_bert(tmp_path / "tiny")
     nowhere = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}
     done = export(str(tmp_path / "tiny"), "--output", str(tmp_path / "new"), environment=tmp_path / "e", **nowhere)
@@ -57,7 +64,7 @@ def test_without_an_index_it_says_so_and_leaves_nothing(export: Any, tmp_path: P
     assert [path.suffix for path in (tmp_path / "e").iterdir()] == [".lock"]
 
 
-def test_a_place_for_the_environment_that_cannot_be_written_to_is_named(export: Any, tmp_path: Path) -> None:
+def test_a_place_for_the_environment_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     tiny_bert(tmp_path / "tiny")
     (tmp_path / "file").write_text("")
     done = export(str(tmp_path / "tiny"), "--output", str(tmp_path / "new"), environment=tmp_path / "file" / "e")
