@@ -85,30 +85,6 @@ def convert(spec: ModelSpec, threads: int) -> openvino.Model:
     return model
 
 
-def convert_head(spec: ModelSpec) -> openvino.Model | None:
-    """The steps after pooling (dense layers, normalising): (rows, pooled width) to (rows, dimension), float32.
-
-    Returns:
-        None if there are no such steps.
-
-    Raises:
-        InvalidModel: a layer's files are missing or do not fit.
-    """
-    if not spec.head:
-        return None
-    import torch  # noqa: PLC0415 - as above
-
-    from provider.backends.torch_head import load_head  # noqa: PLC0415
-
-    width = spec.hidden_size * len(spec.pooling)
-    head = load_head(spec).eval()
-    with _tracing(), torch.inference_mode():
-        model: openvino.Model = openvino.convert_model(
-            head, example_input=torch.ones(2, width), input=[([-1, width], np.float32)]
-        )
-    return model
-
-
 def _check(spec: ModelSpec, theirs: HiddenStates, ours: HiddenStates) -> None:
     """Compare on other shapes than the traced one: what was fixed by tracing shows there."""
     long = min(spec.max_tokens, _LONGEST_CHECK)
