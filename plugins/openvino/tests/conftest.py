@@ -1,6 +1,7 @@
 """A cache of converted models, and the real model, shared by the tests of this distribution."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,3 +38,11 @@ def load() -> Load:
         return OpenVINOBackend.load(spec, options)
 
     return load
+
+
+@pytest.fixture
+def few_texts(tmp_path: Path) -> str:
+    """A calibration file for tests that ask nothing of the numbers: with so few texts quantising is quick."""
+    path = tmp_path / "few.txt"
+    path.write_text("the cat sleeps\na dog runs\n", encoding="utf-8")
+    return str(path)

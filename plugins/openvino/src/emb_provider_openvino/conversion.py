@@ -63,7 +63,7 @@ def convert(spec: ModelSpec, threads: int) -> openvino.Model:
     ids, mask = _rectangle(spec, [7, 4])
     example = (torch.from_numpy(ids), torch.from_numpy(mask))
     try:
-        with _tracing(), torch.inference_mode():
+        with tracing(), torch.inference_mode():
             # Without torch's own check, which runs twice more what is compared below anyway.
             traced = torch.jit.trace(module, example, check_trace=False)
             model: openvino.Model = openvino.convert_model(traced, input=[([-1, -1], np.int64)] * 2)
@@ -116,7 +116,7 @@ def _rectangle(spec: ModelSpec, lengths: Sequence[int]) -> tuple[NDArray[np.int6
 
 
 @contextmanager
-def _tracing() -> Iterator[None]:
+def tracing() -> Iterator[None]:
     """Tracing warns of what is checked afterwards, and of torch's own plans for it.
 
     OpenVINO's converter sets level and handlers of the root logger for itself; the process's own come back.
