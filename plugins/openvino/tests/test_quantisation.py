@@ -128,7 +128,7 @@ def test_a_folder_without_a_fast_tokenizer_is_refused(spec: ModelSpec, load: Loa
 
 
 def test_nothing_is_printed_while_it_quantises(
-    spec: ModelSpec, load: Load, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    spec: ModelSpec, load: Load, few_texts: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    load(spec, dtype="int8", cache_folder=str(tmp_path / "kept"))
+    load(spec, dtype="int8", calibration=few_texts, cache_folder=str(tmp_path / "kept"))
     assert capfd.readouterr().out == ""

@@ -9,8 +9,8 @@ import numpy as np
 import openvino
 from attrs import field, frozen
 
-from emb_provider_openvino.compiled import Compiled, Encoder
-from emb_provider_openvino.conversion import convert, convert_head, one_line
+from emb_provider_openvino.compiled import Encoder
+from emb_provider_openvino.conversion import convert, one_line
 from emb_provider_openvino.files import file_digest, is_quantised, read_file
 from emb_provider_openvino.quantisation import CalibrationTexts, quantise
 from emb_provider_openvino.store import Converted, Store
@@ -18,6 +18,7 @@ from provider.backends import (
     BackendOptions,
     BackendTraits,
     BackendUnavailable,
+    Head,
     ModelSpec,
     TokenBatch,
     Vectors,
@@ -60,7 +61,7 @@ class OpenVINOBackend:
     Options: ClassVar[type] = OpenVINOOptions
     concurrent: ClassVar[bool] = True
 
-    def __init__(self, spec: ModelSpec, encoder: Encoder, head: Compiled | None, traits: BackendTraits) -> None:
+    def __init__(self, spec: ModelSpec, encoder: Encoder, head: Head, traits: BackendTraits) -> None:
         """Use `load`."""
         self.traits = traits
         self._spec = spec
@@ -95,11 +96,8 @@ class OpenVINOBackend:
                 key,
                 lambda: _make(spec, file, texts, options.threads),
             )
-        config = _config(device, dtype, options.threads)
         try:
-            encoder = Encoder(converted.model, device, config)
-            head = convert_head(spec)
-            compiled_head = Compiled(head, device, {**config, "INFERENCE_PRECISION_HINT": "f32"}) if head else None
+            encoder = Encoder(converted.model, device, _config(device, dtype, options.threads))
         except RuntimeError as exc:
             msg = f"openvino cannot run the model {spec.name!r} on {device}: {one_line(exc)}"
             raise BackendUnavailable(msg) from exc
@@ -112,21 +110,21 @@ class OpenVINOBackend:
             weights_digest="".join(digests),
             extra={"openvino": version("openvino"), "source": source, **converted.facts},
         )
-        return cls(spec, encoder, compiled_head, traits)
+        return cls(spec, encoder, Head.load(spec), traits)
 
     def embed(self, batch: TokenBatch) -> Vectors:
         """See `Backend.embed`."""
-        if self._encoder is None:
+        encoder = self._encoder
+        if encoder is None:
             msg = "the backend is closed"
             raise RuntimeError(msg)
         ids, mask = batch.padded(pad_id=self._spec.pad_id, multiple_of=_WIDTH_MULTIPLE)
-        hidden = self._encoder(ids, mask)
-        pooled: Vectors = pool(np, hidden, batch.lengths, batch.skips, self._spec.pooling)
-        return pooled if self._head is None else self._head([pooled]).copy()
+        hidden = encoder(ids, mask)
+        return self._head(pool(np, hidden, batch.lengths, batch.skips, self._spec.pooling))
 
     def close(self) -> None:
         """Drop the weights; see `Backend.close`."""
-        self._encoder = self._head = None
+        self._encoder = None
 
 
 def _make(

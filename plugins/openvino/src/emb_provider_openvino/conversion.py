@@ -63,7 +63,7 @@ def convert(spec: ModelSpec, threads: int) -> openvino.Model:
     ids, mask = _rectangle(spec, [7, 4])
     example = (torch.from_numpy(ids), torch.from_numpy(mask))
     try:
-        with _tracing(), torch.inference_mode():
+        with tracing(), torch.inference_mode():
             # Without torch's own check, which runs twice more what is compared below anyway.
             traced = torch.jit.trace(module, example, check_trace=False)
             model: openvino.Model = openvino.convert_model(traced, input=[([-1, -1], np.int64)] * 2)
@@ -82,30 +82,6 @@ def convert(spec: ModelSpec, threads: int) -> openvino.Model:
         return hidden
 
     _check(spec, theirs, Encoder(model))
-    return model
-
-
-def convert_head(spec: ModelSpec) -> openvino.Model | None:
-    """The steps after pooling (dense layers, normalising): (rows, pooled width) to (rows, dimension), float32.
-
-    Returns:
-        None if there are no such steps.
-
-    Raises:
-        InvalidModel: a layer's files are missing or do not fit.
-    """
-    if not spec.head:
-        return None
-    import torch  # noqa: PLC0415 - as above
-
-    from provider.backends.torch_head import load_head  # noqa: PLC0415
-
-    width = spec.hidden_size * len(spec.pooling)
-    head = load_head(spec).eval()
-    with _tracing(), torch.inference_mode():
-        model: openvino.Model = openvino.convert_model(
-            head, example_input=torch.ones(2, width), input=[([-1, width], np.float32)]
-        )
     return model
 
 
@@ -140,7 +116,7 @@ def _rectangle(spec: ModelSpec, lengths: Sequence[int]) -> tuple[NDArray[np.int6
 
 
 @contextmanager
-def _tracing() -> Iterator[None]:
+def tracing() -> Iterator[None]:
     """Tracing warns of what is checked afterwards, and of torch's own plans for it.
 
     OpenVINO's converter sets level and handlers of the root logger for itself; the process's own come back.

@@ -87,7 +87,8 @@ def quantise(model: openvino.Model, spec: ModelSpec, texts: CalibrationTexts) ->
     encoded = tokenizer.encode_batch([spec.default_prompt + line for line in texts.lines])
     rows = [np.array([each.ids[: spec.max_tokens]], np.int64) for each in encoded if each.ids]
     _log.info("model %s is being quantised with %d calibration texts", spec.name, len(rows))
-    nncf.set_log_level(logging.ERROR)
+    # nncf's own way of saying so reaches the handlers of the process, and would silence its warnings.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     names = [each.any_name for each in model.inputs]
     try:
         with _without_progress_bars():
