@@ -165,6 +165,13 @@ def _compile(job: Job, folder: Path, compiler: str) -> Facts:
         _run_compiler(job, scratch, environment)
         for name in (MODEL, FACTS):
             (scratch / name).replace(folder / name)
+    except OSError as exc:
+        shutil.rmtree(folder, ignore_errors=True)
+        msg = (
+            f"the compiled model {job.spec.name!r} cannot be written to {folder.parent}: {exc.strerror}. "
+            "Make room there, or set options.cache_folder to another folder"
+        )
+        raise BackendUnavailable(msg) from exc
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -1,5 +1,6 @@
 """Compiled models give the vectors of uncompiled ones, are compiled once, and never while they serve."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -311,3 +312,14 @@ def test_rows_share_a_forward_pass_unless_padding_costs_more_than_another_one(
 
 def test_files_of_the_cache_are_its_owners_own(cache: Path) -> None:
     assert cache.stat().st_mode & 0o077 == 0
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch_artefact, "_run_compiler", full)
+    cache = tmp_path / "cache"
+    with pytest.raises(BackendUnavailable, match=f"cannot be written to {cache}: No space left on device"):
+        load(spec_of(tiny_bert(tmp_path / "model", layers=1)), cache)
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
