@@ -8,11 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 from attrs import frozen
 
 from provider.backends import Backend, BackendOptions, find_backend, own_options
 from provider.cores import available_cores
-from provider.domain import ALONE, ModelSpec, Worker
+from provider.domain import ALONE, ModelSpec, TokenBatch, Worker
 from provider.engine.plan import LanePlan
 from provider.engine.tokenizer import Tokenizer
 from provider.engine.tuning import Tuned, tune
@@ -112,6 +113,9 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         device=settings.device, dtype=settings.dtype, threads=plan.threads, worker=worker.number, own=own
     )
     backend = backend_class.load(spec, options)
+    # Alone, before lanes call at once: libraries set themselves up at their first call, and some do so in a way that two
+    # threads together never come out of.
+    backend.embed(TokenBatch.of_rows([np.zeros(1, np.int32)]))
     if backend.traits.device != "cpu" and settings.lanes is None:
         # One lane keeps an accelerator busy; a second would only take memory.
         plan = LanePlan(1, plan.threads)

@@ -2,13 +2,14 @@
 
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provider.backends import BackendOptions
-from provider.domain import ModelSpec, Worker
+from provider.domain import ModelSpec, TokenBatch, Vectors, Worker
 from provider.engine import loading
 from provider.engine.hooks import Hooks
 from provider.engine.loading import find_model, in_daemon_thread, load_parts
@@ -62,6 +63,31 @@ async def test_a_worker_plans_with_its_share_of_the_cores_and_tells_its_backend_
         assert [(each.threads, each.worker) for each in told] == [(2, 1)]
     finally:
         await service.close()
+
+
+async def test_the_first_forward_pass_is_one_token_and_over_before_lanes_call_at_once(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    class Slow(FakeBackend):
+        def embed(self, batch: TokenBatch) -> Vectors:
+            calls.append(f"begins {batch.tokens}")
+            # Long enough for a second lane to show that it does not wait.
+            time.sleep(0.02)
+            vectors = super().embed(batch)
+            calls.append("ends")
+            return vectors
+
+    monkeypatch.setattr(FakeBackend, "load", classmethod(lambda _cls, spec, _options: Slow(spec.dimension)))
+    model = ModelSettings("m", str(tiny), backend="fake", lanes=4)
+    service = EmbeddingService(Settings(model=model), Hooks()).open()
+    try:
+        await service.runtimes["m"].start_loading()
+    finally:
+        await service.close()
+    assert calls[:2] == ["begins 1", "ends"]
+    assert len(calls) > 2
 
 
 async def test_a_fingerprint_tells_files_backend_options_and_dtype_apart(open_service: Any, minilm: Any) -> None:
