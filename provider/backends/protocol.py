@@ -77,7 +77,8 @@ class Backend(Protocol):
 
     The engine calls `embed` from threads of its own, its *lanes*. It never calls it from two threads at once unless
     `concurrent` is True; then lanes share one instance and its weights. `load` and `close` are called once each, from
-    other threads than the lanes, never while `embed` runs. The first `embed` after `load` is a single token, called alone.
+    other threads than the lanes, never while `embed` runs. The first `embed` after `load` is of a single token, and
+    called alone.
 
     Attributes:
         Options: an attrs class with a default for every field: the options this backend takes under `options:` in

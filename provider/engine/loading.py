@@ -113,8 +113,8 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         device=settings.device, dtype=settings.dtype, threads=plan.threads, worker=worker.number, own=own
     )
     backend = backend_class.load(spec, options)
-    # Alone, before lanes call at once: libraries set themselves up at their first call, and some do so in a way that two
-    # threads together never come out of.
+    # Alone, before lanes call at once: libraries set themselves up at their first call, and in some of them two threads
+    # that do so together wait for each other forever.
     backend.embed(TokenBatch.of_rows([np.zeros(1, np.int32)]))
     if backend.traits.device != "cpu" and settings.lanes is None:
         # One lane keeps an accelerator busy; a second would only take memory.
