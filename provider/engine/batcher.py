@@ -4,7 +4,7 @@ No timer ever holds a row back: a free lane takes what is there, and while all l
 themselves. Each batch is *led* by one request, and requests lead in turn, so that a request waits for at most one batch
 of every other request before it is its turn, however many rows the others brought. The leader's longest row sets the
 length, and the batch is filled with the waiting rows nearest to it in length, whoever sent them: short rows travel with
-short ones, and little is spent on padding.
+short ones. Where padding costs, a batch ends before its padding would cost more than the next pass.
 """
 
 from bisect import bisect_left, insort
@@ -15,6 +15,11 @@ from attrs import define, frozen
 
 from provider.engine.rows import Row
 from provider.errors import Overloaded
+
+
+# One pass more costs about as much, beside its tokens, as this share of the tokens of a full batch: on a CPU with batches
+# of 256 or 512 tokens, the price of 10 to 30 tokens.
+_PASS_COST = 1 / 16
 
 
 @frozen
@@ -141,7 +146,11 @@ class Batcher:
         return low, high
 
     def _fits(self, longest: int, rows: int, tokens: int) -> bool:
-        return (tokens if self._limits.padding_is_free else longest * rows) <= self._limits.max_tokens
+        most = self._limits.max_tokens
+        if self._limits.padding_is_free:
+            return tokens <= most
+        padding = longest * rows - tokens
+        return tokens + padding <= most and padding <= _PASS_COST * most
 
     def _drop_unwanted(self) -> None:
         kept = []

@@ -19,12 +19,14 @@ from provider.backends import AdjustsThreads, Backend, TokenBatch
 from provider.engine.plan import LanePlan
 
 BUDGET_SECONDS = 2.0
-"""What the whole measurement may take; a model whose single batch takes longer is not measured."""
+"""What the whole measurement may take; a comparison that does not fit in what is left of it is not made."""
 
 # Of which most goes unused: after so long the contenders are told apart.
 _ENOUGH_SECONDS = 0.4
-# Sentences, some paragraphs: what people send.
-_LENGTHS = (8, 12, 16, 16, 24, 32, 64, 128)
+_FEWEST_ROUNDS = 2
+# The batcher sorts by length, so the rows of a batch are alike and padding is rare. They are so long that `max_rows` of
+# them fill every contender.
+_LENGTHS = (32, 31, 30, 29)
 # Fewer lanes with more threads look better here than under load, where the event loop interrupts them: a thread that is
 # interrupted stalls the others of its forward pass at every barrier. So they must win clearly.
 _CLEARLY = 1.25
@@ -91,11 +93,12 @@ def tune(
     batches = {tokens: _batch(tokens, max_rows, max_tokens, vocabulary_size) for tokens in batch_tokens}
 
     def compare(contenders: Sequence[tuple[LanePlan, int]], margin: float) -> tuple[LanePlan, int]:
-        if len(contenders) == 1:
+        round_seconds = seconds_per_token * sum(plan.lanes * batches[tokens].tokens for plan, tokens in contenders)
+        if len(contenders) == 1 or clock() - started + _FEWEST_ROUNDS * round_seconds > BUDGET_SECONDS:
             return contenders[0]
         rates: list[list[float]] = [[] for _ in contenders]
         ends = clock() + _ENOUGH_SECONDS
-        while not rates[0] or clock() < ends:
+        while len(rates[0]) < _FEWEST_ROUNDS or clock() < ends:
             for (plan, tokens), found in zip(contenders, rates, strict=True):
                 found.append(_rate(backend, plan, batches[tokens], clock))
         for (plan, tokens), found in zip(contenders, rates, strict=True):
@@ -107,27 +110,22 @@ def tune(
     trials: list[Trial] = []
     plan, tokens = plans[0], batch_tokens[0]
     _rate(backend, plan, batches[tokens], clock)
-    slice_seconds = batches[tokens].tokens * plan.lanes / _rate(backend, plan, batches[tokens], clock)
-    # Two rounds of all contenders, which are larger and smaller than the default, are the least that says something.
-    if 2 * slice_seconds * (len(plans) + 2 * len(batch_tokens)) < BUDGET_SECONDS - (clock() - started):
-        if isinstance(backend, AdjustsThreads):
-            plan, _ = compare([(each, tokens) for each in plans], _CLEARLY)
-        _, tokens = compare([(plan, each) for each in batch_tokens], _NOTABLY)
+    seconds_per_token = 1 / _rate(backend, plan, batches[tokens], clock)
     if isinstance(backend, AdjustsThreads):
+        plan, _ = compare([(each, tokens) for each in plans], _CLEARLY)
         backend.use_threads(plan.threads)
+    _, tokens = compare([(plan, each) for each in batch_tokens], _NOTABLY)
     return Tuned(plan, tokens, tuple(trials), clock() - started)
 
 
 def _batch(budget: int, max_rows: int, max_tokens: int, vocabulary_size: int) -> TokenBatch:
-    """Rows of usual lengths, as the batcher would put them together: of like length, up to the budget."""
+    """Rows of like length, as the batcher would put them together: with padding, as many as the budget holds."""
     random = np.random.default_rng(0)
-    rows: list[np.ndarray[Any, np.dtype[np.int32]]] = []
-    for i in range(max_rows):
-        length = min(max_tokens, _LENGTHS[i % len(_LENGTHS)])
-        if rows and sum(map(len, rows)) + length > budget:
-            break
-        rows.append(random.integers(0, vocabulary_size, length).astype(np.int32))
-    return TokenBatch.of_rows(rows)
+    lengths = [min(max_tokens, length) for length in _LENGTHS]
+    rows = min(max_rows, max(1, budget // lengths[0]))
+    return TokenBatch.of_rows(
+        [random.integers(0, vocabulary_size, lengths[i % len(lengths)]).astype(np.int32) for i in range(rows)]
+    )
 
 
 def _rate(backend: Backend, plan: LanePlan, batch: TokenBatch, clock: Callable[[], float]) -> float:

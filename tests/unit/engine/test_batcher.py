@@ -59,6 +59,7 @@ def test_every_row_is_taken_exactly_once_within_the_budget(
         cost = sum(lengths) if free else max(lengths) * len(lengths)
         assert len(batch) <= max_rows
         assert cost <= max_tokens or len(batch) == 1
+        assert cost - sum(lengths) <= max_tokens / 16
     assert queue.tokens == 0
     assert queue.rows == 0
 
@@ -68,6 +69,15 @@ def test_rows_of_like_length_travel_together() -> None:
     queue.add(wanted(rows_of(5, 100, 6, 101, 4, 99)))
     lengths = [sorted(row.tokens for row in batch) for batch in drain(queue)]
     assert sorted(lengths) == [[4, 5, 6], [99, 100, 101]]
+
+
+def test_a_batch_ends_where_its_padding_would_cost_more_than_another_pass() -> None:
+    lengths = (40, 38, 38, 20, 20, 8, 8, 8, 8)
+    padded, free = batcher(max_tokens=512), batcher(max_tokens=512, free=True)
+    for queue in (padded, free):
+        queue.add(wanted(rows_of(*lengths)))
+    assert [[row.tokens for row in batch] for batch in drain(padded)] == [[38, 38, 40], [20, 20], [8, 8, 8, 8]]
+    assert [len(batch) for batch in drain(free)] == [9]
 
 
 def test_a_late_small_request_waits_for_one_batch_of_the_large_one() -> None:

@@ -22,11 +22,13 @@ class TimedBackend(FakeBackend):
         super().__init__()
         self.clock, self.threads, self._cost, self._lock = TickingClock(), 1, cost, threading.Lock()
         self.passes: list[tuple[int, int]] = []
+        self.rectangles: set[int] = set()
 
     def embed(self, batch: TokenBatch) -> Vectors:
         with self._lock:
             self.clock.advance(self._cost(batch.tokens, self.threads))
             self.passes.append((batch.tokens, self.threads))
+            self.rectangles.add(batch.rows * int(batch.lengths.max()))
         return np.zeros((batch.rows, 8), np.float32)
 
 
@@ -100,10 +102,10 @@ def test_what_was_measured_can_be_read() -> None:
     assert described["seconds"] > 0
 
 
-def test_batches_keep_to_rows_and_tokens() -> None:
+def test_batches_are_full_by_the_count_of_a_backend_that_pads() -> None:
     backend = TimedBackend(per_batch(0.01))
     tuned(backend)
-    assert max(tokens for tokens, _ in backend.passes) <= 512
+    assert backend.rectangles == set(SIZES)
 
 
 @pytest.mark.parametrize(
