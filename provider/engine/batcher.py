@@ -16,9 +16,9 @@ from attrs import define, frozen
 from provider.engine.rows import Row
 from provider.errors import Overloaded
 
-# One pass more costs about as much, beside its tokens, as this share of the tokens of a full batch: on a CPU with
-# batches of 256 or 512 tokens, as 10 to 30 of them.
-_PASS_COST = 1 / 16
+# What one pass more costs beside its tokens, as a share of the tokens of a full batch: on a CPU, with batches of 512, it is
+# as much as 10 to 30 tokens cost.
+_PASS_COST = 1 / 32
 
 
 @frozen
