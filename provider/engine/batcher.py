@@ -16,8 +16,8 @@ from attrs import define, frozen
 from provider.engine.rows import Row
 from provider.errors import Overloaded
 
-# What one pass more costs beside its tokens, as a share of the tokens of a full batch: on a CPU, with batches of 512, it is
-# as much as 10 to 30 tokens cost.
+# What one pass more costs beside its tokens, as a share of a full batch: on a CPU, with batches of 512 tokens, it is as
+# much as 10 to 30 of them cost.
 _PASS_COST = 1 / 32
 
 
