@@ -234,22 +234,6 @@ def test_torch_is_not_imported_if_the_converted_model_is_there(load: Load, tmp_p
     assert found.stdout.split() == ["cache", "False"]
 
 
-def test_memory_stays_flat_over_hundreds_of_shapes(minilm_spec: ModelSpec, load: Load) -> None:
-    backend = load(minilm_spec)
-    random = np.random.default_rng(0)
-
-    def megabytes_after(batches: int) -> float:
-        for _ in range(batches):
-            lengths = random.integers(1, 80, random.integers(1, 9))
-            backend.embed(random_batch(int(random.integers(1 << 30)), [int(length) for length in lengths]))
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        return sum(int(line.split()[1]) for line in lines if line.startswith("Rss:")) / 1024
-
-    megabytes_after(1)
-    first = megabytes_after(40)
-    assert megabytes_after(80) - first < 100
-
-
 class TestAFileOfOpenVINOs:
     """`options.file`: what optimum writes to `openvino/`, in place of the converted safetensors."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from emb_provider_openvino import OpenVINOBackend
 from emb_provider_openvino.quantisation import CalibrationTexts
@@ -45,6 +46,18 @@ def embed(backend: OpenVINOBackend, spec: ModelSpec, texts: list[str]) -> Vector
     tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
     vectors = backend.embed(TokenBatch.of_rows([each.ids for each in tokenizer.encode(texts, truncate="end")]))
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+def test_memory_is_bounded_however_many_shapes_there_are(minilm_spec: ModelSpec, load: Load) -> None:
+    """Kernels are compiled by shape; if all are kept, the second half takes 160 MiB, and memory goes on growing."""
+    backend = load(minilm_spec, dtype="int8")
+    shapes = [(rows, width) for rows in range(1, 9) for width in range(1, 33)]
+    np.random.default_rng(0).shuffle(shapes)
+    resident = []
+    for rows, width in shapes:
+        backend.embed(TokenBatch.of_rows([np.full(width, 1000, np.int32)] * rows))
+        resident.append(psutil.Process().memory_info().rss / 2**20)
+    assert resident[-1] - resident[len(shapes) // 2] < 80
 
 
 def test_int8_ranks_pairs_as_float32_does_and_keeps_every_vector_close(minilm_spec: ModelSpec, load: Load) -> None:

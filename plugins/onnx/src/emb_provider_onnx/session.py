@@ -60,8 +60,8 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """A session that several lanes may run at the same time, each with `threads` CPU threads.
 
-    Memory for activations is given back after each run: with ONNX Runtime's defaults, the arena and the memory plans
-    grow with every new shape, and shapes are as many as widths times numbers of rows.
+    Memory for activations comes from an arena that the largest batch bounds. No plan of it is kept by shape: shapes are
+    as many as widths times numbers of rows.
 
     Raises:
         InvalidModel: ONNX Runtime cannot load the file.
@@ -70,7 +70,6 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = _FATAL
     # Idle threads would otherwise spin, and take the cores of the other lanes and of the event loop.

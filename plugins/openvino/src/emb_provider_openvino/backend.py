@@ -31,10 +31,10 @@ _DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "int8")
 
 _CPU_BATCH_TOKENS = 512
 _ACCELERATOR_BATCH_TOKENS = 16_384
-# Widths are rounded up to a multiple of this: every shape has kernels of its own.
-_WIDTH_MULTIPLE = 8
-# Compiled kernels that are kept, by shape; by default they are so many that memory grows for thousands of batches.
-_KERNELS_KEPT = 256
+# Where compiling kernels for a new shape takes long, widths are rounded up; on the CPU that costs more than it saves.
+_ACCELERATOR_MULTIPLE = 16
+# Compiled kernels that are kept, by shape. OpenVINO's own limit, 5,000, lets an int8 model take gigabytes.
+_KERNELS_KEPT = 128
 
 
 @frozen
@@ -67,6 +67,7 @@ class OpenVINOBackend:
         self._spec = spec
         self._encoder: Encoder | None = encoder
         self._head = head
+        self._multiple = 1 if traits.device == "cpu" else _ACCELERATOR_MULTIPLE
 
     @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
@@ -118,7 +119,7 @@ class OpenVINOBackend:
         if encoder is None:
             msg = "the backend is closed"
             raise RuntimeError(msg)
-        ids, mask = batch.padded(pad_id=self._spec.pad_id, multiple_of=_WIDTH_MULTIPLE)
+        ids, mask = batch.padded(pad_id=self._spec.pad_id, multiple_of=self._multiple)
         hidden = encoder(ids, mask)
         return self._head(pool(np, hidden, batch.lengths, batch.skips, self._spec.pooling))
 
