@@ -32,10 +32,13 @@ class SentenceTransformersPeer:
             BackendUnavailable: sentence-transformers is not installed, or cannot load this model.
         """
         try:
-            import sentence_transformers  # noqa: PLC0415 - seconds, and not everybody has it
+            # Seconds to import, and not everybody has it.
+            import sentence_transformers  # noqa: PLC0415
+            import transformers  # noqa: PLC0415
         except ImportError as exc:
             msg = "sentence-transformers is not installed (pip install sentence-transformers)"
             raise BackendUnavailable(msg) from exc
+        transformers.utils.logging.disable_progress_bar()
         try:
             model = sentence_transformers.SentenceTransformer(
                 str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"}

@@ -21,9 +21,9 @@ from provider.engine.plan import LanePlan
 BUDGET_SECONDS = 2.0
 """What the whole measurement may take; a comparison that does not fit in what is left of it is not made."""
 
-# Of which most goes unused: after so long the contenders are told apart.
+# Of which most goes unused: after so long, or so many rounds, the contenders are told apart.
 _ENOUGH_SECONDS = 0.4
-_FEWEST_ROUNDS = 2
+_FEWEST_ROUNDS, _MOST_ROUNDS = 2, 12
 # The batcher sorts by length, so the rows of a batch are alike and padding is rare. They are so long that `max_rows` of
 # them fill every contender.
 _LENGTHS = (32, 31, 30, 29)
@@ -98,7 +98,7 @@ def tune(
             return contenders[0]
         rates: list[list[float]] = [[] for _ in contenders]
         ends = clock() + _ENOUGH_SECONDS
-        while len(rates[0]) < _FEWEST_ROUNDS or clock() < ends:
+        while len(rates[0]) < _FEWEST_ROUNDS or (len(rates[0]) < _MOST_ROUNDS and clock() < ends):
             for (plan, tokens), found in zip(contenders, rates, strict=True):
                 found.append(_rate(backend, plan, batches[tokens], clock))
         for (plan, tokens), found in zip(contenders, rates, strict=True):

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ from provider.backends.torch_artefact import MODEL, Job
 from provider.backends.torch_compile import TorchCompileBackend, TorchCompileOptions, split
 from provider.backends.torch_eager import TorchBackend, TorchOptions
 from provider.models.spec import read_spec
-from provider.testing import BackendContract
+from provider.testing import BackendContract, packaged_minilm
 from provider.testing.tiny import tiny_bert, tiny_decoder, tiny_roberta
 
 # Compiling takes its time: few models of one layer, each compiled once for all tests.
@@ -84,10 +84,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
 
 
-class TestTorchCompileBackend(BackendContract):
-    backend_class = TorchCompileBackend
-    shapes = SHAPES
-
+class FromTheCache:
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def _from_the_cache(cls, cache: Path) -> Iterator[None]:
@@ -95,6 +92,11 @@ class TestTorchCompileBackend(BackendContract):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_CACHE_HOME", str(cache.parents[1]))
             yield
+
+
+class TestTorchCompileBackend(FromTheCache, BackendContract):
+    backend_class = TorchCompileBackend
+    shapes = SHAPES
 
     def test_batches_of_every_shape_give_the_vectors_of_the_plain_way(
         self, backend: TorchCompileBackend, spec: ModelSpec
@@ -117,6 +119,11 @@ class TestTorchCompileBackend(BackendContract):
             with pytest.raises(ValueError, match=f"token id {bad}"):
                 backend.embed(TokenBatch.of_rows([np.array([5, bad], np.int32)]))
         np.testing.assert_array_equal(backend.embed(good), before)
+
+
+class TestTorchCompileBackendOnTheRealModel(FromTheCache, BackendContract):
+    backend_class = TorchCompileBackend
+    shapes: ClassVar = {"all-MiniLM-L6-v2": packaged_minilm}
 
 
 def test_what_was_compiled_is_told(specs: dict[str, ModelSpec], cache: Path) -> None:
