@@ -6,7 +6,14 @@ pooling for torch tensors and numpy arrays alike; `Head` does the steps after it
 
 from provider.backends.head import Head
 from provider.backends.pooling import pool
-from provider.backends.protocol import AdjustsThreads, Backend, BackendOptions, BackendTraits, NoOptions
+from provider.backends.protocol import (
+    AdjustsThreads,
+    Backend,
+    BackendOptions,
+    BackendTraits,
+    NoOptions,
+    SelectsFiles,
+)
 from provider.backends.registry import GROUP, find_backend, installed_backends, own_options
 from provider.cores import available_cores
 from provider.domain import ModelSpec, TokenBatch, Vectors
@@ -23,6 +30,7 @@ __all__ = [
     "InvalidModel",
     "ModelSpec",
     "NoOptions",
+    "SelectsFiles",
     "TokenBatch",
     "Vectors",
     "available_cores",

@@ -1,6 +1,6 @@
 """The seam between the engine and whatever turns token ids into vectors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from attrs import field, frozen
@@ -65,6 +65,36 @@ class AdjustsThreads(Protocol):
 
     def use_threads(self, threads: int) -> None:
         """From now on a forward pass has `threads` CPU threads, at least 1. Never called while `embed` runs."""
+        ...
+
+
+@runtime_checkable
+class SelectsFiles(Protocol):
+    """What a backend class may have besides: files of its own that it reads from a model's repository.
+
+    Repositories hold the same model in many formats. Downloaded are the safetensors and what every backend needs
+    (configuration, tokenizer, modules); a backend that reads other files says here which, and they are part of the
+    model then: a copy in the cache without them is incomplete.
+    """
+
+    @classmethod
+    def select_files(cls, names: Sequence[str], options: BackendOptions) -> Iterable[str]:
+        """Those of `names` that `load` will read, data files beside them included; of several variants only one.
+
+        Called before anything is downloaded, any number of times. It looks at its arguments and at this machine's
+        devices, not at files.
+
+        Args:
+            names: of all files in the repository, sorted; paths inside it with `/`, such as `onnx/model.onnx`.
+            options: as configured, but `threads` and `worker`, which are not known yet.
+
+        Returns:
+            Names out of `names`; what is not in there is ignored. None at all where the repository lacks what this
+            backend needs: `load` then says what to do.
+
+        Raises:
+            BackendUnavailable: the options cannot be met by any file, so that a download would be for nothing.
+        """
         ...
 
 

@@ -15,9 +15,16 @@ from provider.cli.options import config_option
     type=click.Path(file_okay=False, path_type=Path),
     help="Put the files into this folder, to copy it to a machine without network.",
 )
+@click.option("--backend", help="Fetch what this backend reads, instead of the configured one.")
+@click.option("--dtype", help="Fetch what is read for this dtype, instead of the configured one.")
 @config_option
-def download(name: str, revision: str | None, to: Path | None, config: Path | None) -> None:
+def download(
+    name: str, revision: str | None, to: Path | None, backend: str | None, dtype: str | None, config: Path | None
+) -> None:
     """Fetch the model NAME (a configured name, OWNER/NAME, or a name of sentence-transformers') and print its folder.
+
+    What is fetched is what `serve` with the same configuration would fetch: the safetensors, and the files of other
+    formats that the model's backend reads.
 
     Files that are here already are not fetched again. HF_TOKEN opens private and gated repositories, HF_ENDPOINT names
     a mirror.
@@ -25,15 +32,18 @@ def download(name: str, revision: str | None, to: Path | None, config: Path | No
     from attrs import evolve  # noqa: PLC0415 - `--help` must not wait
 
     from provider.app import read_configuration  # noqa: PLC0415
+    from provider.cli.chosen import chosen_model  # noqa: PLC0415
+    from provider.engine.loading import backend_files  # noqa: PLC0415
     from provider.models.hub import download as fetch  # noqa: PLC0415
-    from provider.settings import ModelSettings  # noqa: PLC0415
 
-    settings = read_configuration(config).settings
-    # A configured name means its repository; a model with a folder of its own needs no download under that name.
-    known = {each: model for model in settings.all_models() for each in (model.served_name, *model.aliases)}
-    model = known.get(name, ModelSettings(name=name))
+    # A repository means the model that is configured from it, by whatever name: its backend says what to fetch.
+    models = read_configuration(config).settings.all_models()
+    configured = next((each.served_name for each in models if each.path is None and each.repository == name), name)
+    settings = chosen_model(config, configured, backend, None, dtype)
+    model = settings.model
+    # A model with a folder of its own needs no download, so the name means a repository.
     if model.path is not None:
-        model = ModelSettings(name=name)
+        model = evolve(model, name=name, path=None, repo=None, revision=None)
     if revision is not None:
         model = evolve(model, revision=revision)
     snapshot = fetch(
@@ -42,6 +52,7 @@ def download(name: str, revision: str | None, to: Path | None, config: Path | No
         offline=settings.hub.offline,
         cache_folder=settings.hub.cache_folder,
         to=to.expanduser() if to is not None else None,
+        select_more=backend_files(model),
         progress=True,
     )
     for notice in snapshot.notices:

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 from attrs import frozen
 
-from provider.backends import Backend, BackendOptions, find_backend, own_options
+from provider.backends import Backend, BackendOptions, SelectsFiles, find_backend, own_options
 from provider.cores import available_cores
 from provider.domain import ALONE, ModelSpec, TokenBatch, Worker
 from provider.engine.plan import LanePlan
 from provider.engine.tokenizer import Tokenizer
 from provider.engine.tuning import Tuned, tune
 from provider.models.resolve import Resolved, resolve
+from provider.models.selection import SelectFiles, nothing_more
 from provider.models.spec import read_spec
 from provider.models.weights import weight_bytes
 from provider.settings import HubSettings, ModelSettings
@@ -84,8 +85,28 @@ def find_model(
     # The backend first: a misspelt name should not cost a download.
     backend_class = find_backend(settings.backend)
     own = own_options(settings.backend, backend_class, settings.options)
-    source = resolve(settings, hub, progress=show_progress, notify=notify_download)
+    select_more = _selection(settings, backend_class, own)
+    source = resolve(settings, hub, select_more=select_more, progress=show_progress, notify=notify_download)
     return FoundModel(source, backend_class, own)
+
+
+def backend_files(settings: ModelSettings) -> SelectFiles:
+    """Picks the files that the model's backend reads besides what every model needs, for who downloads only.
+
+    Raises:
+        BackendError: there is no such backend, or it cannot be imported.
+        SettingsError: its options are at fault.
+    """
+    backend_class = find_backend(settings.backend)
+    return _selection(settings, backend_class, own_options(settings.backend, backend_class, settings.options))
+
+
+def _selection(settings: ModelSettings, backend_class: type[Backend], own: object) -> SelectFiles:
+    if not issubclass(backend_class, SelectsFiles):
+        return nothing_more
+    select = backend_class.select_files
+    options = BackendOptions(device=settings.device, dtype=settings.dtype, own=own)
+    return lambda names: select(names, options)
 
 
 def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALONE) -> ModelParts:

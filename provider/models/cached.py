@@ -13,7 +13,7 @@ from attrs import frozen
 from provider.errors import InvalidModel, ModelError
 from provider.models.folder import read_config, tokenizer_files
 from provider.models.hub_errors import hub_error
-from provider.models.selection import select_files
+from provider.models.selection import SelectFiles, nothing_more, select_files
 from provider.models.weights import check_safetensors, weight_files
 
 DEFAULT_BRANCH = "main"
@@ -38,12 +38,17 @@ class Snapshot:
 
 @frozen
 class Asked:
-    """What was asked for, and where it goes."""
+    """What was asked for, and where it goes.
+
+    Attributes:
+        select_more: picks the files that are wanted besides what every model needs.
+    """
 
     repository: str
     revision: str | None
     cache: Path
     endpoint: str
+    select_more: SelectFiles = nothing_more
 
     @property
     def host(self) -> str:
@@ -87,7 +92,7 @@ def listed_files(asked: Asked, commit: str) -> tuple[str, ...] | None:
         tree = get_cached_repo_tree(asked.repository, revision=commit, cache_dir=asked.cache)
     except CachedRepoTreeNotFoundError:
         return None
-    return select_files(asked.repository, (each.path for each in tree))
+    return select_files(asked.repository, (each.path for each in tree), asked.select_more)
 
 
 def check_complete(folder: Path) -> None:

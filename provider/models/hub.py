@@ -26,7 +26,7 @@ from provider.models.cached import (
     remember,
 )
 from provider.models.hub_errors import unreachable
-from provider.models.selection import select_files
+from provider.models.selection import SelectFiles, nothing_more, select_files
 from provider.models.weights import check_safetensors
 
 Notify = Callable[[str, dict[str, object]], None]
@@ -52,6 +52,7 @@ def download(
     offline: bool = False,
     cache_folder: str | Path | None = None,
     to: Path | None = None,
+    select_more: SelectFiles = nothing_more,
     progress: bool = False,
     notify: Notify = lambda _phase, _detail: None,
 ) -> Snapshot:
@@ -67,6 +68,7 @@ def download(
         offline: open no connection. HF_HUB_OFFLINE in the environment says the same.
         cache_folder: where downloads are kept; None for huggingface_hub's own (HF_HOME, HF_HUB_CACHE).
         to: also lay the files into this folder, which must not exist or be empty; it appears when it is complete.
+        select_more: picks files that are wanted besides what every model needs; a copy without them is incomplete.
         progress: draw a progress bar on standard error, if that is a terminal.
         notify: told `started`, then `finished` or `failed`, with `repository`, `revision`, `bytes`, `reason`; only
             where something is really downloaded.
@@ -86,6 +88,7 @@ def download(
         revision,
         Path(cache_folder or constants.HF_HUB_CACHE).expanduser(),
         (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"),
+        select_more,
     )
     offline = offline or _is_offline(constants)
     snapshot = _cached_or_fetched(asked, to, offline=offline, progress=progress, notify=notify)
@@ -120,9 +123,11 @@ def _cached_or_fetched(asked: Asked, to: Path | None, *, offline: bool, progress
     try:
         listing = _ask(asked)
     except SourceUnreachable as exc:
-        if cached is None:
+        if cached is None and not problem:
             raise
         reason = exc.message.partition(", and ")[0]
+        if cached is None:
+            raise unreachable(asked.repository, asked.cache, f"{reason}{problem}") from exc
         notice = f"{reason}: using the copy of {asked.repository} in {asked.cache}, commit {cached.revision}"
         return evolve(cached, notices=(notice,))
     cached, _ = find_cached(asked, listing.commit, listing.files)
@@ -143,7 +148,7 @@ def _ask(asked: Asked) -> _Listing:
     except Exception as exc:
         raise asked.translate(exc) from exc
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
-    files = select_files(asked.repository, sizes)
+    files = select_files(asked.repository, sizes, asked.select_more)
     return _Listing(str(info.sha), files, sum(sizes[name] for name in files))
 
 
@@ -216,8 +221,14 @@ def _check_free(to: Path) -> None:
 
 def _copied(asked: Asked, snapshot: Snapshot, to: Path) -> Snapshot:
     partial = to.with_name(f".{to.name}.{snapshot.revision[:12]}.partial")
+    # Without a list it cannot be told what others have put into the cache.
+    files = listed_files(asked, snapshot.revision)
     try:
-        shutil.copytree(snapshot.folder, partial, dirs_exist_ok=True)
+        if files is None:
+            shutil.copytree(snapshot.folder, partial, dirs_exist_ok=True)
+        for name in files or ():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(snapshot.folder / name, partial / name)
     except (OSError, shutil.Error) as exc:
         raise asked.translate(exc, to) from exc
     _move(partial, to)

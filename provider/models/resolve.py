@@ -8,6 +8,7 @@ from attrs import frozen
 
 from provider.errors import SourceNotFound
 from provider.models.hub import download
+from provider.models.selection import SelectFiles, nothing_more
 from provider.settings import HubSettings, ModelSettings
 
 PACKAGE = "package:"
@@ -36,6 +37,7 @@ def resolve(
     model: ModelSettings,
     hub: HubSettings,
     *,
+    select_more: SelectFiles = nothing_more,
     progress: bool = False,
     notify: Notify = lambda _phase, _detail: None,
 ) -> Resolved:
@@ -44,6 +46,7 @@ def resolve(
     Args:
         model: which.
         hub: where downloads come from and go to.
+        select_more: picks the files of a repository that are wanted besides what every model needs.
         progress: whether a download draws a progress bar on standard error.
         notify: told that a download `started`, `finished` or `failed`, with details.
 
@@ -56,6 +59,7 @@ def resolve(
             revision=model.revision,
             offline=hub.offline,
             cache_folder=hub.cache_folder,
+            select_more=select_more,
             progress=progress,
             notify=notify,
         )

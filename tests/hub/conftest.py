@@ -1,19 +1,14 @@
 """A tiny model's folder, a hub that serves it, and an environment that points there and nowhere else."""
 
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hub_server import HubServer
 
 from provider.testing.tiny import tiny_bert
-
-# pytest's importlib mode does not put a test's folder on the path, and hub_server.py lies beside the tests.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from hub_server import HubServer
 
 
 @pytest.fixture(scope="session")

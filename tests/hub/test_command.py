@@ -1,13 +1,16 @@
 """`emb-provider download`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from hub_server import HubServer
 
+from provider.backends import BackendOptions
 from provider.cli.download import download
 from provider.errors import SourceUnreachable
+from provider.testing import FakeBackend
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +55,27 @@ def test_our_errors_are_left_to_the_command_line(
     with pytest.raises(SourceUnreachable):
         CliRunner().invoke(download, ["some-model"], catch_exceptions=False)
     assert not cache.exists()
+
+
+@pytest.mark.parametrize("name", ["mine", "tests/tiny"])
+@pytest.mark.parametrize("how", ["default model", "further model", "flags"])
+def test_what_the_backend_reads_is_fetched_too(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str
+) -> None:
+    """The configured model's, by its name or its repository; or that of the flags. So that the folder can be served."""
+
+    class GgufBackend(FakeBackend):
+        @classmethod
+        def select_files(cls, _names: Sequence[str], options: BackendOptions) -> list[str]:
+            return [f"gguf/model_{options.dtype}.gguf"]
+
+    monkeypatch.setattr("provider.testing.FakeBackend", GgufBackend)
+    hub.files |= {"gguf/model_q4.gguf": b"four bits", "gguf/model_q8.gguf": b"eight bits"}
+    runs = "" if how == "flags" else ", backend: fake, dtype: q4"
+    mine = f"{{name: mine, repo: {hub.repository}{runs}}}"
+    text = f"models: [{mine}]" if how == "further model" else f"model: {mine}"
+    (tmp_path / "litestar.yaml").write_text(f"{text}\n")
+    flags = ["--backend", "fake", "--dtype", "q4"] if how == "flags" else []
+    result = CliRunner().invoke(download, [name, "--to", str(tmp_path / "out"), *flags], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert [path.name for path in (tmp_path / "out" / "gguf").iterdir()] == ["model_q4.gguf"]

@@ -1,6 +1,7 @@
 """From settings to a folder."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,22 @@ def test_without_a_path_the_hub_is_asked_for_the_repository(monkeypatch: pytest.
     def notify(phase: str, detail: dict[str, object]) -> None:
         """Told nothing here."""
 
+    def select_more(_names: Sequence[str]) -> list[str]:
+        return []
+
     monkeypatch.setattr(module, "download", download)
-    found = resolve(ModelSettings(name="tiny", revision="v1"), HUB, progress=True, notify=notify)
+    found = resolve(
+        ModelSettings(name="tiny", revision="v1"), HUB, select_more=select_more, progress=True, notify=notify
+    )
     assert (found.folder, found.revision) == (Path("/somewhere"), "c" * 40)
-    expected = {"revision": "v1", "offline": True, "cache_folder": "/cache", "progress": True, "notify": notify}
+    expected = {
+        "revision": "v1",
+        "offline": True,
+        "cache_folder": "/cache",
+        "select_more": select_more,
+        "progress": True,
+        "notify": notify,
+    }
     assert calls == [("sentence-transformers/tiny", expected)]
 
 
