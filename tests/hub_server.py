@@ -13,9 +13,21 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+import pytest
 from attrs import define, field, frozen
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def forget_settings(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make huggingface_hub know nothing of this machine: no token, no cache, and connections are allowed."""
+    from huggingface_hub import constants
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_OIDC_RESOURCE"):
+        patch.delenv(name, raising=False)
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no-token"))
+    patch.setattr(constants, "HF_HUB_CACHE", str(folder / "default-cache"))
 
 
 @frozen

@@ -328,8 +328,16 @@ class TestAFileOfOpenVINOs:
             load(written(), file="openvino/other.xml")
 
     def test_one_of_another_kind_is_refused(self, spec: ModelSpec, load: Load) -> None:
-        with pytest.raises(InvalidModel, match=r"'model\.safetensors', expected an OpenVINO model's \.xml file"):
+        with pytest.raises(BackendUnavailable, match=r"'model\.safetensors', expected an OpenVINO model's \.xml file"):
             load(spec, file="model.safetensors")
+
+    @pytest.mark.parametrize("upwards", [True, False])
+    def test_one_outside_the_folder_is_refused(self, written: Any, load: Load, upwards: bool) -> None:
+        spec = written()
+        (spec.folder / "openvino").rename(spec.folder.parent / "openvino")
+        file = "../openvino/openvino_model.xml" if upwards else f"{spec.folder.parent}/openvino/openvino_model.xml"
+        with pytest.raises(BackendUnavailable, match="inside the model's folder"):
+            load(spec, file=file)
 
     def test_a_damaged_one_is_refused(self, written: Any, load: Load) -> None:
         spec = written()

@@ -1,5 +1,6 @@
 """The `onnx` backend: a model's ONNX file, run by ONNX Runtime."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -7,7 +8,7 @@ import onnxruntime
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from emb_provider_onnx.selection import select_file
+from emb_provider_onnx.selection import select_file, select_names
 from emb_provider_onnx.session import choose_providers, device_name, open_session
 from provider.backends import (
     BackendOptions,
@@ -35,8 +36,8 @@ class OnnxOptions:
     """Options of the `onnx` backend.
 
     Attributes:
-        file: the name of the `.onnx` file, in the model's folder or its `onnx/`; None for `model.onnx`, or with dtype
-            `int8` for the quantised file of this processor.
+        file: the name of the `.onnx` file, in the model's `onnx/` or else beside its configuration (`onnx/NAME`: only
+            in `onnx/`); None for `model.onnx`, or with dtype `int8` for the quantised file of this processor.
         providers: ONNX Runtime's execution providers, best first (`CUDA`, `CoreML`, …); empty: as `device` says.
     """
 
@@ -60,6 +61,11 @@ class OnnxBackend:
         self._inputs = {each.name: _INTEGERS[each.type] for each in session.get_inputs()}
         self._output = _hidden_states(session)
         self._multiple = 1 if traits.device == "cpu" else _ACCELERATOR_MULTIPLE
+
+    @classmethod
+    def select_files(cls, names: Sequence[str], options: BackendOptions) -> tuple[str, ...]:
+        """The `.onnx` file that options and dtype ask for, with its data files; see `SelectsFiles.select_files`."""
+        return select_names(names, dtype=options.dtype, file=options.own.file)
 
     @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:

@@ -1,5 +1,9 @@
-"""Which `.onnx` file of a model's folder to run. A quantised one is never taken unless it was asked for."""
+"""Which `.onnx` file of a model to run, in its folder or its repository.
 
+A quantised one is never taken unless it was asked for.
+"""
+
+from collections.abc import Collection
 from pathlib import Path
 
 from attrs import frozen
@@ -10,6 +14,8 @@ from provider.backends import BackendUnavailable, InvalidModel, ModelSpec
 
 DEFAULT_FILE = "model.onnx"
 DTYPES = ("float32", "float16", "bfloat16", "int8")
+# Weights that do not fit into the graph's file lie beside it: as optimum names them, and as torch.onnx does.
+_DATA_SUFFIXES = ("_data", ".data")
 
 
 @frozen
@@ -20,6 +26,19 @@ class Selected:
     graph: Graph
 
 
+def select_names(names: Collection[str], *, dtype: str, file: str | None) -> tuple[str, ...]:
+    """What `select_file` will take once it is here, out of the `names` of a repository's files, and its data files.
+
+    Raises:
+        BackendUnavailable: no such dtype, or `file` is no name of an `.onnx` file.
+    """
+    graph = _best(names, _file_names(dtype, file))
+    if graph is None:
+        return ()
+    beside = tuple(f"{graph}{suffix}" for suffix in _DATA_SUFFIXES)
+    return (graph, *(name for name in names if name.startswith(beside)))
+
+
 def select_file(spec: ModelSpec, *, dtype: str, file: str | None) -> Selected:
     """Find the file for `dtype`, or the file called `file`, in the model's folder or its `onnx/`.
 
@@ -27,22 +46,23 @@ def select_file(spec: ModelSpec, *, dtype: str, file: str | None) -> Selected:
         spec: of the model.
         dtype: one of `DTYPES`, or `auto`: whatever `file` is, float32 without it. `int8` takes the quantised file for
             this processor.
-        file: its name; None to go by `dtype`.
+        file: its name, or `onnx/` and its name; None to go by `dtype`.
 
     Raises:
         BackendUnavailable: no such dtype, or a quantised file for another instruction set.
         InvalidModel: there is no such file, it is damaged, or of another dtype.
     """
-    if dtype not in ("auto", *DTYPES):
-        msg = f"unknown dtype {dtype!r}; the onnx backend has auto, {', '.join(DTYPES)}"
-        raise BackendUnavailable(msg)
-    path = _quantised(spec) if file is None and dtype == "int8" else _named(spec, file or DEFAULT_FILE)
+    present = _present(spec)
+    name = _best(present, _file_names(dtype, file))
+    if name is None:
+        raise InvalidModel(_what_is_missing(spec, dtype, file))
+    path = spec.folder / name
     wanted = "float32" if dtype == "auto" and file is None else dtype
     graph = Graph.read(path)
     if wanted not in ("auto", graph.dtype):
         msg = (
             f"{path} is {graph.dtype}, and {wanted} is wanted; set dtype to {graph.dtype}, "
-            f"or name another file (options.file). There are: {', '.join(_present(spec))}"
+            f"or name another file (options.file). There are: {_listed(present)}"
         )
         raise InvalidModel(msg)
     if graph.dtype == "int8":
@@ -50,30 +70,37 @@ def select_file(spec: ModelSpec, *, dtype: str, file: str | None) -> Selected:
     return Selected(path, graph)
 
 
-def _named(spec: ModelSpec, name: str) -> Path:
-    if Path(name).name != name or not name.endswith(".onnx"):
-        msg = f"options.file is {name!r}, expected the name of an .onnx file in the model's folder or its onnx/ folder"
+def _file_names(dtype: str, file: str | None) -> tuple[str, ...]:
+    """Names that would do, without a folder, the best first; none if this processor runs no quantised file."""
+    if dtype not in ("auto", *DTYPES):
+        msg = f"unknown dtype {dtype!r}; the onnx backend has auto, {', '.join(DTYPES)}"
         raise BackendUnavailable(msg)
-    for place in (spec.folder / "onnx", spec.folder):
-        if (place / name).is_file():
-            return place / name
-    found = _present(spec)
-    there = f"there are {', '.join(found)} (options.file names one)" if found else "it has no .onnx file"
-    msg = f"{spec.folder} has no onnx/{name}: {there}. {_way_out(spec, '')}"
-    raise InvalidModel(msg)
+    if file is None:
+        return tuple(QUANTISED_FILES[name] for name in instruction_sets()) if dtype == "int8" else (DEFAULT_FILE,)
+    name = file.removeprefix("onnx/")
+    if Path(name).name != name or not name.endswith(".onnx"):
+        msg = f"options.file is {file!r}, expected the name of an .onnx file in the model's folder or its onnx/ folder"
+        raise BackendUnavailable(msg)
+    return (file,)
 
 
-def _quantised(spec: ModelSpec) -> Path:
-    sets = instruction_sets()
+def _best(present: Collection[str], names: Collection[str]) -> str | None:
+    """The first of `names` that is there, in `onnx/` or else beside the configuration."""
+    places = (place for name in names for place in (f"onnx/{name}", name))
+    return next((place for place in places if place in present), None)
+
+
+def _what_is_missing(spec: ModelSpec, dtype: str, file: str | None) -> str:
     present = _present(spec)
-    for name in sets:
-        if QUANTISED_FILES[name] in present:
-            return _named(spec, QUANTISED_FILES[name])
+    there = f"there are {_listed(present)}" if present else "it has no .onnx file"
+    if file is not None or dtype != "int8":
+        there += " (options.file names one)" if present else ""
+        missing = f"onnx/{(file or DEFAULT_FILE).removeprefix('onnx/')}"
+        return f"{spec.folder} has no {missing}: {there}. {_way_out(spec, '')}"
+    sets = instruction_sets()
     usable = " or ".join(f"onnx/{QUANTISED_FILES[name]}" for name in sets)
-    there = f"there are {', '.join(present)}" if present else "it has no .onnx file"
     what = f"for {' and '.join(sets)} ({usable})" if sets else "that this processor could run"
-    msg = f"{spec.folder} has no quantised file {what}: {there}. {_way_out(spec, ' --quantize int8')}"
-    raise InvalidModel(msg)
+    return f"{spec.folder} has no quantised file {what}: {there}. {_way_out(spec, ' --quantize int8')}"
 
 
 def _check_instructions(path: Path) -> None:
@@ -88,11 +115,18 @@ def _check_instructions(path: Path) -> None:
 
 
 def _present(spec: ModelSpec) -> list[str]:
-    return sorted({path.name for place in (spec.folder / "onnx", spec.folder) for path in place.glob("*.onnx")})
+    """The `.onnx` files of the model's folder, as a repository names them."""
+    found = (*spec.folder.glob("onnx/*.onnx"), *spec.folder.glob("*.onnx"))
+    return [path.relative_to(spec.folder).as_posix() for path in found if path.is_file()]
+
+
+def _listed(present: Collection[str]) -> str:
+    return ", ".join(sorted({name.removeprefix("onnx/") for name in present}))
 
 
 def _way_out(spec: ModelSpec, more: str) -> str:
     return (
         f"Make it: emb-provider export {spec.folder} --to onnx{more} --output NEW_FOLDER, then serve that folder; "
-        "or copy the onnx/ folder of the model's repository there"
+        "or take one that the model's repository has: copy it to the folder's onnx/, or for a model from the hub "
+        "name it (options.file)"
     )

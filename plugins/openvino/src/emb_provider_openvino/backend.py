@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, Literal, Self
 
@@ -11,7 +12,7 @@ from attrs import field, frozen
 
 from emb_provider_openvino.compiled import Encoder
 from emb_provider_openvino.conversion import convert, one_line
-from emb_provider_openvino.files import file_digest, is_quantised, read_file
+from emb_provider_openvino.files import file_digest, is_quantised, read_file, select_names
 from emb_provider_openvino.quantisation import CalibrationTexts, quantise
 from emb_provider_openvino.store import Converted, Store
 from provider.backends import (
@@ -68,6 +69,11 @@ class OpenVINOBackend:
         self._encoder: Encoder | None = encoder
         self._head = head
         self._multiple = 1 if traits.device == "cpu" else _ACCELERATOR_MULTIPLE
+
+    @classmethod
+    def select_files(cls, names: Sequence[str], options: BackendOptions) -> list[str]:
+        """The `.xml` of `options.file` and its `.bin`, if it is set; see `SelectsFiles.select_files`."""
+        return [] if options.own.file is None else select_names(names, options.own.file)
 
     @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:

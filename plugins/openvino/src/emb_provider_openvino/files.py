@@ -1,25 +1,35 @@
 """Models that are OpenVINO's already: an `.xml` file with its `.bin` beside it, as optimum writes to `openvino/`."""
 
 import hashlib
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import openvino
 
 from emb_provider_openvino.compiled import KNOWN_INPUTS
-from provider.backends import InvalidModel, ModelSpec
+from provider.backends import BackendUnavailable, InvalidModel, ModelSpec
 
 _NARROW = frozenset({"i8", "u8", "i4", "u4"})
+
+
+def select_names(names: Sequence[str], file: str) -> list[str]:
+    """Those out of the `names` of a repository's files that `read_file` reads for `file`.
+
+    Raises:
+        BackendUnavailable: `file` is no path of an `.xml` inside the model's folder.
+    """
+    wanted = _checked(file)
+    return [name for name in names if PurePosixPath(name) in (wanted, wanted.with_suffix(".bin"))]
 
 
 def read_file(spec: ModelSpec, file: str) -> openvino.Model:
     """Read the OpenVINO model `file`, a path inside `spec.folder`, and make rows and width of its inputs free.
 
     Raises:
+        BackendUnavailable: it is no path of an `.xml` inside the model's folder.
         InvalidModel: it is missing, damaged, or no encoder of this model's width.
     """
-    path = spec.folder / file
-    if path.suffix != ".xml":
-        msg = f"options.file is {file!r}, expected an OpenVINO model's .xml file, such as openvino/openvino_model.xml"
-        raise InvalidModel(msg)
+    path = spec.folder / _checked(file)
     missing = [each.name for each in (path, path.with_suffix(".bin")) if not each.is_file()]
     if missing:
         there = sorted(each.relative_to(spec.folder).as_posix() for each in spec.folder.glob("**/*.xml"))
@@ -50,6 +60,17 @@ def read_file(spec: ModelSpec, file: str) -> openvino.Model:
         )
         raise InvalidModel(msg)
     return model
+
+
+def _checked(file: str) -> PurePosixPath:
+    path = PurePosixPath(file)
+    if path.suffix != ".xml" or path.is_absolute() or ".." in path.parts:
+        msg = (
+            f"options.file is {file!r}, expected an OpenVINO model's .xml file inside the model's folder, such as "
+            "openvino/openvino_model.xml"
+        )
+        raise BackendUnavailable(msg)
+    return path
 
 
 def is_quantised(model: openvino.Model) -> bool:
