@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from emb_provider_onnx.processor import QUANTISED_FILES, instruction_sets
 from emb_provider_onnx.selection import select_names
@@ -46,6 +47,18 @@ def embedded(
         return running.embed(BATCH)
     finally:
         running.close()
+
+
+def with_weights_beside(graph: bytes, folder: Path) -> list[Path]:
+    """The same graph, with most of its weights in `model.onnx_data`: what is done above 2 GiB."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    folder.mkdir()
+    options.optimized_model_filepath = str(folder / "model.onnx")
+    for key, value in (("file_name", "model.onnx_data"), ("min_size_in_bytes", "64")):
+        options.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return sorted(folder.iterdir())
 
 
 def graphs(hub: HubServer) -> set[str]:
@@ -99,6 +112,16 @@ def test_a_file_of_another_name_is_downloaded_in_its_place(hub: HubServer, tmp_p
     hub.files["onnx/mine.onnx"] = hub.files["onnx/model.onnx"]
     embedded(tmp_path / "cache", file=file)
     assert graphs(hub) == {"onnx/mine.onnx"}
+
+
+def test_weights_beside_the_graph_are_downloaded_and_read(hub: HubServer, tmp_path: Path) -> None:
+    """From the cache, where each file is a link to a place of its own."""
+    whole = embedded(tmp_path / "whole")
+    parted = with_weights_beside(hub.files["onnx/model.onnx"], tmp_path / "parted")
+    hub.files |= {f"onnx/{path.name}": path.read_bytes() for path in parted}
+    hub.requests.clear()
+    assert cosine(whole, embedded(tmp_path / "cache")) > 0.9999
+    assert graphs(hub) == {"onnx/model.onnx", "onnx/model.onnx_data"}
 
 
 def test_int8_downloads_the_best_quantised_file_for_this_processor_alone(hub: HubServer, tmp_path: Path) -> None:
