@@ -10,6 +10,7 @@ from emb_provider_openvino import OpenVINOBackend, OpenVINOOptions
 from provider.backends import BackendOptions, ModelSpec
 from provider.models.spec import read_spec
 from provider.testing import packaged_minilm
+from provider.testing.tiny import tiny_bert
 
 Load = Callable[..., OpenVINOBackend]
 
@@ -20,6 +21,17 @@ def _cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with random weights."""
+    return tiny_bert(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def spec(folder: Path) -> ModelSpec:
+    return read_spec(folder, name="tiny", max_context_length=None, default_prompt=None)[0]
 
 
 @pytest.fixture(scope="session")
