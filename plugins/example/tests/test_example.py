@@ -1,13 +1,15 @@
 """The example backend keeps the contract, and does what feature hashing promises."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from emb_provider_example import ExampleBackend, ExampleOptions
 
 from provider.backends import BackendOptions, BackendUnavailable, ModelSpec, TokenBatch, Vectors
-from provider.testing import BackendContract
+from provider.testing import BackendContract, packaged_minilm
+from provider.testing.tiny import TINY_SHAPES
 
 _MASK = 2**64 - 1
 
@@ -26,6 +28,7 @@ def slowly(batch: TokenBatch, dimension: int) -> Vectors:
 
 class TestExampleBackend(BackendContract):
     backend_class = ExampleBackend
+    shapes: ClassVar = {**TINY_SHAPES, "all-MiniLM-L6-v2": packaged_minilm}
 
     @pytest.fixture(scope="class")
     @classmethod
