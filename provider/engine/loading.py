@@ -134,13 +134,17 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         device=settings.device, dtype=settings.dtype, threads=plan.threads, worker=worker.number, own=own
     )
     backend = backend_class.load(spec, options)
-    # Alone, before lanes call at once: libraries set themselves up at their first call, and in some of them two threads
-    # that do so together wait for each other forever.
-    backend.embed(TokenBatch.of_rows([np.zeros(1, np.int32)]))
-    if backend.traits.device != "cpu" and settings.lanes is None:
-        # One lane keeps an accelerator busy; a second would only take memory.
-        plan = LanePlan(1, plan.threads)
-    tuned = _tuned(spec, backend, settings, plan, cores) if settings.tune and backend.traits.device == "cpu" else None
+    with contextlib.ExitStack() as undo:
+        undo.callback(backend.close)
+        # Alone, before lanes call at once: libraries set themselves up at their first call, and in some of them two
+        # threads that do so together wait for each other forever.
+        backend.embed(TokenBatch.of_rows([np.zeros(1, np.int32)]))
+        is_cpu = backend.traits.device == "cpu"
+        if not is_cpu and settings.lanes is None:
+            # One lane keeps an accelerator busy; a second would only take memory.
+            plan = LanePlan(1, plan.threads)
+        tuned = _tuned(spec, backend, settings, plan, cores) if settings.tune and is_cpu else None
+        undo.pop_all()
     return ModelParts(
         source,
         spec,

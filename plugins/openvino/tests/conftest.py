@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from emb_provider_openvino import OpenVINOBackend, OpenVINOOptions
 
-from provider.backends import BackendOptions, ModelSpec
+from provider.backends import BackendOptions, ModelSpec, TokenBatch
 from provider.models.spec import read_spec
 from provider.testing import packaged_minilm
 from provider.testing.tiny import tiny_bert
@@ -32,6 +33,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def spec(folder: Path) -> ModelSpec:
     return read_spec(folder, name="tiny", max_context_length=None, default_prompt=None)[0]
+
+
+@pytest.fixture(scope="session")
+def batch() -> TokenBatch:
+    """Rows of unlike length for that model."""
+    random = np.random.default_rng(0)
+    return TokenBatch.of_rows([random.integers(5, 60, length).astype(np.int32) for length in (9, 1, 30, 4)])
 
 
 @pytest.fixture(scope="session")

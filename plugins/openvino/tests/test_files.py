@@ -24,11 +24,6 @@ def spec_of(folder: Path) -> ModelSpec:
     return read_spec(folder, name="tiny", max_context_length=None, default_prompt=None)[0]
 
 
-def random_batch() -> TokenBatch:
-    random = np.random.default_rng(0)
-    return TokenBatch.of_rows([random.integers(5, 60, length).astype(np.int32) for length in (9, 1, 30, 4)])
-
-
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where conversions are kept, in a folder for every dtype."""
@@ -53,8 +48,8 @@ def written(spec: ModelSpec, load: Load, kept: Path, tmp_path: Path) -> Callable
     return write
 
 
-def test_its_vectors_are_those_of_the_converted_model(written: Any, load: Load) -> None:
-    spec, batch = written(), random_batch()
+def test_its_vectors_are_those_of_the_converted_model(written: Any, load: Load, batch: TokenBatch) -> None:
+    spec = written()
     backend = load(spec, file="openvino/openvino_model.xml")
     assert backend.traits.extra["source"] == "file"
     np.testing.assert_allclose(backend.embed(batch), load(spec).embed(batch), atol=1e-5)
@@ -76,13 +71,15 @@ def test_a_quantised_one_is_int8_and_nothing_else(written: Any, load: Load) -> N
         load(spec, dtype="float32", file="openvino/openvino_model.xml")
 
 
-def test_a_float32_one_can_be_quantised(written: Any, load: Load, few_texts: str) -> None:
+def test_a_float32_one_can_be_quantised(written: Any, load: Load, batch: TokenBatch, few_texts: str) -> None:
     backend = load(written(), dtype="int8", file="openvino/openvino_model.xml", calibration=few_texts)
     assert (backend.traits.dtype, backend.traits.extra["source"]) == ("int8", "file")
-    assert np.isfinite(backend.embed(random_batch())).all()
+    assert np.isfinite(backend.embed(batch)).all()
 
 
-def test_one_that_wants_segments_and_positions_gets_them(spec: ModelSpec, load: Load, tmp_path: Path) -> None:
+def test_one_that_wants_segments_and_positions_gets_them(
+    spec: ModelSpec, load: Load, batch: TokenBatch, tmp_path: Path
+) -> None:
     loaded, *_ = load_encoder(spec, lambda _: "float32", "sdpa")
 
     class Wants(torch.nn.Module):
@@ -111,7 +108,6 @@ def test_one_that_wants_segments_and_positions_gets_them(spec: ModelSpec, load: 
         model = openvino.convert_model(Wants(), example_input=example, input=[(n, [-1, -1]) for n in names])
     shutil.copytree(spec.folder, tmp_path / "model")
     openvino.save_model(model, tmp_path / "model" / "more.xml", compress_to_fp16=False)
-    batch = random_batch()
     ours = load(spec_of(tmp_path / "model"), file="more.xml").embed(batch)
     np.testing.assert_allclose(ours, load(spec).embed(batch), atol=1e-5)
 

@@ -2,14 +2,14 @@
 
 import re
 import shutil
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provider.backends import BackendOptions
-from provider.domain import ModelSpec, TokenBatch, Vectors, Worker
+from provider.domain import ModelSpec, Worker
 from provider.engine import loading
 from provider.engine.hooks import Hooks
 from provider.engine.loading import find_model, in_daemon_thread, load_parts
@@ -65,29 +65,40 @@ async def test_a_worker_plans_with_its_share_of_the_cores_and_tells_its_backend_
         await service.close()
 
 
-async def test_the_first_forward_pass_is_one_token_and_over_before_lanes_call_at_once(
+async def test_the_first_forward_pass_is_one_token_and_runs_before_there_are_lanes(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[str] = []
+    calls: list[tuple[int, str]] = []
 
-    class Slow(FakeBackend):
-        def embed(self, batch: TokenBatch) -> Vectors:
-            calls.append(f"begins {batch.tokens}")
-            # Long enough for a second lane to show that it does not wait.
-            time.sleep(0.02)
-            vectors = super().embed(batch)
-            calls.append("ends")
-            return vectors
+    def load(cls: type[FakeBackend], spec: ModelSpec, _options: BackendOptions) -> FakeBackend:
+        backend = cls(spec.dimension)
+        backend.before_embed = lambda batch: calls.append((batch.tokens, threading.current_thread().name))
+        return backend
 
-    monkeypatch.setattr(FakeBackend, "load", classmethod(lambda _cls, spec, _options: Slow(spec.dimension)))
+    monkeypatch.setattr(FakeBackend, "load", classmethod(load))
     model = ModelSettings("m", str(tiny), backend="fake", lanes=4)
     service = EmbeddingService(Settings(model=model), Hooks()).open()
     try:
         await service.runtimes["m"].start_loading()
     finally:
         await service.close()
-    assert calls[:2] == ["begins 1", "ends"]
-    assert len(calls) > 2
+    assert calls[0] == (1, "load m")
+    assert [name for _, name in calls].count("load m") == 1
+    assert len(calls) > 1
+
+
+def test_a_backend_that_fails_at_its_first_forward_pass_is_closed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[FakeBackend] = []
+
+    def load(cls: type[FakeBackend], spec: ModelSpec, _options: BackendOptions) -> FakeBackend:
+        loaded.append(cls(spec.dimension))
+        loaded[0].failing = True
+        return loaded[0]
+
+    monkeypatch.setattr(FakeBackend, "load", classmethod(load))
+    with pytest.raises(RuntimeError, match="as it was told to"):
+        fingerprint(tiny, backend="fake")
+    assert loaded[0].closed == 1
 
 
 async def test_a_fingerprint_tells_files_backend_options_and_dtype_apart(open_service: Any, minilm: Any) -> None:
