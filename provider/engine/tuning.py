@@ -5,6 +5,8 @@ Contenders take turns in short slices, because machines that others share drift;
 Only for the CPU: an accelerator wants to be filled.
 """
 
+import ctypes
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -125,6 +127,7 @@ def tune(
             plan, _ = compare([(each, tokens) for each in plans], _CLEARLY)
             backend.use_threads(plan.threads)
         _, tokens = compare([(plan, each) for each in batch_tokens], _NOTABLY)
+    _give_memory_back()
     return Tuned(plan, tokens, tuple(trials), clock() - started)
 
 
@@ -136,3 +139,12 @@ def _batch(budget: int, max_rows: int, max_tokens: int, vocabulary_size: int) ->
     return TokenBatch.of_rows(
         [random.integers(0, vocabulary_size, lengths[i % len(lengths)]).astype(np.int32) for i in range(rows)]
     )
+
+
+def _give_memory_back() -> None:
+    """Trials of sizes that lost leave memory behind that glibc would keep: 15 to 30 MiB."""
+    if sys.platform == "linux":
+        # Only glibc has it, see `man malloc_trim`.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

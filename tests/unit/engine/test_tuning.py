@@ -1,10 +1,14 @@
 """Before a model serves, batch size, lanes and threads are measured: a clear winner is taken, noise changes nothing."""
 
+import resource
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from provider.backends import TokenBatch, Vectors
 from provider.engine.plan import LanePlan
@@ -94,6 +98,26 @@ def test_a_slow_model_is_not_measured_and_no_measurement_takes_longer_than_it_ma
     for seconds in (1e-6, 1e-5, 1e-4, 3e-4):
         backend = ThreadedBackend(lambda tokens, _, seconds=seconds: tokens * seconds)  # type: ignore[misc]
         assert tuned(backend, [LanePlan(2, 1), LanePlan(1, 2)]).seconds <= BUDGET_SECONDS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and gives back what glibc keeps")
+def test_what_the_trials_allocated_is_given_back() -> None:
+    left: list[NDArray[np.float32]] = []
+
+    class Allocating(TimedBackend):
+        def embed(self, batch: TokenBatch) -> Vectors:
+            # 100 MiB, and behind it, so that its end is not the heap's, what stays.
+            blocks = [np.ones(25_000, np.float32) for _ in range(1_000)]
+            left.append(np.ones(1_000, np.float32))
+            del blocks
+            return super().embed(batch)
+
+    def resident_mib() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+    before = resident_mib()
+    tuned(Allocating(per_batch(0.01)))
+    assert resident_mib() - before < 50
 
 
 def test_what_was_measured_can_be_read() -> None:
