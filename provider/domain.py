@@ -51,9 +51,10 @@ class ModelSpec:
         max_positions: most tokens the model has positions for; None where it has no such limit.
         pooling: one mode, or several whose vectors are concatenated in this order.
         pools_prompt: False where prompt tokens are left out of pooling.
-        head: steps after pooling, in order; a trailing `Normalize` is not among them: every answer is normalised.
+        head: steps after pooling, in order; a trailing `Normalize` is not among them: the answer decides that.
         prompts: name to text, from `config_sentence_transformers.json`.
         default_prompt: the text put before inputs when a request chooses none; "" for none.
+        normalize: whether vectors have unit length when a request does not say.
         vocabulary_size: rows of the table of token embeddings; ids are below it. None if the configuration is silent.
         pad_id: the id that fills a rectangle; it is always masked.
         fingerprint: short digest of the files that decide a vector: weights, tokenizer, pipeline.
@@ -72,6 +73,7 @@ class ModelSpec:
     head: tuple[HeadStep, ...] = ()
     prompts: Mapping[str, str] = field(factory=dict)
     default_prompt: str = ""
+    normalize: bool = True
     pad_id: int = 0
     vocabulary_size: int | None = None
 
@@ -155,6 +157,7 @@ class EmbedRequest:
         input_type: `query`, `document` or another prompt's name; ignored by models without prompts.
         truncate: None for the model's configured way.
         dimensions: width of the answer; None for the model's own.
+        normalize: whether vectors have unit length; None for the model's own way.
     """
 
     model: str
@@ -164,6 +167,7 @@ class EmbedRequest:
     input_type: str | None = None
     truncate: Truncation | None = None
     dimensions: int | None = None
+    normalize: bool | None = None
 
 
 @frozen
@@ -204,7 +208,7 @@ class Embedded:
     """The answer to an EmbedRequest.
 
     Attributes:
-        vectors: shape (inputs, dimensions), float32, unit length, in the order of the inputs.
+        vectors: shape (inputs, dimensions), float32, unit length unless `normalize` says otherwise, in input order.
         truncated: the inputs that were cut, by index.
         fingerprint: of the model that answered: vectors are comparable under the same one.
     """

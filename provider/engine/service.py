@@ -193,7 +193,8 @@ class EmbeddingService:
         tokens = self._count(encoded)
         plan = self._plan(model.fingerprint, encoded)
         timings = await self._run(runtime, plan, tokenised, waiting)
-        vectors = finish(_gather(plan, model.spec.dimension), request.dimensions)
+        normalize = model.spec.normalize if request.normalize is None else request.normalize
+        vectors = finish(_gather(plan, model.spec.dimension), request.dimensions, normalize=normalize)
         truncated = tuple(
             Truncated(index, len(each.ids), each.original_tokens) for index, each in enumerate(encoded) if each.was_cut
         )

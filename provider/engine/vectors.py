@@ -1,4 +1,4 @@
-"""From the model's vectors to the caller's: cut to `dimensions`, then normalise."""
+"""From the model's vectors to the caller's: cut to `dimensions`, then normalised if wanted."""
 
 import math
 
@@ -21,15 +21,17 @@ def check_dimensions(dimensions: int | None, native: int) -> None:
     raise InvalidRequest(msg, param="dimensions", code="invalid_value")
 
 
-def finish(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """Cut to the leading `dimensions` and scale to unit length: in this order, or the length would not be 1.
+def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool = True) -> Vectors:
+    """Cut to the leading `dimensions`, then scale to unit length: in this order, or the length would not be 1.
 
     Args:
         vectors: (inputs, native), float32; not written to.
         dimensions: already checked; None for all.
+        normalize: False leaves the cut vectors as long as they are.
 
     Returns:
-        (inputs, dimensions) float32, C-contiguous, each row of Euclidean length 1 (a zero row stays zero).
+        (inputs, dimensions) float32, C-contiguous; with `normalize` each row has Euclidean length 1 (a zero row stays
+        zero).
 
     Raises:
         NonFiniteVector: a row holds NaN or infinity; the message names the first such input.
@@ -45,6 +47,8 @@ def finish(vectors: Vectors, dimensions: int | None) -> Vectors:
             "Another dtype (float32) or another wording of that input may help."
         )
         raise NonFiniteVector(msg, index=index)
+    if not normalize:
+        return np.ascontiguousarray(cut)
     scale = (1.0 / np.maximum(norms, 1e-12)).astype(np.float32)
     unit: Vectors = cut * scale[:, None]
     return unit

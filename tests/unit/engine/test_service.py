@@ -131,6 +131,16 @@ async def test_a_vector_seen_before_comes_from_the_cache_for_any_dimensions(fake
         np.testing.assert_allclose(again.vectors, cut, rtol=1e-5)
 
 
+async def test_a_vector_seen_before_comes_from_the_cache_at_its_own_length_too(fake: Fake) -> None:
+    async with fake() as (service, backend):
+        unit = await service.embed(ask("cat"))
+        raw = await service.embed(ask("cat", normalize=False))
+        assert sum(batch.rows for batch in backend.batches) == 1
+        length = np.linalg.norm(raw.vectors)
+        assert abs(length - 1) > 0.01
+        np.testing.assert_allclose(raw.vectors / length, unit.vectors, rtol=1e-5)
+
+
 async def test_another_prompt_is_another_vector(fake: Fake) -> None:
     async with fake() as (service, _):
         bare = await service.embed(ask("cat"))

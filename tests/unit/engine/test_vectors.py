@@ -53,3 +53,16 @@ def test_the_native_width_is_always_allowed_and_more_is_not() -> None:
         check_dimensions(385, 384)
     with pytest.raises(InvalidRequest, match="greater than or equal to 1"):
         check_dimensions(0, 384)
+
+
+@given(vectors=vectors, data=st.data())
+def test_without_normalising_vectors_are_cut_and_nothing_else(vectors: np.ndarray, data: st.DataObject) -> None:
+    dimensions = data.draw(st.none() | st.integers(1, vectors.shape[1]))
+    out = finish(vectors, dimensions, normalize=False)
+    np.testing.assert_array_equal(out, vectors[:, :dimensions])
+    assert out.flags.c_contiguous
+
+
+def test_a_vector_that_is_not_finite_is_an_error_without_normalising_too() -> None:
+    with pytest.raises(NonFiniteVector, match=r"input\[0\]"):
+        finish(np.full((1, 3), np.nan, np.float32), None, normalize=False)
