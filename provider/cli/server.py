@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
+from provider.cli.http1 import Http1Protocol
 from provider.engine.hooks import ModelState
 from provider.engine.service import EmbeddingService
 from provider.errors import CannotListen, ProviderError
@@ -106,7 +107,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 lifespan="on",
                 server_header=False,
-                ws="none",  # a request to upgrade is answered like any other
+                http=Http1Protocol,
+                ws="none",
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_FLUSH_SECONDS,
             )
