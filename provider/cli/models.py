@@ -7,6 +7,9 @@ import click
 
 from provider.cli.options import config_option
 
+# Other backends may read graphs of their own; finding out would import them.
+_RUN_BY_CLASS = ("torch", "torch-compile")
+
 
 @click.command()
 @config_option
@@ -73,6 +76,7 @@ def _describe(model: Any, hub: Any) -> dict[str, Any]:  # noqa: ANN401 - importe
             name=model.served_name,
             max_context_length=model.max_context_length,
             default_prompt=model.default_prompt,
+            needs_class=model.backend in _RUN_BY_CLASS,
         )
     except ModelError as exc:
         return entry | {"problem": exc.message}

@@ -121,9 +121,11 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         name=settings.served_name,
         max_context_length=settings.max_context_length,
         default_prompt=settings.default_prompt,
+        # A backend with files of its own may read a graph that needs no class.
+        needs_class=not issubclass(backend_class, SelectsFiles),
     )
     tokenizer = Tokenizer.from_folder(
-        source.folder,
+        spec.folder,
         max_tokens=spec.max_tokens,
         pools_prompt=spec.pools_prompt,
         embedding_rows=spec.vocabulary_size,

@@ -58,12 +58,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         msg = f"{folder} is no folder; give the folder that holds the model's config.json"
         raise InvalidModel(msg)
     if not (folder / "config.json").is_file():
-        msg = (
-            f"{folder} has no config.json, so it is no model's folder; give the folder that holds config.json, "
-            "the tokenizer and model.safetensors"
-        )
+        msg = f"{folder} has no config.json, so it is no model's folder{_instead(folder)}"
         raise InvalidModel(msg)
     return read_object(folder / "config.json")
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without `config.json` holds, and what to give in its place."""
+    inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    if (folder / "open_clip_config.json").is_file():
+        return ": open_clip_config.json is that of a model for images and text; choose a model for text"
+    if (folder / "model_index.json").is_file():
+        return ": model_index.json is that of a model that makes images; choose a model for text"
+    if next(folder.glob("*.gguf"), None) is not None:
+        return ": GGUF files are for llama.cpp; choose the repository with the original weights (model.safetensors)"
+    if (folder / "modules.json").is_file() or not inside:
+        return "; give the folder that holds config.json, the tokenizer and model.safetensors, or download it again"
+    return f"; {', '.join(inside)} in it has one: give that folder, or restore the modules.json that names it"
 
 
 def tokenizer_files(folder: Path) -> tuple[Path, ...]:

@@ -4,6 +4,7 @@ Formats: `sentence_transformers/base/model.py` (`_load_modules`), `sentence_tran
 `base/modules/dense.py`, release 6.2; folders saved since 0.4 read alike there and here.
 """
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from attrs import frozen
 from provider.domain import HeadStep, PoolingMode
 from provider.errors import InvalidModel
 from provider.models.folder import positive, read_document, read_object
+from provider.models.kinds import check_modules, first_architecture
 from provider.models.weights import HOW_TO_CONVERT, SINGLE_FILE, check_safetensors
 
 # Older names of the modes, in the order in which several are concatenated.
@@ -38,14 +40,32 @@ class Pipeline:
         pools_prompt: as in `ModelSpec`.
         head: as in `ModelSpec`.
         dimension: width of the vector after it.
-        files: the files it was read from, the head's weights among them.
+        normalizes: whether the vectors have length 1 at its end.
+        files: the JSON files it was read from.
     """
 
     pooling: tuple[PoolingMode, ...]
     pools_prompt: bool
     head: tuple[HeadStep, ...]
     dimension: int
+    normalizes: bool
     files: tuple[Path, ...]
+
+    def weights(self) -> tuple[Path, ...]:
+        """The files with the weights of the head, each whole.
+
+        Raises:
+            InvalidModel: one is missing, damaged or of another kind.
+        """
+        return tuple(_dense_weights(step.folder) for step in self.head if step.folder is not None)
+
+
+@frozen
+class Module:
+    """An entry of `modules.json`: the name of its class, and its folder."""
+
+    kind: str
+    folder: Path
 
 
 def plain_pipeline(config: dict[str, Any], hidden_size: int) -> Pipeline:
@@ -53,40 +73,31 @@ def plain_pipeline(config: dict[str, Any], hidden_size: int) -> Pipeline:
 
     The last token for models made to continue text, the mean for all others.
     """
-    architecture = next(iter(config.get("architectures") or []), "")
-    continues_text = str(architecture).endswith("ForCausalLM") and config.get("is_causal", True)
+    continues_text = first_architecture(config).endswith("ForCausalLM") and config.get("is_causal", True)
     pooling: tuple[PoolingMode, ...] = ("lasttoken",) if continues_text else ("mean",)
-    return Pipeline(pooling, pools_prompt=True, head=(), dimension=hidden_size, files=())
+    return Pipeline(pooling, pools_prompt=True, head=(), dimension=hidden_size, normalizes=False, files=())
 
 
-def read_pipeline(folder: Path, hidden_size: int) -> Pipeline:
-    """Read `modules.json` and what it names.
+def read_pipeline(folder: Path, modules: Sequence[Module], hidden_size: int) -> Pipeline:
+    """Read what follows the transformer.
 
     Args:
         folder: the model's folder.
+        modules: as `read_modules` gives them.
         hidden_size: width of the transformer's hidden states.
 
     Raises:
-        InvalidModel: a module is not supported, or its files are missing or do not fit.
+        InvalidModel: a module is not supported, or its configuration is missing or does not fit.
     """
-    modules = _modules(folder)
-    if not modules or modules[0][0] != "Transformer":
-        first = modules[0][0] if modules else "nothing"
-        raise _unsupported(folder, first, "as the first module (only Transformer is)")
-    if modules[0][1] != folder:
-        msg = (
-            f"the transformer lies in {modules[0][1]}, expected in {folder} itself; load the model with "
-            "sentence-transformers and save it again with save_pretrained"
-        )
-        raise InvalidModel(msg)
-    if len(modules) < 2 or modules[1][0] != "Pooling":
-        second = modules[1][0] if len(modules) > 1 else "nothing"
+    if len(modules) < 2 or modules[1].kind != "Pooling":
+        second = modules[1].kind if len(modules) > 1 else "nothing"
         raise _unsupported(folder, second, "after the transformer (only Pooling is)")
-    pooling, pools_prompt = _pooling(modules[1][1] / "config.json", hidden_size)
-    files = [folder / "modules.json", modules[1][1] / "config.json"]
+    where = modules[1].folder / "config.json"
+    pooling, pools_prompt = _pooling(where, hidden_size)
+    files = [folder / "modules.json", where]
     head: list[HeadStep] = []
     width = hidden_size * len(pooling)
-    for kind, place in modules[2:]:
+    for kind, place in ((module.kind, module.folder) for module in modules[2:]):
         config = read_object(place / "config.json")
         taken = config.get("module_input_name") or "sentence_embedding"
         given = config.get("module_output_name") or taken
@@ -95,40 +106,46 @@ def read_pipeline(folder: Path, hidden_size: int) -> Pipeline:
         if kind == "Dense":
             step = _dense(place, config, width)
             width = step.out_features or width
-            files += [place / "config.json", place / SINGLE_FILE]
+            files.append(place / "config.json")
             head.append(step)
         elif kind == "Normalize":
             head.append(HeadStep("normalize"))
         elif kind not in _IDLE:
             raise _unsupported(folder, kind, "after pooling (only Dense, Normalize and Dropout are)")
-    # Every answer is normalised after it was cut to `dimensions`; doing so before changes nothing.
+    normalizes = bool(head) and head[-1].kind == "normalize"
+    # The engine normalises after it has cut a vector to `dimensions`; doing so before changes nothing.
     while head and head[-1].kind == "normalize":
         head.pop()
-    return Pipeline(pooling, pools_prompt, tuple(head), width, tuple(files))
+    return Pipeline(pooling, pools_prompt, tuple(head), width, normalizes, tuple(files))
 
 
-def _modules(folder: Path) -> list[tuple[str, Path]]:
-    """Class name and folder of each module, in order."""
+def read_modules(folder: Path) -> tuple[Module, ...]:
+    """The modules in `modules.json`, in order: a Transformer, and at least one more. Empty where there is no such file.
+
+    Raises:
+        InvalidModel: the file is damaged, or the model is of another kind.
+    """
     where = folder / "modules.json"
     document = read_document(where)
+    if document is None and not where.exists():
+        return ()
     if not isinstance(document, list) or not all(isinstance(each, dict) for each in document):
         msg = f"{where} is no list of modules; restore the file or download the model again"
         raise InvalidModel(msg)
+    types = [str(each.get("type", "")) for each in document]
+    check_modules(folder, types)
     modules = []
-    for each in document:
-        kind, place = str(each.get("type", "")), PurePosixPath(str(each.get("path") or ""))
-        # Old and new saves differ in the modules between the first and the last name.
-        if not kind.startswith("sentence_transformers."):
-            msg = (
-                f"{where} has a module {kind!r}, which is code of the model's own; such code is never run. "
-                "Choose a model of the sentence_transformers modules Transformer, Pooling, Dense and Normalize"
-            )
-            raise InvalidModel(msg)
+    for each, kind in zip(document, types, strict=True):
+        place = PurePosixPath(str(each.get("path") or ""))
         if place.is_absolute() or ".." in place.parts:
             msg = f"{where} has a module at {str(place)!r}, expected a folder inside the model's own"
             raise InvalidModel(msg)
-        modules.append((kind.rpartition(".")[2], folder / place))
-    return modules
+        # Old and new saves differ in the packages before the class.
+        modules.append(Module(kind.rpartition(".")[2], folder / place))
+    if not modules or modules[0].kind != "Transformer":
+        first = modules[0].kind if modules else "nothing"
+        raise _unsupported(folder, first, "as the first module (only Transformer is)")
+    return tuple(modules)
 
 
 def _pooling(path: Path, hidden_size: int) -> tuple[tuple[PoolingMode, ...], bool]:
@@ -177,6 +194,10 @@ def _dense(place: Path, config: dict[str, Any], width: int) -> HeadStep:
     if taken != width:
         msg = f"{where} takes vectors of {taken}, but the step before gives {width}; the files do not belong together"
         raise InvalidModel(msg)
+    return HeadStep("dense", place, given)
+
+
+def _dense_weights(place: Path) -> Path:
     if not (place / SINGLE_FILE).is_file():
         if (place / "pytorch_model.bin").is_file():
             msg = f"{place} has its weights only in pytorch_model.bin: {HOW_TO_CONVERT}"
@@ -184,7 +205,7 @@ def _dense(place: Path, config: dict[str, Any], width: int) -> HeadStep:
             msg = f"{place} has no {SINGLE_FILE}; copy it there, or download the model again"
         raise InvalidModel(msg)
     check_safetensors(place / SINGLE_FILE)
-    return HeadStep("dense", place, given)
+    return place / SINGLE_FILE
 
 
 def _unsupported(folder: Path, kind: str, where: str) -> InvalidModel:

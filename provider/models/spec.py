@@ -1,23 +1,21 @@
 """What a model's folder says about itself, read without loading weights and without running code from it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from attrs import frozen
 
 from provider.domain import ModelSpec
 from provider.errors import InvalidModel, SettingsError
+from provider.models.arguments import read_transformer
 from provider.models.folder import positive, read_config, read_document, read_object, tokenizer_files
-from provider.models.pipeline import plain_pipeline, read_pipeline
+from provider.models.kinds import ABOUT_FILE, check_adapter, check_config, check_saved_as, first_architecture
+from provider.models.pipeline import Pipeline, plain_pipeline, read_modules, read_pipeline
 from provider.models.weights import check_safetensors, fingerprint, weight_files
 
 # Without an explicit limit no input is longer, whatever the model could take: memory grows with the length.
 DEFAULT_MAX_TOKENS = 512
 
-_PROMPTS_FILE = "config_sentence_transformers.json"
-# sentence-transformers tries these names in this order.
-_TRANSFORMER_FILES = tuple(
-    f"sentence_{name}_config.json"
-    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
 _HIDDEN_SIZE_KEYS = ("hidden_size", "d_model", "dim", "n_embd", "emb_dim")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions")
 # Positions are relative: `n_positions` in these configurations is the length they were trained with.
@@ -30,16 +28,84 @@ _POSITIONS_BEHIND_PAD = frozenset(
 )
 
 
+@frozen
+class _Documents:
+    """The JSON files that say what a model is.
+
+    Attributes:
+        folder: the transformer's: the model's own, or one in it.
+        config: `config.json`.
+        text: the part of it that is about text, where there are several.
+        about: `config_sentence_transformers.json`.
+        transformer: settings of the Transformer module.
+        pipeline: what follows the transformer.
+        is_pipeline: whether there is a `modules.json`.
+        files: those that decide a vector.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    text: dict[str, Any]
+    about: dict[str, Any]
+    transformer: dict[str, Any]
+    hidden_size: int
+    pipeline: Pipeline
+    is_pipeline: bool
+    files: tuple[Path, ...]
+
+    @classmethod
+    def read(cls, root: Path, *, needs_class: bool) -> Self:
+        """Read and check them; see `check_supported`."""
+        about = check_saved_as(root)
+        modules = read_modules(root)
+        folder = modules[0].folder if modules else root
+        check_adapter(folder)
+        config = read_config(folder)
+        check_config(folder, config, is_pipeline=bool(modules), needs_class=needs_class)
+        nested = config.get("text_config")
+        text = nested if isinstance(nested, dict) else {}
+        hidden_size = _hidden_size(folder, config, text)
+        transformer, its_files = read_transformer(folder, config) if modules else ({}, ())
+        pipeline = read_pipeline(root, modules, hidden_size) if modules else plain_pipeline(config, hidden_size)
+        files = (folder / "config.json", *its_files, *pipeline.files, *([root / ABOUT_FILE] if about else []))
+        return cls(folder, config, text, about, transformer, hidden_size, pipeline, bool(modules), files)
+
+
+def check_supported(folder: Path, *, needs_class: bool = True) -> None:
+    """See that the model in `folder` can be served, by its small JSON files alone.
+
+    Read are `config.json`, `modules.json`, `config_sentence_transformers.json` and the configurations of modules.
+    Neither weights nor tokenizer are needed, so that a repository can be judged before they are downloaded. `read_spec`
+    checks the same.
+
+    Args:
+        folder: the model's.
+        needs_class: whether the backend computes the model by a class of transformers, from its weights. One that
+            reads a graph of its own does not.
+
+    Raises:
+        InvalidModel: it cannot be served; the message says why, and what can.
+    """
+    _Documents.read(folder, needs_class=needs_class)
+
+
 def read_spec(
-    folder: Path, *, name: str, max_context_length: int | None, default_prompt: str | None
+    folder: Path,
+    *,
+    name: str,
+    max_context_length: int | None,
+    default_prompt: str | None,
+    needs_class: bool = True,
 ) -> tuple[ModelSpec, tuple[str, ...]]:
     """All that can be known of the model in `folder` without loading it. Reads every byte of it once.
 
     Args:
-        folder: with `config.json`, tokenizer and `model.safetensors`, and for sentence-transformers `modules.json`.
+        folder: with `config.json`, tokenizer and `model.safetensors`, and for sentence-transformers `modules.json`,
+            which may name another folder in it for the first three.
         name: the configured name.
         max_context_length: most tokens of one input; None for the model's own limit, but at most 512.
         default_prompt: name of the prompt for requests that choose none; None for the model's own.
+        needs_class: as in `check_supported`.
 
     Returns:
         The spec, and sentences that an operator should read.
@@ -48,61 +114,47 @@ def read_spec(
         InvalidModel: files are missing, damaged or of an unsupported kind.
         SettingsError: the model has no prompt called `default_prompt`.
     """
-    config = read_config(folder)
-    vocabulary = tokenizer_files(folder)
-    weights = weight_files(folder)
+    model = _Documents.read(folder, needs_class=needs_class)
+    config, text, about, pipeline = model.config, model.text, model.about, model.pipeline
+    vocabulary = tokenizer_files(model.folder)
+    weights = weight_files(model.folder)
     for path in weights:
         check_safetensors(path)
-    text = _text_config(config)
-    hidden_size = _hidden_size(folder, config, text)
     notices: list[str] = []
-    is_pipeline = (folder / "modules.json").is_file()
-    if is_pipeline:
-        pipeline = read_pipeline(folder, hidden_size)
-    else:
-        pipeline = plain_pipeline(config, hidden_size)
+    if not model.is_pipeline:
         notices.append(
             f"the model has no modules.json: {pipeline.pooling[0]} pooling is used, as sentence-transformers does; "
             "if the model was trained otherwise, add a modules.json and a pooling configuration"
         )
-    tokenizer_config = read_object(folder / "tokenizer_config.json")
-    transformer = _transformer_config(folder) if is_pipeline else {}
-    _check_lowercase(folder, transformer)
+    tokenizer_config = read_object(model.folder / "tokenizer_config.json")
+    _check_lowercase(model.folder, model.transformer)
     model_type = str(config.get("model_type") or "")
     max_positions = _max_positions(model_type, config, text)
-    own_limit = _own_limit(folder, transformer, tokenizer_config, config, text)
-    about_prompts = read_object(folder / _PROMPTS_FILE)
-    prompts, chosen = _prompts(folder, about_prompts, default_prompt)
-    if about_prompts.get("truncate_dim"):
+    own_limit = _own_limit(model.folder, model.transformer, tokenizer_config, config, text)
+    prompts, chosen = _prompts(folder, about, default_prompt)
+    if about.get("truncate_dim"):
         notices.append(
-            f"the model asks to be cut to {about_prompts['truncate_dim']} dimensions (truncate_dim, {_PROMPTS_FILE}); "
+            f"the model asks to be cut to {about['truncate_dim']} dimensions (truncate_dim, {ABOUT_FILE}); "
             'its full width is answered unless a request says "dimensions"'
         )
-    files = [folder / "config.json", *vocabulary, *weights, *pipeline.files]
-    files += [path for path in (folder / _PROMPTS_FILE,) if path.is_file()]
     spec = ModelSpec(
         name=name,
-        folder=folder,
-        architecture=str(next(iter(config.get("architectures") or []), None) or model_type or "unknown"),
-        hidden_size=hidden_size,
+        folder=model.folder,
+        architecture=first_architecture(config) or model_type or "unknown",
+        hidden_size=model.hidden_size,
         dimension=pipeline.dimension,
         max_tokens=_max_tokens(max_context_length, own_limit, max_positions, notices),
         max_positions=max_positions,
         pooling=pipeline.pooling,
-        fingerprint=fingerprint(folder, files),
+        fingerprint=fingerprint(folder, (*model.files, *vocabulary, *weights, *pipeline.weights())),
         pools_prompt=pipeline.pools_prompt,
         head=pipeline.head,
         prompts=prompts,
         default_prompt=chosen,
         vocabulary_size=_first(("vocab_size",), text, config),
-        pad_id=_pad_id(folder, model_type, config, text, tokenizer_config),
+        pad_id=_pad_id(model.folder, model_type, config, text, tokenizer_config),
     )
     return spec, tuple(notices)
-
-
-def _text_config(config: dict[str, Any]) -> dict[str, Any]:
-    nested = config.get("text_config")
-    return nested if isinstance(nested, dict) else {}
 
 
 def _first(keys: tuple[str, ...], *sources: dict[str, Any]) -> Any:  # noqa: ANN401 - what the file holds
@@ -115,26 +167,6 @@ def _hidden_size(folder: Path, config: dict[str, Any], text: dict[str, Any]) -> 
         msg = f"{folder / 'config.json'} names no hidden size ({', '.join(_HIDDEN_SIZE_KEYS)}); it is no text encoder's"
         raise InvalidModel(msg)
     return positive(found, f"the hidden size in {folder / 'config.json'}")
-
-
-def _transformer_config(folder: Path) -> dict[str, Any]:
-    """What sentence-transformers saves about its Transformer module."""
-    for name in _TRANSFORMER_FILES:
-        settings = read_object(folder / name)
-        if not settings:
-            continue
-        task = settings.get("transformer_task", "feature-extraction")
-        modalities = settings.get("modality_config", {"text": {}})
-        way = modalities.get("text") if isinstance(modalities, dict) else None
-        as_usual = {"method": "forward", "method_output_name": "last_hidden_state"}
-        if task != "feature-extraction" or not isinstance(way, dict) or {**as_usual, **way} != as_usual:
-            msg = (
-                f"{folder / name} asks for task {task!r} and modalities {sorted(modalities)}; supported are models for "
-                "'feature-extraction' that read text and answer their last hidden state"
-            )
-            raise InvalidModel(msg)
-        return settings
-    return {}
 
 
 def _check_lowercase(folder: Path, transformer: dict[str, Any]) -> None:
@@ -194,13 +226,9 @@ def _max_tokens(asked: int | None, own: int | None, positions: int | None, notic
 
 def _prompts(folder: Path, about: dict[str, Any], wanted: str | None) -> tuple[dict[str, str], str]:
     """The model's prompts, and the text of the one for requests that choose none."""
-    kind = about.get("model_type", "SentenceTransformer")
-    if kind != "SentenceTransformer":
-        msg = f"{folder} holds a {kind}, which does not give one vector a text; choose a SentenceTransformer model"
-        raise InvalidModel(msg)
     found = about.get("prompts") or {}
     if not isinstance(found, dict) or not all(isinstance(text, str | None) for text in found.values()):
-        msg = f"prompts in {folder / _PROMPTS_FILE} are {found!r}, expected names with texts; restore the file"
+        msg = f"prompts in {folder / ABOUT_FILE} are {found!r}, expected names with texts; restore the file"
         raise InvalidModel(msg)
     prompts = {str(name): text or "" for name, text in found.items()}
     if wanted is not None:
@@ -216,7 +244,7 @@ def _prompts(folder: Path, about: dict[str, Any], wanted: str | None) -> tuple[d
     known = {"query": "", "document": "", **prompts}
     if name is not None and name not in known:
         msg = (
-            f"default_prompt_name in {folder / _PROMPTS_FILE} is {name!r}, but its prompts are "
+            f"default_prompt_name in {folder / ABOUT_FILE} is {name!r}, but its prompts are "
             f"{', '.join(sorted(prompts)) or 'none'}; mend the file"
         )
         raise InvalidModel(msg)

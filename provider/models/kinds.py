@@ -1,0 +1,262 @@
+"""Kinds of models that are not served, each refused for its reason.
+
+Read are the small JSON files only, so that a repository can be judged before its weights are downloaded. Served are
+models that give one dense vector a text by transformers' own classes.
+"""
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from provider.errors import InvalidModel
+from provider.models.folder import read_object
+
+ABOUT_FILE = "config_sentence_transformers.json"
+
+_STATIC = "a static model: a table of word vectors without a transformer"
+_SPARSE = "a sparse encoder (SPLADE): it gives weights of vocabulary entries, not one dense vector"
+_LATE = "a late-interaction model (ColBERT): it gives one vector a token, not one a text"
+_CLASSIFIER = "a classifier or reranker (cross-encoder): it gives scores, not a vector"
+_ROUTED = "an asymmetric model (Router): queries and documents go through different modules"
+_IMAGES = "a model for images, audio or video beside text"
+
+# Modules of sentence-transformers by which a pipeline shows what it is, and `model_type` in its configuration.
+_KINDS = {
+    "StaticEmbedding": _STATIC,
+    "WordEmbeddings": _STATIC,
+    "BoW": _STATIC,
+    "Router": _ROUTED,
+    "Asym": _ROUTED,
+    "CLIPModel": _IMAGES,
+    "SparseEncoder": _SPARSE,
+    "SpladePooling": _SPARSE,
+    "MLMTransformer": _SPARSE,
+    "SparseAutoEncoder": _SPARSE,
+    "SparseStaticEmbedding": _SPARSE,
+    "IDF": _SPARSE,
+    "MultiVectorEncoder": _LATE,
+    "MultiVectorMask": _LATE,
+    "TokenPooling": _LATE,
+    "ColBERT": _LATE,
+    "CrossEncoder": _CLASSIFIER,
+    "LogitScore": _CLASSIFIER,
+}
+_TASKS = {
+    "sequence-classification": _CLASSIFIER,
+    "text-generation": _CLASSIFIER,
+    "any-to-any": _CLASSIFIER,
+    "fill-mask": _SPARSE,
+    "retrieval": _LATE,
+}
+# `model_type` in config.json.
+_MODEL_TYPES = {"model2vec": _STATIC, "static": _STATIC, "colbert": _LATE}
+# What a configuration says of a second tower. Encoders of text name theirs `text_config` alone.
+_OTHER_TOWERS = ("vision_config", "audio_config", "image_config", "speech_config", "vision_cfg", "vision_tower")
+# Inputs that are no text.
+_OTHER_INPUTS = ("patch_size", "num_channels", "num_mel_bins", "input_feat_per_channel", "feat_extract_norm")
+_HEADS = re.compile(
+    r"For\w*(Classification|QuestionAnswering|MultipleChoice|NextSentencePrediction|Regression)$|Reward|Rerank"
+)
+# Ways to see positions that transformers dropped from the BERT family or never had; ESM alone still has the first two.
+_DROPPED_POSITIONS = frozenset({"relative_key", "relative_key_query", "alibi"})
+_SERVED = "served are sentence-transformers models for text that give one dense vector"
+
+
+def check_saved_as(folder: Path) -> dict[str, Any]:
+    """What `config_sentence_transformers.json` says; empty where there is none.
+
+    Raises:
+        InvalidModel: it says that the model is something else than a SentenceTransformer.
+    """
+    about = read_object(folder / ABOUT_FILE)
+    kind = str(about.get("model_type") or "SentenceTransformer")
+    if kind != "SentenceTransformer":
+        raise _refused(folder, _KINDS.get(kind, f"a {kind}"), f"model_type {kind!r} in {ABOUT_FILE}")
+    if str(about.get("similarity_fn_name")).lower() == "maxsim":
+        raise _refused(folder, _LATE, f"similarity_fn_name 'MaxSim' in {ABOUT_FILE}")
+    return about
+
+
+def check_modules(folder: Path, types: Sequence[str]) -> None:
+    """See that no module shows another kind of model.
+
+    Args:
+        folder: the model's.
+        types: the classes in `modules.json`, with their packages, in order.
+
+    Raises:
+        InvalidModel: one does, or is code of the model's own.
+    """
+    for kind in types:
+        package, _, name = kind.rpartition(".")
+        if package.startswith("pylate"):
+            raise _refused(folder, _LATE, f"module {kind} in modules.json")
+        if not kind.startswith("sentence_transformers."):
+            msg = (
+                f"{folder / 'modules.json'} has a module {kind!r}, which is code of the model's own and never run; "
+                "choose a model of the sentence_transformers modules Transformer, Pooling, Dense and Normalize"
+            )
+            raise InvalidModel(msg)
+        if name in _KINDS:
+            raise _refused(folder, _KINDS[name], f"module {name} in modules.json")
+
+
+def check_task(folder: Path, file: str, transformer: dict[str, Any]) -> None:
+    """See that the Transformer module's own settings ask for hidden states of text.
+
+    Args:
+        folder: the transformer's.
+        file: the name of the file with the settings.
+        transformer: what it holds.
+
+    Raises:
+        InvalidModel: they ask for something else.
+    """
+    task = str(transformer.get("transformer_task") or "feature-extraction")
+    if task != "feature-extraction":
+        raise _refused(folder, _TASKS.get(task, f"a model for {task}"), f"transformer_task {task!r} in {file}")
+    modalities = transformer.get("modality_config")
+    as_usual = {"method": "forward", "method_output_name": "last_hidden_state"}
+    if modalities is not None:
+        way = modalities.get("text") if isinstance(modalities, dict) else None
+        if not isinstance(way, dict) or {**as_usual, **way} != as_usual:
+            shown = sorted(modalities) if isinstance(modalities, dict) else modalities
+            msg = (
+                f"{folder / file} asks for modalities {shown}; supported are models that read text and answer their "
+                "last hidden state"
+            )
+            raise InvalidModel(msg)
+        more = sorted({part for key in modalities for part in str(key).split("+")} - {"text", "message"})
+        if more:
+            raise _refused(folder, _IMAGES, f"modality {more[0]!r} in {file}")
+    if transformer.get("query_expansion"):
+        raise _refused(folder, _LATE, f"query_expansion in {file}")
+
+
+def check_adapter(folder: Path) -> None:
+    """See that the weights in `folder` are a model's own, without an adapter to apply.
+
+    Raises:
+        InvalidModel: there is an adapter, alone or beside weights.
+    """
+    if (folder / "adapter_config.json").is_file():
+        base = read_object(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
+        msg = (
+            f"{folder} holds an adapter for {base} (adapter_config.json), and adapters are not applied; merge it "
+            "(peft: merge_and_unload), save that model, and give its folder"
+        )
+        raise InvalidModel(msg)
+
+
+def check_config(folder: Path, config: dict[str, Any], *, is_pipeline: bool, needs_class: bool) -> None:
+    """See that `config.json` is that of an encoder of text.
+
+    Args:
+        folder: the transformer's.
+        config: its `config.json`.
+        is_pipeline: whether a `modules.json` says what follows the transformer.
+        needs_class: whether the backend computes the model by a class of transformers, from its weights. One that
+            reads a graph of its own does not.
+
+    Raises:
+        InvalidModel: it is another kind of model, or nothing but code of its own can compute it.
+    """
+    model_type = str(config.get("model_type") or "")
+    architecture = first_architecture(config)
+    if model_type in _MODEL_TYPES:
+        raise _refused(folder, _MODEL_TYPES[model_type], f"model_type {model_type!r} in config.json")
+    is_text = "vocab_size" in config or "text_config" in config
+    other = next((key for key in (*_OTHER_TOWERS, *(() if is_text else _OTHER_INPUTS)) if config.get(key)), None)
+    if other is not None:
+        raise _refused(folder, _IMAGES, f"{other} in config.json")
+    if "ColBERT" in architecture or architecture.endswith("ForRetrieval"):
+        raise _refused(folder, _LATE, f"architecture {architecture} in config.json")
+    if not is_pipeline:
+        _check_head(folder, config, architecture)
+    if needs_class:
+        _check_class(folder, config, model_type)
+
+
+def _check_head(folder: Path, config: dict[str, Any], architecture: str) -> None:
+    without = "and there is no modules.json"
+    if _HEADS.search(architecture):
+        raise _refused(folder, _CLASSIFIER, f"architecture {architecture} in config.json, {without}")
+    if config.get("sentence_transformers"):
+        raise _refused(folder, _CLASSIFIER, f"sentence_transformers in config.json, as CrossEncoder saves, {without}")
+    if not architecture and ("id2label" in config or "num_labels" in config):
+        raise _refused(folder, _CLASSIFIER, f"labels and no architecture in config.json, {without}")
+    if (folder / "artifact.metadata").is_file():
+        raise _refused(folder, _LATE, "the file artifact.metadata")
+    if (folder / "idf.json").is_file():
+        raise _refused(folder, _SPARSE, "the file idf.json")
+
+
+def _check_class(folder: Path, config: dict[str, Any], model_type: str) -> None:
+    where = folder / "config.json"
+    quantised = config.get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
+        msg = (
+            f"the weights of {folder} are quantised (quantization_config in config.json, method {method!r}); "
+            "choose a repository with weights in float32, bfloat16 or float16"
+        )
+        raise InvalidModel(msg)
+    positions = config.get("position_embedding_type")
+    if positions in _DROPPED_POSITIONS and model_type != "esm":
+        msg = (
+            f"{where} has position_embedding_type {positions!r}, which transformers does not compute for "
+            f"{model_type}; choose another model"
+        )
+        raise InvalidModel(msg)
+    if not model_type:
+        msg = f'{where} has no model_type, which says the architecture; add it, for instance "model_type": "bert"'
+        raise InvalidModel(msg)
+    if not is_known_type(model_type):
+        code = own_code(config)
+        needs = f"needs code of its own ({code}, auto_map in config.json), which is never run" if code else "is unknown"
+        msg = (
+            f"the model in {folder} {needs}: transformers has no class for model_type {model_type!r}; "
+            "choose a model that runs without trust_remote_code"
+        )
+        raise InvalidModel(msg)
+
+
+def first_architecture(config: dict[str, Any]) -> str:
+    """The first class in `architectures`; "" where there is none."""
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
+
+
+def own_code(config: dict[str, Any]) -> str:
+    """The class of the model's own that `auto_map` would load as its encoder; "" for none."""
+    auto_map = config.get("auto_map")
+    return str(auto_map.get("AutoModel") or "") if isinstance(auto_map, dict) else ""
+
+
+@cache
+def is_known_type(model_type: str) -> bool:
+    """Whether transformers has a configuration class for `model_type`, or we read it as one of those.
+
+    Importing transformers takes seconds, so its table of names is read as text.
+    """
+    if model_type in READ_AS:
+        return True
+    found = importlib.util.find_spec("transformers")
+    if found is None or found.origin is None:
+        return True
+    try:
+        table = (Path(found.origin).parent / "models" / "auto" / "auto_mappings.py").read_text(encoding="utf-8")
+    except OSError:
+        return True
+    return f'("{model_type}", "' in table
+
+
+READ_AS: dict[str, str] = {}
+"""`model_type` of repositories with code of their own to that of the transformers class which computes the same."""
+
+
+def _refused(folder: Path, kind: str, shown_by: str) -> InvalidModel:
+    return InvalidModel(f"{folder} is {kind} ({shown_by}); {_SERVED}")
