@@ -4,6 +4,7 @@ ProviderError
 ├── SettingsError               a setting is misspelt, mistyped or contradicts another
 ├── RequestError                what the caller sent cannot be answered; `param` names the field
 │   ├── InvalidRequest          the body's shape or a value in it
+│   │   └── InvalidInput        one input cannot be embedded, whatever its length
 │   ├── MalformedJSON           the body is no JSON document
 │   ├── UnsupportedContentType  the body is declared as something other than JSON
 │   ├── MissingModel            no model was named
@@ -73,6 +74,14 @@ class InvalidRequest(RequestError):
         self.code = code
 
 
+class InvalidInput(InvalidRequest):
+    """One input cannot be embedded. `index` is its place in the request, `reason` says why without naming the place."""
+
+    def __init__(self, index: int, reason: str, *, code: str = "invalid_value") -> None:
+        super().__init__(f"Invalid 'input[{index}]': {reason}", param=f"input[{index}]", code=code)
+        self.index, self.reason = index, reason
+
+
 class MalformedJSON(RequestError):
     """The body is no JSON document."""
 
@@ -90,7 +99,23 @@ class ModelNotFound(RequestError):
 
 
 class InputTooLong(RequestError):
-    """One input has more tokens than the model takes, and truncation was not asked for."""
+    """One input has more tokens than the model takes, and truncation was not asked for.
+
+    Attributes:
+        index: its place in the request.
+        tokens: how many it has; at least so many if `is_counted` is False: long texts are not counted to their end.
+        limit: how many the model takes.
+    """
+
+    def __init__(self, index: int, *, tokens: int, limit: int, is_counted: bool = True) -> None:
+        # Clients recognise this case by its words: OpenAI's current and former message, in one.
+        super().__init__(
+            f"Invalid 'input[{index}]': maximum input length is {limit} tokens. This model's maximum context length is "
+            f"{limit} tokens, however input {index} has {'' if is_counted else 'more than '}{tokens} tokens. "
+            'Shorten it, or send "truncate": true.',
+            param=f"input[{index}]",
+        )
+        self.index, self.tokens, self.limit, self.is_counted = index, tokens, limit, is_counted
 
 
 class TooManyTokens(RequestError):
@@ -140,11 +165,14 @@ class CallerGone(ProviderError):
 
 
 class EmbeddingFailed(ProviderError):
-    """The forward pass failed; other inputs of the same batch are not affected. `index`: the input, where known."""
+    """The forward pass failed; other inputs of the same batch are not affected.
 
-    def __init__(self, message: str, *, index: int | None = None) -> None:
-        super().__init__(message)
-        self.index = index
+    `index` is the input's place in the request, where known; `reason` says what failed without naming the place.
+    """
+
+    def __init__(self, reason: str, *, index: int | None = None) -> None:
+        super().__init__(reason if index is None else f"input[{index}]: {reason}")
+        self.reason, self.index = reason, index
 
 
 class NonFiniteVector(EmbeddingFailed):

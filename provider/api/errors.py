@@ -32,6 +32,7 @@ TABLE: dict[type[errors.ProviderError], Answer] = {
     errors.SettingsError: Answer(500, SERVER),
     errors.RequestError: Answer(400, INVALID),
     errors.InvalidRequest: Answer(400, INVALID),
+    errors.InvalidInput: Answer(400, INVALID),
     errors.MalformedJSON: Answer(400, INVALID),
     errors.UnsupportedContentType: Answer(400, INVALID, "unsupported_content_type"),
     errors.MissingModel: Answer(400, INVALID),

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import signal
 import sys
 from collections import deque
@@ -21,7 +20,7 @@ from provider.cli.writers import Write, open_writer
 from provider.domain import Embedded, EmbedRequest
 from provider.engine.hooks import Hooks
 from provider.engine.service import EmbeddingService
-from provider.errors import EmbeddingFailed, InputTooLong, InvalidRequest, ProviderError, RequestError
+from provider.errors import EmbeddingFailed, InputTooLong, InvalidInput, InvalidRequest, ProviderError, RequestError
 from provider.settings import Settings
 from provider.telemetry.logs import configure_logging, log_event
 
@@ -150,18 +149,17 @@ async def _embed_chunk(service: EmbeddingService, job: EmbedJob, name: str, chun
 
 def _located(exc: RequestError | EmbeddingFailed, chunk: Sequence[Record]) -> ProviderError:
     """The engine counts inputs within a chunk; people count lines."""
-    param = getattr(exc, "param", None) or ""
-    is_input = param.startswith("input[")
-    index = int(param.removeprefix("input[").partition("]")[0]) if is_input else getattr(exc, "index", None)
-    if index is None:
-        return exc
-    hint = " Or pass --truncate end." if isinstance(exc, InputTooLong) else ""
-    what = re.sub(r"^Invalid 'input\[\d+\]': |^input\[\d+\]: ", "", exc.message).replace(f"input[{index}]", "this text")
-    return (
-        type(exc)(f"{chunk[index].place}: {what}{hint}", index=index)
-        if isinstance(exc, EmbeddingFailed)
-        else (InvalidRequest(f"{chunk[index].place}: {what}{hint}"))
-    )
+    match exc:
+        case InputTooLong():
+            more = "" if exc.is_counted else "more than "
+            what = f"it has {more}{exc.tokens} tokens, the model takes {exc.limit}. Shorten it, or pass --truncate end"
+            return InvalidRequest(f"{chunk[exc.index].place}: {what}")
+        case InvalidInput():
+            return InvalidRequest(f"{chunk[exc.index].place}: {exc.reason}")
+        case EmbeddingFailed(index=int(index)):
+            return EmbeddingFailed(f"{chunk[index].place}: {exc.reason}")
+        case _:
+            return exc
 
 
 def _chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:

@@ -108,6 +108,6 @@ class Ticket:
         if not isinstance(error, EmbeddingFailed):
             return error
         index = next(i for i, each in enumerate(self._rows) if each is row)
-        named = EmbeddingFailed(f"input[{index}]: {error.message}", index=index)
+        named = EmbeddingFailed(error.reason, index=index)
         named.__cause__ = error
         return named

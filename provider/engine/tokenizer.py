@@ -14,7 +14,7 @@ import tokenizers
 from attrs import frozen
 
 from provider.domain import Ids, Truncation
-from provider.errors import InputTooLong, InvalidModel, InvalidRequest
+from provider.errors import InputTooLong, InvalidInput, InvalidModel, InvalidRequest
 
 # A text longer than this many characters a token is not tokenised whole when a part of it settles the matter.
 _CHARACTERS_PER_TOKEN = 32
@@ -117,8 +117,7 @@ class Tokenizer:
             else:
                 one = self._encode_long(index, text, prompt_tokens, truncate)
             if not len(one.ids):
-                msg = f"Invalid 'input[{index}]': this model's tokenizer finds no tokens in it."
-                raise InvalidRequest(msg, param=f"input[{index}]", code="invalid_value")
+                raise InvalidInput(index, "this model's tokenizer finds no tokens in it.")
             encoded.append(_with_skip(one, skip) if skip else one)
         return encoded
 
@@ -148,16 +147,16 @@ class Tokenizer:
         for index, ids in enumerate(inputs):
             outside = ids[(ids < 0) | (ids >= self.vocabulary_size)]
             if len(outside):
-                msg = (
-                    f"Invalid 'input[{index}]': token id {int(outside[0])} is outside this model's vocabulary "
-                    f"(0 to {self.vocabulary_size - 1}). Token ids must come from this model's own tokenizer."
+                reason = (
+                    f"token id {int(outside[0])} is outside this model's vocabulary (0 to {self.vocabulary_size - 1}). "
+                    "Token ids must come from this model's own tokenizer."
                 )
-                raise InvalidRequest(msg, param=f"input[{index}]", code="invalid_value")
+                raise InvalidInput(index, reason)
             if len(ids) <= self._max_tokens:
                 encoded.append(Encoded(ids))
                 continue
             if truncate == "none":
-                raise self._too_long(index, f"{len(ids)} tokens")
+                raise InputTooLong(index, tokens=len(ids), limit=self._max_tokens)
             kept = ids[: self._max_tokens] if truncate == "end" else ids[-self._max_tokens :]
             encoded.append(Encoded(kept, was_cut=True, original_tokens=len(ids)))
         return encoded
@@ -194,11 +193,11 @@ class Tokenizer:
                     content = prompt + content
                 return self._cut(index, content, None, prompt_tokens, truncate)
             if characters >= _MOST_CHARACTERS:
-                msg = (
-                    f"Invalid 'input[{index}]': it has {len(text)} characters, of which the first {characters} "
-                    f"are only {len(content)} tokens. Remove what carries no text, such as blanks or encoded data."
+                reason = (
+                    f"it has {len(text)} characters, of which the first {characters} are only {len(content)} tokens. "
+                    "Remove what carries no text, such as blanks or encoded data."
                 )
-                raise InvalidRequest(msg, param=f"input[{index}]", code="string_above_max_length")
+                raise InvalidInput(index, reason, code="string_above_max_length")
             characters = min(2 * characters, _MOST_CHARACTERS)
         content = self._part(index, text)
         total = len(self._prefix) + len(content) + len(self._suffix)
@@ -217,7 +216,8 @@ class Tokenizer:
         self, index: int, content: list[int], total: int | None, prompt_tokens: int, truncate: Truncation
     ) -> Encoded:
         if truncate == "none":
-            raise self._too_long(index, f"more than {len(content)} tokens" if total is None else f"{total} tokens")
+            tokens = len(content) if total is None else total
+            raise InputTooLong(index, tokens=tokens, limit=self._max_tokens, is_counted=total is not None)
         room = self._max_tokens - len(self._prefix) - len(self._suffix)
         if truncate == "end":
             kept = content[:room]
@@ -226,15 +226,6 @@ class Tokenizer:
             kept = lead + content[len(content) - (room - len(lead)) :]
         ids = np.array([*self._prefix, *kept, *self._suffix], np.int32)
         return Encoded(ids, was_cut=True, original_tokens=total)
-
-    def _too_long(self, index: int, has: str) -> InputTooLong:
-        # Clients recognise this case by its words: OpenAI's current and former message, in one.
-        limit = self._max_tokens
-        return InputTooLong(
-            f"Invalid 'input[{index}]': maximum input length is {limit} tokens. This model's maximum context length is "
-            f'{limit} tokens, however input {index} has {has}. Shorten it, or send "truncate": true.',
-            param=f"input[{index}]",
-        )
 
 
 def _special_ids(tokenizer: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
@@ -275,5 +266,4 @@ def _check_unicode(index: int, text: str, cause: Exception) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        msg = f"Invalid 'input[{index}]': it is not valid Unicode (an unpaired surrogate)."
-        raise InvalidRequest(msg, param=f"input[{index}]", code="invalid_value") from cause
+        raise InvalidInput(index, "it is not valid Unicode (an unpaired surrogate).") from cause

@@ -43,8 +43,8 @@ def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool = True) 
     if not math.isfinite(norms.sum()):
         index = int(np.flatnonzero(~np.isfinite(norms))[0])
         msg = (
-            f"The model answered a vector with NaN or infinity for input[{index}]. "
-            "Another dtype (float32) or another wording of that input may help."
+            "the model answered a vector with NaN or infinity. "
+            "Another dtype (float32) or another wording of this input may help."
         )
         raise NonFiniteVector(msg, index=index)
     if not normalize:
