@@ -135,13 +135,16 @@ class AuthenticationFailed(RequestError):
 
 
 class NotAvailable(ProviderError):
-    """Nothing is wrong with the request; try again in `retry_after_seconds` (1 to 60)."""
+    """Nothing is wrong with the request; try again in `retry_after_seconds` (1 to 59).
+
+    Clients ignore longer times: the AI SDK from 60 seconds on, OpenAI's own above 60.
+    """
 
     public = True
 
     def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(message)
-        self.retry_after_seconds = min(60, max(1, retry_after_seconds))
+        self.retry_after_seconds = min(59, max(1, retry_after_seconds))
 
 
 class Overloaded(NotAvailable):

@@ -89,7 +89,7 @@ def answer_provider_error(request: Request[Any, Any, Any], exc: errors.ProviderE
     answer = next(TABLE[kind] for kind in type(exc).__mro__ if kind in TABLE)
     headers: dict[str, str] = {}
     if isinstance(exc, errors.NotAvailable):
-        # LangChain.js retries only with an integer of at most 60; NotAvailable keeps it in range.
+        # Clients retry only with an integer below 60; NotAvailable keeps it in range.
         headers["retry-after"] = str(exc.retry_after_seconds)
     if answer.status == 401:
         headers["www-authenticate"] = "Bearer"

@@ -59,6 +59,7 @@ def describe(name: str, runtime: ModelRuntime) -> dict[str, Any]:
         "verified": runtime.verified.summary() if runtime.verified else None,
         "lanes": model.plan.lanes if model else None,
         "threads_per_lane": model.plan.threads if model else None,
-        "batch_tokens": model.batch_tokens if model else None,
+        "batch_tokens": model.limits.max_tokens if model else None,
+        "neighbours": model.neighbours.allowed if model else None,
         "tuning": model.tuned.described() if model and model.tuned else None,
     }

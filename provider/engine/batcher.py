@@ -4,7 +4,8 @@ No timer ever holds a row back: a free lane takes what is there, and while all l
 themselves. Each batch is *led* by one request, and requests lead in turn, so that a request waits for at most one batch
 of every other request before it is its turn, however many rows the others brought. The leader's longest row sets the
 length, and the batch is filled with the waiting rows nearest to it in length, whoever sent them: short rows travel with
-short ones. Where padding costs, a batch ends before its padding would cost more than the next pass.
+short ones. Where padding costs, a batch ends before its padding would cost more than the next pass; where it changes
+vectors, there is none.
 """
 
 from bisect import bisect_left, insort
@@ -29,11 +30,22 @@ class BatchLimits:
         max_rows: most rows.
         max_tokens: most tokens; a single longer row still makes a batch of its own.
         padding_is_free: whether tokens are counted one by one (True) or as longest x rows, the rectangle (False).
+        equal_lengths: whether all rows must have the same length.
     """
 
     max_rows: int
     max_tokens: int
     padding_is_free: bool = False
+    equal_lengths: bool = False
+
+    def hold(self, rows: int, longest: int, tokens: int) -> bool:
+        """Whether so many `rows` may share a batch: the `longest` of so many tokens, all together of `tokens`."""
+        padding = longest * rows - tokens
+        if rows > self.max_rows or (self.equal_lengths and padding):
+            return False
+        if self.padding_is_free:
+            return tokens <= self.max_tokens
+        return tokens + padding <= self.max_tokens and padding <= _PASS_COST * self.max_tokens
 
 
 @define(eq=False, order=False)
@@ -125,31 +137,22 @@ class Batcher:
 
     def _around(self, start: int) -> tuple[int, int]:
         """Grow the slice of rows around `start` towards whichever neighbour is nearest in length, while it fits."""
-        lengths, limits = self._by_length, self._limits
+        lengths, fit = self._by_length, self._limits.hold
         own = lengths[start][0]
         low, high, tokens, longest = start, start + 1, own, own
-        while high - low < limits.max_rows:
+        while low > 0 or high < len(lengths):
             below = lengths[low - 1][0] if low > 0 else None
             above = lengths[high][0] if high < len(lengths) else None
-            if below is None and above is None:
-                break
             take_below = above is None or (below is not None and own - below <= above - own)
             length = below if take_below else above
-            if length is None or not self._fits(max(longest, length), high - low + 1, tokens + length):
+            if length is None or not fit(high - low + 1, max(longest, length), tokens + length):
                 # The nearest does not fit. A longer one fits even less; a shorter one may.
-                if take_below or below is None or not self._fits(longest, high - low + 1, tokens + below):
+                if take_below or below is None or not fit(high - low + 1, longest, tokens + below):
                     break
                 take_below, length = True, below
             low, high = (low - 1, high) if take_below else (low, high + 1)
             tokens, longest = tokens + length, max(longest, length)
         return low, high
-
-    def _fits(self, longest: int, rows: int, tokens: int) -> bool:
-        most = self._limits.max_tokens
-        if self._limits.padding_is_free:
-            return tokens <= most
-        padding = longest * rows - tokens
-        return tokens + padding <= most and padding <= _PASS_COST * most
 
     def _drop_unwanted(self) -> None:
         kept = []

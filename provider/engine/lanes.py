@@ -18,8 +18,6 @@ from provider.engine.batcher import Batcher
 from provider.engine.rows import Row
 from provider.errors import EmbeddingFailed, ShuttingDown
 
-# Forward passes without a single success after which the model counts as broken rather than the inputs as bad.
-FAILURES_UNTIL_UNHEALTHY = 3
 _JOIN_SECONDS = 5.0
 
 

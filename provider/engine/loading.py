@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from provider.backends import Backend, BackendOptions, SelectsFiles, find_backend, own_options
 from provider.cores import available_cores
 from provider.domain import ALONE, ModelSpec, TokenBatch, Worker
+from provider.engine.batcher import BatchLimits
+from provider.engine.neighbours import NEIGHBOUR_TEXT, NeighbourCheck, check_neighbours
 from provider.engine.plan import LanePlan
 from provider.engine.tokenizer import Tokenizer
 from provider.engine.tuning import Tuned, tune
@@ -45,8 +47,9 @@ class ModelParts:
 
     Attributes:
         plan: how it shares the cores.
-        batch_tokens: most tokens of a batch.
-        tuned: what was measured to choose them; None where nothing was.
+        neighbours: which rows may share a batch, measured.
+        limits: what one batch may hold.
+        tuned: what was measured to choose plan and limits; None where nothing was.
         notices: sentences about its files that an operator should read.
         weight_bytes: size of its weights on disk.
         fingerprint: 16 hex digits; see `_fingerprint`.
@@ -58,7 +61,8 @@ class ModelParts:
     tokenizer: Tokenizer
     backend: Backend
     plan: LanePlan
-    batch_tokens: int
+    neighbours: NeighbourCheck
+    limits: BatchLimits
     tuned: Tuned | None
     weight_bytes: int
     fingerprint: str
@@ -145,29 +149,57 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         if not is_cpu and settings.lanes is None:
             # One lane keeps an accelerator busy; a second would only take memory.
             plan = LanePlan(1, plan.threads)
-        tuned = _tuned(spec, backend, settings, plan, cores) if settings.tune and is_cpu else None
+        neighbours, limits = batching(backend, tokenizer, spec, settings)
+        tuned = None
+        if settings.tune and is_cpu:
+            plans = plan.alternatives(settings, is_concurrent=backend_class.concurrent, cores=cores)
+            tuned = _tuned(spec, backend, settings, plans, limits)
+            plan, limits = tuned.plan, evolve(limits, max_tokens=tuned.batch_tokens)
         undo.pop_all()
     return ModelParts(
         source,
         spec,
-        (*source.notices, *notices),
+        (*source.notices, *notices, *([neighbours.notice] if neighbours.notice else [])),
         tokenizer,
         backend,
-        plan if tuned is None else tuned.plan,
-        settings.max_batch_tokens or (backend.traits.batch_tokens if tuned is None else tuned.batch_tokens),
+        plan,
+        neighbours,
+        limits,
         tuned,
         weight_bytes=weight_bytes(spec.folder),
         fingerprint=_fingerprint(spec, backend, own),
     )
 
 
-def _tuned(spec: ModelSpec, backend: Backend, settings: ModelSettings, plan: LanePlan, cores: int) -> Tuned:
-    usual = backend.traits.batch_tokens
+def batching(
+    backend: Backend, tokenizer: Tokenizer, spec: ModelSpec, settings: ModelSettings
+) -> tuple[NeighbourCheck, BatchLimits]:
+    """Which rows of a loaded backend may share a batch, measured, and what a batch may hold therefore.
+
+    Raises:
+        InvalidModel: as `check_neighbours`.
+    """
+    (text,) = tokenizer.encode([NEIGHBOUR_TEXT], truncate="end")
+    neighbours = check_neighbours(
+        backend, text.ids, max_tokens=spec.max_tokens, vocabulary_size=tokenizer.vocabulary_size
+    )
+    return neighbours, BatchLimits(
+        max_rows=1 if neighbours.allowed == "none" else settings.max_batch_size,
+        max_tokens=settings.max_batch_tokens or backend.traits.batch_tokens,
+        padding_is_free=backend.traits.padding_is_free,
+        equal_lengths=neighbours.allowed == "equal_length",
+    )
+
+
+def _tuned(
+    spec: ModelSpec, backend: Backend, settings: ModelSettings, plans: Sequence[LanePlan], limits: BatchLimits
+) -> Tuned:
+    usual = limits.max_tokens
     return tune(
         backend,
-        plans=plan.alternatives(settings, is_concurrent=type(backend).concurrent, cores=cores),
-        batch_tokens=[settings.max_batch_tokens] if settings.max_batch_tokens else [usual, usual // 2, usual * 2],
-        max_rows=settings.max_batch_size,
+        plans=plans,
+        batch_tokens=[usual] if settings.max_batch_tokens else [usual, usual // 2, usual * 2],
+        limits=limits,
         max_tokens=spec.max_tokens,
         vocabulary_size=spec.vocabulary_size or 1,
     )

@@ -7,39 +7,20 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from attrs import frozen
-
-from provider.backends import Backend
-from provider.domain import ALONE, ModelSpec, Worker
-from provider.engine.batcher import Batcher, BatchLimits
+from provider.domain import ALONE, Worker
+from provider.engine.batcher import Batcher
 from provider.engine.hooks import BatchDone, DownloadChanged, Hook, ModelChanged, ModelState, ModelVerified
-from provider.engine.lanes import FAILURES_UNTIL_UNHEALTHY, BatchOutcome, Lanes
+from provider.engine.lanes import BatchOutcome, Lanes
 from provider.engine.loading import FoundModel, ModelParts, find_model, in_daemon_thread, load_parts
-from provider.engine.plan import LanePlan
+from provider.engine.probing import Prober
 from provider.engine.rows import Row, Ticket
-from provider.engine.tokenizer import Tokenizer
-from provider.engine.tuning import Tuned
 from provider.engine.verification import Report, check_passed, verify_briefly
-from provider.errors import EmbeddingFailed, ModelFailed, ModelLoading, Overloaded, ProviderError, ShuttingDown
+from provider.errors import ModelFailed, ModelLoading, ProviderError, ShuttingDown
 from provider.settings import HubSettings, ModelSettings, QueueSettings
 
 # A lazy model that could not be loaded is tried again after so long, when someone asks for it.
-_RETRY_SECONDS = 60
+_RETRY_SECONDS = 59
 _PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
-
-
-@frozen(eq=False)
-class LoadedModel:
-    """What a ready model consists of."""
-
-    spec: ModelSpec
-    tokenizer: Tokenizer
-    backend: Backend
-    lanes: Lanes
-    plan: LanePlan
-    batch_tokens: int
-    tuned: Tuned | None
-    fingerprint: str
 
 
 class ModelRuntime:
@@ -77,37 +58,37 @@ class ModelRuntime:
         self.state = ModelState.WAITING
         self.failure: ProviderError | None = None
         self.verified: Report | None = None
+        self.lanes: Lanes | None = None
         self.created = int(time.time())
         self._hub, self._queue, self._hooks, self._on_row = hub, queue, hooks, on_row
         self._worker = worker
         self._one_at_a_time, self._show_progress = one_at_a_time, show_progress
-        self._clock, self._probe_seconds = clock, probe_seconds
+        self._clock = clock
         self._since = clock()
-        self._model: LoadedModel | None = None
+        self._parts: ModelParts | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._probing: asyncio.Task[None] | None = None
-        self._probe_failed = False
+        self.prober = Prober(self._embed_probe, name=self.name, pause_seconds=probe_seconds)
         self._verifying = threading.Lock()
 
     @property
-    def loaded(self) -> LoadedModel | None:
+    def loaded(self) -> ModelParts | None:
         """The model's parts while it is ready, else None."""
-        return self._model if self.state is ModelState.READY else None
+        return self._parts if self.state is ModelState.READY else None
 
     @property
     def problem(self) -> str | None:
         """Why the model cannot be relied on right now, in words for an operator; None if it can."""
-        if self.loaded is None:
+        if self.loaded is None or self.lanes is None:
             return self.failure.message if self.failure is not None else f"{self.state}"
-        if self._probe_failed:
+        if self.prober.has_failed:
             return "forward passes fail"
-        busy = self.loaded.lanes.longest_forward_seconds
+        busy = self.lanes.longest_forward_seconds
         return f"a forward pass has been running for {busy:.0f} s" if busy > self._queue.stall_seconds else None
 
     @property
     def waiting(self) -> tuple[int, int]:
         """Rows and tokens in the queue."""
-        return (self._model.lanes.waiting_rows, self._model.lanes.waiting_tokens) if self._model else (0, 0)
+        return (self.lanes.waiting_rows, self.lanes.waiting_tokens) if self.lanes else (0, 0)
 
     def start_loading(self) -> "asyncio.Task[None]":
         """Load in the background; the same task for everyone who asks. It never raises: see `state` and `failure`."""
@@ -117,7 +98,7 @@ class ModelRuntime:
             self._loading = asyncio.create_task(self._load(), name=f"load {self.name}", context=context)
         return self._loading
 
-    async def ready(self) -> LoadedModel:
+    async def ready(self) -> ModelParts:
         """The model's parts. A lazy model is loaded now, and waited for.
 
         Raises:
@@ -143,25 +124,27 @@ class ModelRuntime:
 
     def submit(self, rows: Sequence[Row]) -> None:
         """Queue the rows, all or none. Raises as `Lanes.submit`, and ModelLoading if the model is not there."""
-        if self._model is None:
+        if self.lanes is None:
             msg = f"The model `{self.name}` is not loaded."
             raise ModelLoading(msg)
-        self._model.lanes.submit(rows)
+        self.lanes.submit(rows)
 
     async def close(self) -> None:
         """Stop the lanes and free the model; work that still waits fails with ShuttingDown."""
-        for task in (self._probing, self._loading):
-            if task is not None:
-                # A load cannot be interrupted half-way; its thread ends with the process.
-                task.cancel()
-        self._enter(ModelState.CLOSED, {"unloaded": self._model is not None})
+        self.prober.stop()
+        if self._loading is not None:
+            # A load cannot be interrupted half-way; its thread ends with the process.
+            self._loading.cancel()
+        self._enter(ModelState.CLOSED, {"unloaded": self._parts is not None})
         await self._release()
 
     async def _release(self) -> None:
-        model, self._model = self._model, None
+        parts, lanes, self._parts, self.lanes = self._parts, self.lanes, None, None
+        if parts is None or lanes is None:
+            return
         # A lane that is stuck in a forward pass, or a verification, still uses the backend: the process takes both.
-        if model is not None and await model.lanes.close() and not self._verifying.locked():
-            await in_daemon_thread(f"close {self.name}", model.backend.close)
+        if await lanes.close() and not self._verifying.locked():
+            await in_daemon_thread(f"close {self.name}", parts.backend.close)
 
     async def _load(self) -> None:
         try:
@@ -179,8 +162,8 @@ class ModelRuntime:
                 parts = await in_daemon_thread(
                     f"load {self.name}", partial(load_parts, found, self.settings, self._worker)
                 )
-                self._model = self._assemble(parts)
-                await self._warm_up(self._model)
+                self._parts, self.lanes = parts, self._start_lanes(parts)
+                await self._warm_up(parts)
                 if self.settings.verify_at_start:
                     await self._verify(parts)
             self.created = int(time.time())
@@ -201,16 +184,10 @@ class ModelRuntime:
             find_model, self.settings, self._hub, show_progress=self._show_progress, notify_download=notify_download
         )
 
-    def _assemble(self, parts: ModelParts) -> LoadedModel:
-        traits = parts.backend.traits
-        limits = BatchLimits(
-            max_rows=self.settings.max_batch_size,
-            max_tokens=parts.batch_tokens,
-            padding_is_free=traits.padding_is_free,
-        )
+    def _start_lanes(self, parts: ModelParts) -> Lanes:
         lanes = Lanes(
             parts.backend,
-            Batcher(limits, max_queue_tokens=self._queue.max_tokens),
+            Batcher(parts.limits, max_queue_tokens=self._queue.max_tokens),
             dimension=parts.spec.dimension,
             count=parts.plan.lanes,
             name=self.name,
@@ -219,23 +196,13 @@ class ModelRuntime:
             clock=self._clock,
         )
         lanes.start()
-        return LoadedModel(
-            parts.spec,
-            parts.tokenizer,
-            parts.backend,
-            lanes,
-            parts.plan,
-            parts.batch_tokens,
-            parts.tuned,
-            parts.fingerprint,
-        )
+        return lanes
 
-    async def _warm_up(self, model: LoadedModel) -> None:
+    async def _warm_up(self, parts: ModelParts) -> None:
         """Run the model before the first caller does: a short batch for every lane, then the longest input."""
-        (short,) = model.tokenizer.encode([_PROBE_TEXT], truncate="end")
-        (long,) = model.tokenizer.encode([_PROBE_TEXT * model.spec.max_tokens], truncate="end")
-        rows = [Row(each.ids) for each in [short] * self.settings.max_batch_size * model.plan.lanes + [long]]
-        await self._run_rows(model, rows)
+        (short,) = parts.tokenizer.encode([_PROBE_TEXT], truncate="end")
+        (long,) = parts.tokenizer.encode([_PROBE_TEXT * parts.spec.max_tokens], truncate="end")
+        await self._run_rows([Row(each.ids) for each in [short] * parts.limits.max_rows * parts.plan.lanes + [long]])
 
     async def _verify(self, parts: ModelParts) -> None:
         """Compare with the reference while the lanes are idle: nobody is let in before the model is ready."""
@@ -248,9 +215,14 @@ class ModelRuntime:
         self._hooks(ModelVerified(self.name, report.passed, report.seconds, report.summary()))
         check_passed(report)
 
-    async def _run_rows(self, model: LoadedModel, rows: Sequence[Row]) -> None:
+    async def _embed_probe(self) -> None:
+        if self._parts is not None:
+            (probe,) = self._parts.tokenizer.encode([_PROBE_TEXT], truncate="end")
+            await self._run_rows([Row(probe.ids)])
+
+    async def _run_rows(self, rows: Sequence[Row]) -> None:
         ticket = Ticket(rows)
-        model.lanes.submit(rows)
+        self.submit(rows)
         await ticket.wait()
 
     def _batch_done(self, outcome: BatchOutcome) -> None:
@@ -260,27 +232,8 @@ class ModelRuntime:
                 self.name, len(outcome.rows), outcome.tokens, outcome.queue_seconds, outcome.forward_seconds, error
             )
         )
-        model = self._model
-        if model is not None and model.lanes.failures_in_a_row >= FAILURES_UNTIL_UNHEALTHY and self._probing is None:
-            self._probing = asyncio.create_task(self._probe(model), name=f"probe {self.name}")
-
-    async def _probe(self, model: LoadedModel) -> None:
-        """Are the inputs bad or is the model? A harmless text decides, again and again until it passes."""
-        (probe,) = model.tokenizer.encode([_PROBE_TEXT], truncate="end")
-        while True:
-            try:
-                await self._run_rows(model, [Row(probe.ids)])
-            except ShuttingDown:
-                return
-            except Overloaded:
-                # Others wait already; what comes of them is as good a probe.
-                await asyncio.sleep(self._probe_seconds)
-            except EmbeddingFailed:
-                self._probe_failed = True
-                await asyncio.sleep(self._probe_seconds)
-            else:
-                break
-        self._probe_failed, self._probing = False, None
+        if self.lanes is not None:
+            self.prober.look(self.lanes.failures_in_a_row)
 
     def _enter(self, state: ModelState, detail: dict[str, object] | None = None) -> None:
         if self.state is ModelState.CLOSED:
@@ -300,7 +253,8 @@ def _facts(settings: ModelSettings, parts: ModelParts, seconds: float) -> dict[s
         "dtype": traits.dtype,
         "lanes": parts.plan.lanes,
         "threads_per_lane": parts.plan.threads,
-        "batch_tokens": parts.batch_tokens,
+        "batch_tokens": parts.limits.max_tokens,
+        "neighbours": parts.neighbours.allowed,
         "tuning": parts.tuned.described() if parts.tuned else None,
         "details": dict(traits.extra),
         "max_tokens": parts.spec.max_tokens,

@@ -24,10 +24,11 @@ from provider.domain import (
 )
 from provider.engine.cache import VectorCache
 from provider.engine.hooks import Hook, RequestEmbedded
+from provider.engine.loading import ModelParts
 from provider.engine.patience import Patience
 from provider.engine.prompts import prompt_for
 from provider.engine.rows import Row, Ticket
-from provider.engine.runtime import LoadedModel, ModelRuntime
+from provider.engine.runtime import ModelRuntime
 from provider.engine.tokenizer import Encoded
 from provider.engine.vectors import check_dimensions, finish
 from provider.errors import InvalidRequest, Overloaded, ShuttingDown, TooManyTokens
@@ -202,7 +203,7 @@ class EmbeddingService:
         self._hooks(RequestEmbedded(runtime.name, usage, len(truncated), timings))
         return Embedded(vectors, usage, truncated, timings, model.fingerprint)
 
-    async def _encode(self, settings: ModelSettings, model: LoadedModel, request: EmbedRequest) -> Sequence[Encoded]:
+    async def _encode(self, settings: ModelSettings, model: ModelParts, request: EmbedRequest) -> Sequence[Encoded]:
         truncate: Truncation = request.truncate or settings.truncate
         if not isinstance(request.inputs[0], str):
             _check_token_input(settings, request)

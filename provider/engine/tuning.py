@@ -9,30 +9,36 @@ import ctypes
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import define, evolve, field, frozen
 
 from provider.backends import AdjustsThreads, Backend, TokenBatch
+from provider.domain import Ids
+from provider.engine.batcher import BatchLimits
 from provider.engine.plan import LanePlan
 
 BUDGET_SECONDS = 2.0
-"""What the whole measurement may take; a comparison that does not fit in what is left of it is not made."""
+"""What the whole measurement may take: a pass only begins if it is expected to end within it."""
 
 # Of which most goes unused: after so long, or so many rounds, the contenders are told apart.
 _ENOUGH_SECONDS = 0.4
 _FEWEST_ROUNDS, _MOST_ROUNDS = 2, 12
-# The batcher sorts by length, so the rows of a batch are alike and padding is rare. They are so long that `max_rows` of
-# them fill every contender.
-_LENGTHS = (32, 31, 30, 29)
+# The batcher sorts by length, so the rows of a batch are alike and padding is rare. They are so long that the most rows
+# of a batch fill every contender.
+_LENGTHS = (32, 31)
 # Fewer lanes with more threads look better here than under load, where the event loop interrupts them: a thread that is
 # interrupted stalls the others of its forward pass at every barrier. So they must win clearly.
 _CLEARLY = 1.25
 # Differences below this are noise.
 _NOTABLY = 1.05
+
+
+Contender = tuple[LanePlan, int]
+"""A plan, and the tokens of a batch."""
 
 
 @frozen
@@ -74,7 +80,7 @@ def tune(
     *,
     plans: Sequence[LanePlan],
     batch_tokens: Sequence[int],
-    max_rows: int,
+    limits: BatchLimits,
     max_tokens: int,
     vocabulary_size: int,
     clock: Callable[[], float] = time.perf_counter,
@@ -85,60 +91,105 @@ def tune(
         backend: loaded; afterwards set to the threads that were chosen.
         plans: contenders; the first is the default, and all others need an `AdjustsThreads`.
         batch_tokens: contenders; the first is the default.
-        max_rows: most rows of a batch.
+        limits: of a batch; `batch_tokens` take the place of its tokens.
         max_tokens: most tokens of a row.
         vocabulary_size: token ids are below it.
         clock: seconds, monotonic.
     """
     started = clock()
-    most_lanes = max(plan.lanes for plan in plans)
-    batches = {tokens: _batch(tokens, max_rows, max_tokens, vocabulary_size) for tokens in batch_tokens}
+    batches = {
+        tokens: _batch(evolve(limits, max_tokens=tokens), max_tokens, vocabulary_size) for tokens in batch_tokens
+    }
+    plan, tokens = plans[0], batch_tokens[0]
+    most_lanes = max(each.lanes for each in plans)
+    with ThreadPoolExecutor(most_lanes, "tuning") as lanes:
+        # As many threads as any plan has lanes, and all of them there before the first slice.
+        list(lanes.map(threading.Barrier(most_lanes).wait, [None] * most_lanes))
+        stopwatch = _Stopwatch(backend, lanes, batches, clock, ends=started + BUDGET_SECONDS)
+        # One row says what to expect, however slow the model is; then allocator and caches are filled.
+        stopwatch.time_one_row()
+        for _ in range(2):
+            stopwatch.measure(plan, tokens)
+        if isinstance(backend, AdjustsThreads):
+            plan, _ = stopwatch.compare([(each, tokens) for each in plans], _CLEARLY)
+            backend.use_threads(plan.threads)
+        _, tokens = stopwatch.compare([(plan, each) for each in batch_tokens], _NOTABLY)
+    _give_memory_back()
+    return Tuned(plan, tokens, tuple(stopwatch.trials), clock() - started)
 
-    def compare(contenders: Sequence[tuple[LanePlan, int]], margin: float) -> tuple[LanePlan, int]:
-        round_seconds = seconds_per_token * sum(plan.lanes * batches[tokens].tokens for plan, tokens in contenders)
-        if len(contenders) == 1 or clock() - started + _FEWEST_ROUNDS * round_seconds > BUDGET_SECONDS:
+
+@define(eq=False)
+class _Stopwatch:
+    """Measures contenders until the time is over.
+
+    Attributes:
+        batches: tokens to a batch of so many.
+        ends: when no further pass begins.
+        trials: what was measured.
+    """
+
+    backend: Backend
+    lanes: ThreadPoolExecutor
+    batches: Mapping[int, TokenBatch]
+    clock: Callable[[], float]
+    ends: float
+    trials: list[Trial] = field(factory=list)
+    # The seconds of a contender's last slice, and of a token in the last slice of all.
+    _took: dict[Contender, float] = field(factory=dict)
+    _seconds_per_token: float = 0.0
+
+    def time_one_row(self) -> None:
+        row = next(iter(self.batches.values())).row(0)
+        begin = self.clock()
+        self.lanes.submit(self.backend.embed, TokenBatch.of_rows([row])).result()
+        self._seconds_per_token = (self.clock() - begin) / len(row)
+
+    def measure(self, plan: LanePlan, tokens: int) -> float | None:
+        """Tokens a second of `plan.lanes` threads that run such a batch once each, side by side; None: no time left."""
+        begin = self.clock()
+        if begin + self._expected(plan, tokens) > self.ends:
+            return None
+        if isinstance(self.backend, AdjustsThreads):
+            self.backend.use_threads(plan.threads)
+            begin = self.clock()
+        list(self.lanes.map(self.backend.embed, [self.batches[tokens]] * plan.lanes))
+        seconds = self._took[plan, tokens] = max(self.clock() - begin, 1e-9)
+        measured = plan.lanes * self.batches[tokens].tokens
+        self._seconds_per_token = seconds / measured
+        return measured / seconds
+
+    def compare(self, contenders: Sequence[Contender], margin: float) -> Contender:
+        """The fastest, if it is faster than the first by `margin`."""
+        round_seconds = sum(self._expected(*each) for each in contenders)
+        if len(contenders) == 1 or self.clock() + _FEWEST_ROUNDS * round_seconds > self.ends:
             return contenders[0]
-        rates: list[list[float]] = [[] for _ in contenders]
-        ends = clock() + _ENOUGH_SECONDS
-        while len(rates[0]) < _FEWEST_ROUNDS or (len(rates[0]) < _MOST_ROUNDS and clock() < ends):
-            for (plan, tokens), found in zip(contenders, rates, strict=True):
-                found.append(rate(plan, tokens))
-        fastest = [max(found) for found in rates]
-        trials.extend(Trial(plan, tokens, most) for (plan, tokens), most in zip(contenders, fastest, strict=True))
+        rates: list[list[float]] = []
+        enough = self.clock() + _ENOUGH_SECONDS
+        while len(rates) < _FEWEST_ROUNDS or (len(rates) < _MOST_ROUNDS and self.clock() < enough):
+            found = [self.measure(*each) for each in contenders]
+            if None in found:
+                break
+            rates.append([rate for rate in found if rate is not None])
+        if len(rates) < _FEWEST_ROUNDS:
+            return contenders[0]
+        fastest = [max(found) for found in zip(*rates, strict=True)]
+        self.trials += [Trial(*each, most) for each, most in zip(contenders, fastest, strict=True)]
         best = max(range(len(contenders)), key=fastest.__getitem__)
         return contenders[best if fastest[best] > margin * fastest[0] else 0]
 
-    def rate(plan: LanePlan, tokens: int) -> float:
-        """Tokens a second of `plan.lanes` threads that run such a batch once each, side by side."""
-        if isinstance(backend, AdjustsThreads):
-            backend.use_threads(plan.threads)
-        begin = clock()
-        list(lanes.map(backend.embed, [batches[tokens]] * plan.lanes))
-        return plan.lanes * batches[tokens].tokens / max(clock() - begin, 1e-9)
-
-    trials: list[Trial] = []
-    plan, tokens = plans[0], batch_tokens[0]
-    # As many threads as any plan has lanes, and all of them there before the first slice.
-    with ThreadPoolExecutor(most_lanes, "tuning") as lanes:
-        list(lanes.map(threading.Barrier(most_lanes).wait, [None] * most_lanes))
-        rate(plan, tokens)
-        seconds_per_token = 1 / rate(plan, tokens)
-        if isinstance(backend, AdjustsThreads):
-            plan, _ = compare([(each, tokens) for each in plans], _CLEARLY)
-            backend.use_threads(plan.threads)
-        _, tokens = compare([(plan, each) for each in batch_tokens], _NOTABLY)
-    _give_memory_back()
-    return Tuned(plan, tokens, tuple(trials), clock() - started)
+    def _expected(self, plan: LanePlan, tokens: int) -> float:
+        by_tokens = plan.lanes * self.batches[tokens].tokens * self._seconds_per_token
+        return self._took.get((plan, tokens), by_tokens)
 
 
-def _batch(budget: int, max_rows: int, max_tokens: int, vocabulary_size: int) -> TokenBatch:
-    """Rows of like length, as the batcher would put them together: with padding, as many as the budget holds."""
+def _batch(limits: BatchLimits, max_tokens: int, vocabulary_size: int) -> TokenBatch:
+    """A full batch of rows of like length, as the batcher would put them together."""
     random = np.random.default_rng(0)
-    lengths = [min(max_tokens, length) for length in _LENGTHS]
-    rows = min(max_rows, max(1, budget // lengths[0]))
-    return TokenBatch.of_rows(
-        [random.integers(0, vocabulary_size, lengths[i % len(lengths)]).astype(np.int32) for i in range(rows)]
-    )
+    lengths = [min(max_tokens, length) for length in _LENGTHS[: 1 if limits.equal_lengths else None]]
+    rows: list[Ids] = []
+    while not rows or limits.hold(len(rows) + 1, lengths[0], sum(map(len, rows)) + lengths[len(rows) % len(lengths)]):
+        rows.append(random.integers(0, vocabulary_size, lengths[len(rows) % len(lengths)]).astype(np.int32))
+    return TokenBatch.of_rows(rows)
 
 
 def _give_memory_back() -> None:

@@ -22,7 +22,7 @@ from provider.cli.bench.texts import TextPool
 from provider.cli.chosen import chosen_model
 from provider.domain import EmbedRequest
 from provider.engine.hooks import BatchDone, Event, Hooks
-from provider.engine.runtime import LoadedModel
+from provider.engine.loading import ModelParts
 from provider.engine.service import EmbeddingService
 from provider.errors import ProviderError
 from provider.models.folder import read_config
@@ -38,7 +38,7 @@ _SAMPLE = 256
 class Engine:
     """One model on one backend, in this process."""
 
-    def __init__(self, setup: EngineSetup, service: EmbeddingService, name: str, model: LoadedModel) -> None:
+    def __init__(self, setup: EngineSetup, service: EmbeddingService, name: str, model: ModelParts) -> None:
         """Use `open`."""
         self._setup, self._service, self._name, self._model = setup, service, name, model
         self._texts = TextPool.of(setup.texts)

@@ -45,13 +45,8 @@ class Contender:
             settings: of the model.
             one_lane: one forward pass at a time, on the caller's thread.
         """
-        limits = BatchLimits(
-            max_rows=settings.max_batch_size,
-            max_tokens=settings.max_batch_tokens or parts.backend.traits.batch_tokens,
-            padding_is_free=parts.backend.traits.padding_is_free,
-        )
         lanes = 1 if one_lane else parts.plan.lanes
-        return cls(settings.backend, parts.spec, parts.tokenizer, parts.backend, lanes, limits)
+        return cls(settings.backend, parts.spec, parts.tokenizer, parts.backend, lanes, parts.limits)
 
     def encode(self, texts: Sequence[str], *, input_type: str | None = None) -> list[Encoded]:
         """Token ids as the service makes them, with the model's own prompt; what is too long is cut at the end."""

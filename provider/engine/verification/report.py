@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from attrs import asdict, field, frozen
 
+from provider.engine.neighbours import Precision
 from provider.engine.verification.measures import Floats
-from provider.engine.verification.thresholds import Precision, Thresholds
+from provider.engine.verification.thresholds import Thresholds
 
 Bound = Literal["least", "most"]
 

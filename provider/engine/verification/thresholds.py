@@ -1,22 +1,11 @@
 """How far vectors may drift, by what they are computed in."""
 
-from typing import Literal, Self
+from typing import Self
 
 import attrs
 from attrs import frozen
 
-Precision = Literal["float32", "half", "int8"]
-
-
-def precision_of(dtype: str) -> Precision:
-    """The class of a dtype, as a backend names it: `int8` for integers, `half` for 16 bits, else `float32`.
-
-    An unknown name is measured by the strictest class.
-    """
-    name = dtype.lower()
-    if "int" in name or "q4" in name or "q8" in name:
-        return "int8"
-    return "half" if "16" in name or "half" in name else "float32"
+from provider.engine.neighbours import SAME, Precision, precision_of
 
 
 @frozen
@@ -44,7 +33,8 @@ class Thresholds:
     @classmethod
     def of(cls, dtype: str) -> Self:
         """The thresholds for what a backend computes in; see docs/verify.md for the reasons."""
-        return cls(*_BY_PRECISION[precision_of(dtype)])
+        precision = precision_of(dtype)
+        return cls(**_BY_PRECISION[precision], min_invariance=SAME[precision])
 
     def with_min_cosine(self, least: float) -> Self:
         """The same for another smallest cosine: the mean may not be asked for more, odd texts keep their distance."""
@@ -57,8 +47,26 @@ class Thresholds:
         )
 
 
-_BY_PRECISION: dict[Precision, tuple[float, float, float, float, float, float]] = {
-    "float32": (0.9999, 0.9999, 0.99999, 0.99999, 0.99, 0.05),
-    "half": (0.999, 0.995, 0.9995, 0.999, 0.95, 0.2),
-    "int8": (0.97, 0.85, 0.98, 0.95, 0.8, 0.3),
+_BY_PRECISION: dict[Precision, dict[str, float]] = {
+    "float32": {
+        "min_cosine": 0.9999,
+        "min_odd_cosine": 0.9999,
+        "min_mean_cosine": 0.99999,
+        "min_overlap": 0.99,
+        "max_spearman_drop": 0.05,
+    },
+    "half": {
+        "min_cosine": 0.999,
+        "min_odd_cosine": 0.995,
+        "min_mean_cosine": 0.9995,
+        "min_overlap": 0.95,
+        "max_spearman_drop": 0.2,
+    },
+    "int8": {
+        "min_cosine": 0.97,
+        "min_odd_cosine": 0.85,
+        "min_mean_cosine": 0.98,
+        "min_overlap": 0.8,
+        "max_spearman_drop": 0.3,
+    },
 }

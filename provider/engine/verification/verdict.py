@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from provider.engine.loading import ModelParts
+from provider.engine.neighbours import precision_of
 from provider.engine.verification.comparison import Comparison, Peer
 from provider.engine.verification.contender import Contender
 from provider.engine.verification.corpus import Corpus
 from provider.engine.verification.reference import is_reference, loaded_reference
 from provider.engine.verification.report import Check, Report, Side
-from provider.engine.verification.thresholds import Thresholds, precision_of
+from provider.engine.verification.thresholds import Thresholds
 from provider.errors import VerificationFailed
 from provider.settings import ModelSettings
 

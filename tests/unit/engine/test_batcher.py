@@ -29,8 +29,10 @@ def wanted(rows: Sequence[Row]) -> list[Row]:
     return list(rows)
 
 
-def batcher(max_rows: int = 32, max_tokens: int = 512, *, queue: int = 1_000_000, free: bool = False) -> Batcher:
-    return Batcher(BatchLimits(max_rows, max_tokens, free), max_queue_tokens=queue)
+def batcher(
+    max_rows: int = 32, max_tokens: int = 512, *, queue: int = 1_000_000, free: bool = False, equal: bool = False
+) -> Batcher:
+    return Batcher(BatchLimits(max_rows, max_tokens, free, equal), max_queue_tokens=queue)
 
 
 def drain(queue: Batcher) -> list[list[Row]]:
@@ -43,11 +45,17 @@ def drain(queue: Batcher) -> list[list[Row]]:
 requests = st.lists(st.lists(st.integers(1, 600), min_size=1, max_size=30), min_size=1, max_size=6)
 
 
-@given(requests=requests, max_rows=st.integers(1, 40), max_tokens=st.integers(1, 700), free=st.booleans())
+@given(
+    requests=requests,
+    max_rows=st.integers(1, 40),
+    max_tokens=st.integers(1, 700),
+    free=st.booleans(),
+    equal=st.booleans(),
+)
 def test_every_row_is_taken_exactly_once_within_the_budget(
-    requests: list[list[int]], max_rows: int, max_tokens: int, free: bool
+    requests: list[list[int]], max_rows: int, max_tokens: int, free: bool, equal: bool
 ) -> None:
-    queue = batcher(max_rows, max_tokens, free=free)
+    queue = batcher(max_rows, max_tokens, free=free, equal=equal)
     everything = [wanted(rows_of(*lengths)) for lengths in requests]
     for rows in everything:
         queue.add(rows)
@@ -60,6 +68,7 @@ def test_every_row_is_taken_exactly_once_within_the_budget(
         assert len(batch) <= max_rows
         assert cost <= max_tokens or len(batch) == 1
         assert cost - sum(lengths) <= max_tokens / 32
+        assert not equal or len(set(lengths)) == 1
     assert queue.tokens == 0
     assert queue.rows == 0
 
@@ -78,6 +87,12 @@ def test_a_batch_ends_where_its_padding_would_cost_more_than_another_pass() -> N
         queue.add(wanted(rows_of(*lengths)))
     assert [[row.tokens for row in batch] for batch in drain(padded)] == [[38, 38, 40], [8, 8, 8, 8]]
     assert [len(batch) for batch in drain(free)] == [7]
+
+
+def test_batches_of_equal_lengths_are_as_full_as_they_can_be() -> None:
+    queue = batcher(equal=True)
+    queue.add(wanted(rows_of(8, 9, 8, 7, 8, 9)))
+    assert [[row.tokens for row in batch] for batch in drain(queue)] == [[9, 9], [8, 8, 8], [7]]
 
 
 def test_a_late_small_request_waits_for_one_batch_of_the_large_one() -> None:

@@ -83,8 +83,9 @@ async def test_the_first_forward_pass_is_one_token_and_runs_before_there_are_lan
     finally:
         await service.close()
     assert calls[0] == (1, "load m")
-    assert [name for _, name in calls].count("load m") == 1
-    assert len(calls) > 1
+    by_lanes = [name for _, name in calls if "lane" in name]
+    assert by_lanes
+    assert calls.index((1, "load m")) < [name for _, name in calls].index(by_lanes[0])
 
 
 def test_a_backend_that_fails_at_its_first_forward_pass_is_closed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

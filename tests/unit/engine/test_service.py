@@ -186,7 +186,7 @@ async def test_a_model_that_always_fails_turns_readiness_red_until_it_works_agai
 ) -> None:
     async with open_service(Settings(model=model)) as service:
         runtime = service.runtimes["m"]
-        runtime._probe_seconds = 0.01
+        runtime.prober.pause_seconds = 0.01
         backend = runtime.loaded.backend
         backend.failing = True
         for i in range(3):
@@ -201,12 +201,12 @@ async def test_a_model_that_always_fails_turns_readiness_red_until_it_works_agai
 async def test_a_probe_that_meets_a_full_queue_tries_again(fake: Fake) -> None:
     async with fake(queue=QueueSettings(max_tokens=1)) as (service, backend):
         runtime = service.runtimes["m"]
-        runtime._probe_seconds = 0.01
+        runtime.prober.pause_seconds = 0.01
         backend.failing = True
         holding = await held(service, backend)
         waiting = asyncio.create_task(service.embed(ask("a waits")))
         await asyncio.sleep(0.01)
-        probing = asyncio.create_task(runtime._probe(runtime.loaded))
+        probing = asyncio.create_task(runtime.prober._probe())
         await asyncio.sleep(0.03)
         assert not probing.done()
         backend.gate.set()
@@ -226,7 +226,7 @@ async def test_a_listener_that_fails_leaves_nobody_waiting(fake: Fake, caplog: p
             msg = "a listener broke"
             raise RuntimeError(msg)
 
-        service.runtimes["m"].loaded.lanes._on_batch = broken
+        service.runtimes["m"].lanes._on_batch = broken
         assert (await asyncio.wait_for(service.embed(ask("cat")), 5)).usage.inputs == 1
         assert "a listener broke" in caplog.text
 
@@ -275,7 +275,7 @@ async def test_a_forward_pass_that_hangs_turns_readiness_red(fake: Fake) -> None
         holding = await held(service, backend)
         assert not service.problems
         later = time.monotonic() + 5
-        service.runtimes["m"].loaded.lanes._clock = lambda: later
+        service.runtimes["m"].lanes._clock = lambda: later
         assert "running for" in service.problems["m"]
         backend.gate.set()
         await holding
@@ -288,7 +288,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_return(fake: Fake) 
         await asyncio.sleep(0.01)
         with pytest.raises(Overloaded) as refused:
             await service.embed(ask("this one is too much for the queue"))
-        assert 1 <= refused.value.retry_after_seconds <= 60
+        assert 1 <= refused.value.retry_after_seconds <= 59
         backend.gate.set()
         await asyncio.gather(holding, waiting)
 
@@ -377,7 +377,7 @@ async def test_a_lazy_model_that_cannot_load_leaves_readiness_alone_and_is_tried
         for _ in range(2):
             with pytest.raises(ModelFailed) as failed:
                 await service.embed(ask("cat"))
-        assert failed.value.retry_after_seconds == 60
+        assert failed.value.retry_after_seconds == 59
         assert not service.problems
         folder.symlink_to(minilm)
         runtime._since -= 61

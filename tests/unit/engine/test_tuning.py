@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from provider.backends import TokenBatch, Vectors
+from provider.engine.batcher import BatchLimits
 from provider.engine.plan import LanePlan
 from provider.engine.tuning import BUDGET_SECONDS, Tuned, tune
 from provider.settings import ModelSettings
@@ -26,13 +27,13 @@ class TimedBackend(FakeBackend):
         super().__init__()
         self.clock, self.threads, self._cost, self._lock = TickingClock(), 1, cost, threading.Lock()
         self.passes: list[tuple[int, int]] = []
-        self.rectangles: set[int] = set()
+        self.given: list[TokenBatch] = []
 
     def embed(self, batch: TokenBatch) -> Vectors:
         with self._lock:
             self.clock.advance(self._cost(batch.tokens, self.threads))
             self.passes.append((batch.tokens, self.threads))
-            self.rectangles.add(batch.rows * int(batch.lengths.max()))
+            self.given.append(batch)
         return np.zeros((batch.rows, 8), np.float32)
 
 
@@ -42,14 +43,15 @@ class ThreadedBackend(TimedBackend):
 
 
 SIZES = (256, 128, 512)
+ROWS = BatchLimits(max_rows=32, max_tokens=1)
 
 
-def tuned(backend: TimedBackend, plans: list[LanePlan] | None = None) -> Tuned:
+def tuned(backend: TimedBackend, plans: list[LanePlan] | None = None, limits: BatchLimits = ROWS) -> Tuned:
     return tune(
         backend,
         plans=plans or [LanePlan(1, 1)],
         batch_tokens=SIZES,
-        max_rows=32,
+        limits=limits,
         max_tokens=128,
         vocabulary_size=50,
         clock=backend.clock,
@@ -94,10 +96,37 @@ def test_a_backend_whose_threads_are_fixed_keeps_its_plan() -> None:
 def test_a_slow_model_is_not_measured_and_no_measurement_takes_longer_than_it_may() -> None:
     slow = TimedBackend(lambda tokens, _: tokens * 1e-3)
     found = tuned(slow)
-    assert (found.batch_tokens, found.trials, len(slow.passes)) == (256, (), 2)
+    assert (found.batch_tokens, found.trials, len(slow.passes)) == (256, (), 3)
     for seconds in (1e-6, 1e-5, 1e-4, 3e-4):
         backend = ThreadedBackend(lambda tokens, _, seconds=seconds: tokens * seconds)  # type: ignore[misc]
         assert tuned(backend, [LanePlan(2, 1), LanePlan(1, 2)]).seconds <= BUDGET_SECONDS
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.7, 1.5, 3.0, 20.0])
+def test_passes_that_take_seconds_whatever_their_size_end_the_measurement(seconds: float) -> None:
+    backend = ThreadedBackend(lambda _tokens, _threads: seconds)
+    found = tuned(backend, [LanePlan(2, 1), LanePlan(1, 2)])
+    assert found.seconds <= max(BUDGET_SECONDS, seconds)
+    assert (found.plan, found.batch_tokens, backend.threads) == (LanePlan(2, 1), 256, 1)
+
+
+@pytest.mark.parametrize("after", range(12))
+def test_a_machine_that_gets_slow_ends_the_measurement_with_the_pass_under_way(after: int) -> None:
+    """Twice as fast with one lane, as long as the machine lets it show."""
+    backend = ThreadedBackend(lambda _tokens, threads: 0.01 / threads if len(backend.passes) < after else 1.9)
+    found = tuned(backend, [LanePlan(2, 1), LanePlan(1, 2)])
+    slow_slice = 2 * 1.9
+    assert found.seconds <= BUDGET_SECONDS + slow_slice
+    assert len(backend.passes) <= after + 3
+    assert backend.threads == found.plan.threads
+
+
+def test_a_model_of_single_rows_is_measured_with_single_rows_and_one_of_equal_lengths_with_equal_ones() -> None:
+    for limits, rows in ((BatchLimits(1, 1), {1}), (BatchLimits(32, 1, equal_lengths=True), {4, 8, 16})):
+        backend = TimedBackend(per_batch(0.01))
+        tuned(backend, limits=limits)
+        assert {batch.rows for batch in backend.given[1:]} == rows
+        assert all(len(set(batch.lengths)) == 1 for batch in backend.given)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and gives back what glibc keeps")
@@ -129,7 +158,7 @@ def test_what_was_measured_can_be_read() -> None:
 def test_batches_are_full_by_the_count_of_a_backend_that_pads() -> None:
     backend = TimedBackend(per_batch(0.01))
     tuned(backend)
-    assert backend.rectangles == set(SIZES)
+    assert {batch.rows * int(batch.lengths.max()) for batch in backend.given[1:]} == set(SIZES)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from provider.backends import ModelSpec, TokenBatch, Vectors
 from provider.engine.batcher import BatchLimits
 from provider.engine.hooks import Event, ModelState, ModelVerified
 from provider.engine.loading import ModelParts, find_model, load_parts
+from provider.engine.neighbours import precision_of
 from provider.engine.tokenizer import Tokenizer
 from provider.engine.verification import (
     Check,
@@ -27,7 +28,6 @@ from provider.engine.verification import (
 from provider.engine.verification.measures import cosines, misplaced, overlap, spearman
 from provider.engine.verification.reference import loaded_reference
 from provider.engine.verification.speed import speedups
-from provider.engine.verification.thresholds import precision_of
 from provider.errors import VerificationFailed
 from provider.settings import HubSettings, ModelSettings, Settings
 from provider.testing import FakeBackend
