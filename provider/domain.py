@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from attrs import field, frozen
@@ -38,6 +38,23 @@ class HeadStep:
 
 
 @frozen
+class TokenizerSpec:
+    """How a model's texts become token ids.
+
+    Attributes:
+        stands_alone: whether `tokenizer.json` says all; if not, transformers' class builds the tokenizer.
+        lowercase: whether texts are lower-cased first, by sentence-transformers' `do_lower_case`.
+        arguments: keyword arguments for transformers' class.
+        ids: the largest token id plus one; None where it is known after loading only.
+    """
+
+    stands_alone: bool = True
+    lowercase: bool = False
+    arguments: Mapping[str, Any] = field(factory=dict)
+    ids: int | None = None
+
+
+@frozen
 class ModelSpec:
     """All that is known of a model without loading its weights.
 
@@ -57,6 +74,7 @@ class ModelSpec:
         normalize: whether vectors have unit length when a request does not say.
         vocabulary_size: rows of the table of token embeddings; ids are below it. None if the configuration is silent.
         pad_id: the id that fills a rectangle; it is always masked.
+        tokenizer: how texts become token ids.
         fingerprint: short digest of the files that decide a vector: weights, tokenizer, pipeline.
     """
 
@@ -76,6 +94,7 @@ class ModelSpec:
     normalize: bool = True
     pad_id: int = 0
     vocabulary_size: int | None = None
+    tokenizer: TokenizerSpec = field(factory=TokenizerSpec)
 
 
 @frozen(eq=False)

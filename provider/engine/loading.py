@@ -133,7 +133,12 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         max_tokens=spec.max_tokens,
         pools_prompt=spec.pools_prompt,
         embedding_rows=spec.vocabulary_size,
+        spec=spec.tokenizer,
     )
+    if tokenizer.ids_without_row:
+        first = tokenizer.vocabulary_size
+        lost = f"the model has no embeddings for its tokenizer's ids {first} to {first + tokenizer.ids_without_row - 1}"
+        notices = (*notices, f"{lost}; texts with such a token are refused")
     cores = worker.cores(available_cores())
     plan = LanePlan.of(settings, is_concurrent=backend_class.concurrent, cores=cores)
     options = BackendOptions(

@@ -4,6 +4,7 @@ One `tokenizers.Tokenizer` a model is shared by all requests and never changed a
 off, and ids are cut here. Switching them on a shared tokenizer is what gives "Already borrowed" under concurrency.
 """
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 import tokenizers
 from attrs import frozen
 
-from provider.domain import Ids, Truncation
+from provider.domain import Ids, TokenizerSpec, Truncation
+from provider.engine.tokenizer_loading import load_tokenizer
 from provider.errors import InputTooLong, InvalidInput, InvalidModel, InvalidRequest
+from provider.models.tokenizer_json import special_ids
 
 # A text longer than this many characters a token is not tokenised whole when a part of it settles the matter.
 _CHARACTERS_PER_TOKEN = 32
@@ -50,38 +53,63 @@ class Tokenizer:
         *,
         max_tokens: int,
         pools_prompt: bool = True,
+        ids: int | None = None,
         embedding_rows: int | None = None,
     ) -> None:
+        """Take over a loaded tokenizer.
+
+        Args:
+            tokenizer: without truncation and padding; nobody may change it afterwards.
+            max_tokens: most tokens of one input, special tokens included.
+            pools_prompt: False where prompt tokens are left out of pooling.
+            ids: the largest id of a text's tokens plus one, if it is known already.
+            embedding_rows: rows of the model's table of token embeddings; None if unknown.
+
+        Raises:
+            InvalidModel: the special tokens do not stand around the text, or have no row in the table.
+        """
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._pools_prompt = pools_prompt
-        self._prefix, self._suffix = _special_ids(tokenizer)
-        # A tokenizer may know tokens that the model was never given a row for.
-        known: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        own = tokenizer.post_processor
+        try:
+            self._prefix, self._suffix = special_ids(None if own is None else json.loads(own.__getstate__()))
+        except ValueError as exc:
+            msg = f"the tokenizer cannot be used: {exc}; choose a model whose tokenizer does as BERT's or T5's"
+            raise InvalidModel(msg) from exc
+        known = ids or 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        special = (*self._prefix, *self._suffix)
+        known = max(known, 1 + max(special, default=-1))
         self.vocabulary_size = known if embedding_rows is None else min(known, embedding_rows)
+        # A tokenizer may know tokens that the model was never given a row for.
+        self.ids_without_row = known - self.vocabulary_size
+        if (lost := max(special, default=-1)) >= self.vocabulary_size:
+            msg = (
+                f"the special token {self._name(lost)} of every text has no row in the model's table of "
+                f"{embedding_rows} embeddings; the files do not belong together"
+            )
+            raise InvalidModel(msg)
         self.remembered = lru_cache(_REMEMBERED_TEXTS)(self._encode_one)
 
     @classmethod
     def from_folder(
-        cls, folder: Path, *, max_tokens: int, pools_prompt: bool = True, embedding_rows: int | None = None
+        cls,
+        folder: Path,
+        *,
+        max_tokens: int,
+        pools_prompt: bool = True,
+        embedding_rows: int | None = None,
+        spec: TokenizerSpec = TokenizerSpec(),  # noqa: B008 - it is frozen
     ) -> Self:
-        """Read `tokenizer.json`; a folder without it is converted by transformers.
+        """Load the tokenizer in `folder`, by default its `tokenizer.json` as it is; arguments as above.
 
         Raises:
-            InvalidModel: no tokenizer can be read from the folder.
+            InvalidModel: no tokenizer can be loaded from the folder.
         """
-        try:
-            if (folder / "tokenizer.json").is_file():
-                tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-            else:
-                tokenizer = _converted(folder)
-        except Exception as exc:
-            msg = f"the tokenizer in {folder} cannot be read: {exc}. Provide a valid tokenizer.json"
-            raise InvalidModel(msg) from exc
-        # The file may carry the truncation and padding of its training run.
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return cls(tokenizer, max_tokens=max_tokens, pools_prompt=pools_prompt, embedding_rows=embedding_rows)
+        tokenizer = load_tokenizer(folder, spec)
+        return cls(
+            tokenizer, max_tokens=max_tokens, pools_prompt=pools_prompt, ids=spec.ids, embedding_rows=embedding_rows
+        )
 
     def encode(self, texts: Sequence[str], *, prompt: str = "", truncate: Truncation = "none") -> list[Encoded]:
         """Token ids of each text, `prompt` put before it.
@@ -93,7 +121,8 @@ class Tokenizer:
 
         Raises:
             InputTooLong: an input is over the limit and `truncate` is "none".
-            InvalidRequest: an input is not valid Unicode, or has no tokens at all; the prompt is too long.
+            InvalidRequest: an input is not valid Unicode, has no tokens at all, or one without a row in the model's
+                table; the prompt is too long.
         """
         whole_up_to = self._max_tokens * _CHARACTERS_PER_TOKEN
         if len(prompt) > whole_up_to:
@@ -118,6 +147,8 @@ class Tokenizer:
                 one = self._encode_long(index, text, prompt_tokens, truncate)
             if not len(one.ids):
                 raise InvalidInput(index, "this model's tokenizer finds no tokens in it.")
+            if self.ids_without_row:
+                self._check_rows(index, one.ids)
             encoded.append(_with_skip(one, skip) if skip else one)
         return encoded
 
@@ -133,6 +164,8 @@ class Tokenizer:
             truncate: which end is cut off.
         """
         copy = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        # It is no part of what is written.
+        copy.encode_special_tokens = self._tokenizer.encode_special_tokens
         copy.enable_truncation(self._max_tokens, direction="left" if truncate == "start" else "right")
         return [np.array(encoding.ids, np.int32) for encoding in copy.encode_batch_fast(list(texts))]
 
@@ -227,23 +260,17 @@ class Tokenizer:
         ids = np.array([*self._prefix, *kept, *self._suffix], np.int32)
         return Encoded(ids, was_cut=True, original_tokens=total)
 
+    def _check_rows(self, index: int, ids: Ids) -> None:
+        lost = ids[ids >= self.vocabulary_size]
+        if len(lost):
+            msg = (
+                f"the token {self._name(int(lost[0]))} in it has no embedding in this model (ids 0 to "
+                f"{self.vocabulary_size - 1} have one). Remove or respell that part of the text."
+            )
+            raise InvalidInput(index, msg)
 
-def _special_ids(tokenizer: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
-    """The special tokens that stand before and after every text."""
-    bare = tokenizer.encode("a", add_special_tokens=False).ids
-    full = tokenizer.encode("a").ids
-    for start in range(len(full) - len(bare) + 1):
-        if full[start : start + len(bare)] == bare:
-            return full[:start], full[start + len(bare) :]
-    msg = "its special tokens do not stand around the text"
-    raise InvalidModel(msg)
-
-
-def _converted(folder: Path) -> tokenizers.Tokenizer:
-    from transformers import AutoTokenizer  # noqa: PLC0415 - half a second that only such folders need
-
-    slow = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return tokenizers.Tokenizer.from_str(slow.backend_tokenizer.to_str())
+    def _name(self, token: int) -> str:
+        return f"{self._tokenizer.id_to_token(token)!r} (id {token})"
 
 
 def _with_skip(encoded: Encoded, skip: int) -> Encoded:

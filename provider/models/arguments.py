@@ -31,8 +31,8 @@ _WITHOUT_EFFECT = _PLACES | {
 _ARGUMENTS = {"config_kwargs": ("config_args", "config_kwargs"), "model_kwargs": ("model_args", "model_kwargs")}
 
 
-def read_transformer(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """The settings of the Transformer module, and the file they stand in.
+def read_transformer(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
+    """The settings of the Transformer module, and the file they stand in; without one, nothing and None.
 
     Args:
         folder: the transformer's.
@@ -50,8 +50,8 @@ def read_transformer(folder: Path, config: dict[str, Any]) -> tuple[dict[str, An
             # As there, the older name wins where a file has both.
             key = old if old in settings else new
             _check_arguments(folder / name, key, settings.get(key), config)
-        return settings, (folder / name,)
-    return {}, ()
+        return settings, folder / name
+    return {}, None
 
 
 def _check_arguments(where: Path, key: str, arguments: object, config: dict[str, Any]) -> None:

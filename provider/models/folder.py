@@ -1,20 +1,18 @@
 """The files of a model's folder, read with errors that say which file and what to do."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from provider.errors import InvalidModel
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "tokenizer.model",
+# Vocabularies under the names that transformers' classes give them, and what goes with them.
+_VOCABULARY = re.compile(r"tokenizer\.json|vocab[^/]*\.(json|txt)|tekken\.json|dict\.txt|[^/]+\.(model|spm|tiktoken)")
+_BESIDE = frozenset(
+    {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "bpe.codes"}
 )
-"""One of these holds a tokenizer's vocabulary; the first is the one that needs no conversion."""
+_WITHOUT_VOCABULARY = frozenset({"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"})
 
 
 def read_document(path: Path) -> Any:  # noqa: ANN401 - whatever the JSON document holds
@@ -78,23 +76,23 @@ def _instead(folder: Path) -> str:
 
 
 def tokenizer_files(folder: Path) -> tuple[Path, ...]:
-    """The files that determine token ids: `tokenizer.json`, or where there is none, all the files it is made from.
+    """All files that can decide token ids, sorted by name.
 
     Raises:
-        InvalidModel: there is no tokenizer.
+        InvalidModel: there is no vocabulary among them.
     """
-    present = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    if not present:
-        msg = (
-            f"{folder} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}); "
-            "copy the model's tokenizer.json there, or download the model again"
-        )
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    if not any(_VOCABULARY.fullmatch(path.name) for path in files):
+        kind = str(read_object(folder / "tokenizer_config.json").get("tokenizer_class", "")).removesuffix("Fast")
+        if kind in _WITHOUT_VOCABULARY:
+            msg = f"the tokenizer of {folder} is a {kind}, which transformers has in Python only; choose another model"
+        else:
+            msg = (
+                f"{folder} has no tokenizer (no tokenizer.json, and no vocabulary such as vocab.txt, vocab.json or "
+                "spiece.model); copy the model's tokenizer.json there, or download the model again"
+            )
         raise InvalidModel(msg)
-    if present[0].name == "tokenizer.json":
-        return (present[0],)
-    # The conversion of older files depends on these too.
-    more = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-    return (*present, *(folder / name for name in more if (folder / name).is_file()))
+    return tuple(path for path in files if _VOCABULARY.fullmatch(path.name) or path.name in _BESIDE)
 
 
 def positive(value: object, what: str) -> int:

@@ -8,9 +8,10 @@ from attrs import frozen
 from provider.domain import ModelSpec
 from provider.errors import InvalidModel, SettingsError
 from provider.models.arguments import read_transformer
-from provider.models.folder import positive, read_config, read_document, read_object, tokenizer_files
+from provider.models.folder import positive, read_config
 from provider.models.kinds import ABOUT_FILE, check_adapter, check_config, check_saved_as, first_architecture
 from provider.models.pipeline import Pipeline, plain_pipeline, read_modules, read_pipeline
+from provider.models.tokenizer_files import read_tokenizer
 from provider.models.weights import check_safetensors, fingerprint, weight_files
 
 # Without an explicit limit no input is longer, whatever the model could take: memory grows with the length.
@@ -38,6 +39,7 @@ class _Documents:
         text: the part of it that is about text, where there are several.
         about: `config_sentence_transformers.json`.
         transformer: settings of the Transformer module.
+        transformer_file: where they stand; None where there are none.
         pipeline: what follows the transformer.
         is_pipeline: whether there is a `modules.json`.
         files: those that decide a vector.
@@ -48,6 +50,7 @@ class _Documents:
     text: dict[str, Any]
     about: dict[str, Any]
     transformer: dict[str, Any]
+    transformer_file: Path | None
     hidden_size: int
     pipeline: Pipeline
     is_pipeline: bool
@@ -65,10 +68,10 @@ class _Documents:
         nested = config.get("text_config")
         text = nested if isinstance(nested, dict) else {}
         hidden_size = _hidden_size(folder, config, text)
-        transformer, its_files = read_transformer(folder, config) if modules else ({}, ())
+        transformer, where = read_transformer(folder, config) if modules else ({}, None)
         pipeline = read_pipeline(root, modules, hidden_size) if modules else plain_pipeline(config, hidden_size)
-        files = (folder / "config.json", *its_files, *pipeline.files, *([root / ABOUT_FILE] if about else []))
-        return cls(folder, config, text, about, transformer, hidden_size, pipeline, bool(modules), files)
+        files = (folder / "config.json", *pipeline.files, *([root / ABOUT_FILE] if about else []))
+        return cls(folder, config, text, about, transformer, where, hidden_size, pipeline, bool(modules), files)
 
 
 def check_supported(folder: Path, *, needs_class: bool = True) -> None:
@@ -116,7 +119,6 @@ def read_spec(
     """
     model = _Documents.read(folder, needs_class=needs_class)
     config, text, about, pipeline = model.config, model.text, model.about, model.pipeline
-    vocabulary = tokenizer_files(model.folder)
     weights = weight_files(model.folder)
     for path in weights:
         check_safetensors(path)
@@ -126,11 +128,12 @@ def read_spec(
             f"the model has no modules.json: {pipeline.pooling[0]} pooling is used, as sentence-transformers does; "
             "if the model was trained otherwise, add a modules.json and a pooling configuration"
         )
-    tokenizer_config = read_object(model.folder / "tokenizer_config.json")
-    _check_lowercase(model.folder, model.transformer)
+    tokenizer = read_tokenizer(
+        model.folder, config, model.transformer, where=model.transformer_file, is_pipeline=model.is_pipeline
+    )
+    notices += tokenizer.notices
     model_type = str(config.get("model_type") or "")
     max_positions = _max_positions(model_type, config, text)
-    own_limit = _own_limit(model.folder, model.transformer, tokenizer_config, config, text)
     prompts, chosen = _prompts(folder, about, default_prompt)
     if about.get("truncate_dim"):
         notices.append(
@@ -143,16 +146,17 @@ def read_spec(
         architecture=first_architecture(config) or model_type or "unknown",
         hidden_size=model.hidden_size,
         dimension=pipeline.dimension,
-        max_tokens=_max_tokens(max_context_length, own_limit, max_positions, notices),
+        max_tokens=_max_tokens(max_context_length, tokenizer.limit, max_positions, notices),
         max_positions=max_positions,
         pooling=pipeline.pooling,
-        fingerprint=fingerprint(folder, (*model.files, *vocabulary, *weights, *pipeline.weights())),
+        fingerprint=fingerprint(folder, (*model.files, *tokenizer.files, *weights, *pipeline.weights())),
         pools_prompt=pipeline.pools_prompt,
         head=pipeline.head,
         prompts=prompts,
         default_prompt=chosen,
         vocabulary_size=_first(("vocab_size",), text, config),
-        pad_id=_pad_id(model.folder, model_type, config, text, tokenizer_config),
+        pad_id=_pad_id(model_type, config, text, tokenizer.pad_id),
+        tokenizer=tokenizer.spec,
     )
     return spec, tuple(notices)
 
@@ -169,24 +173,6 @@ def _hidden_size(folder: Path, config: dict[str, Any], text: dict[str, Any]) -> 
     return positive(found, f"the hidden size in {folder / 'config.json'}")
 
 
-def _check_lowercase(folder: Path, transformer: dict[str, Any]) -> None:
-    """sentence-transformers puts a Lowercase before the tokenizer if told to; a tokenizer.json has to do so itself."""
-    if not transformer.get("do_lower_case"):
-        return
-    document = read_document(folder / "tokenizer.json")
-    normalizer = (document.get("normalizer") if isinstance(document, dict) else None) or {}
-    steps = normalizer.get("normalizers", []) if normalizer.get("type") == "Sequence" else [normalizer]
-    if document is not None and not any(
-        step.get("type") == "Lowercase" or (step.get("type") == "BertNormalizer" and step.get("lowercase"))
-        for step in steps
-    ):
-        msg = (
-            f"{folder} has do_lower_case beside a tokenizer.json that keeps capitals; load the model with "
-            "sentence-transformers and save it again with save_pretrained, which puts it into tokenizer.json"
-        )
-        raise InvalidModel(msg)
-
-
 def _max_positions(model_type: str, config: dict[str, Any], text: dict[str, Any]) -> int | None:
     found = _first(_POSITION_KEYS, text, config)
     if model_type in _RELATIVE or isinstance(found, bool) or not isinstance(found, int) or found < 1:
@@ -195,24 +181,6 @@ def _max_positions(model_type: str, config: dict[str, Any], text: dict[str, Any]
         return found
     pad = config.get("pad_token_id")
     return found - (pad if isinstance(pad, int) and model_type != "mpnet" else 1) - 1
-
-
-def _own_limit(
-    folder: Path,
-    transformer: dict[str, Any],
-    tokenizer_config: dict[str, Any],
-    config: dict[str, Any],
-    text: dict[str, Any],
-) -> int | None:
-    """`max_seq_length` of sentence-transformers; see `Transformer.__init__` in its base/modules/transformer.py."""
-    arguments = transformer.get("processor_kwargs") or transformer.get("tokenizer_args") or {}
-    said = arguments.get("model_max_length", transformer.get("max_seq_length"))
-    if said is not None:
-        return positive(said, f"the model's max_seq_length in {folder}")
-    limits = [tokenizer_config.get("model_max_length"), _first(_POSITION_KEYS[:1], config, text)]
-    # Tokenizers without a limit write 10^30, xlnet writes -1.
-    known = [int(each) for each in limits if isinstance(each, int | float) and 0 < each < 1e9]
-    return min(known, default=None)
 
 
 def _max_tokens(asked: int | None, own: int | None, positions: int | None, notices: list[str]) -> int:
@@ -251,17 +219,10 @@ def _prompts(folder: Path, about: dict[str, Any], wanted: str | None) -> tuple[d
     return prompts, known[name] if name is not None else ""
 
 
-def _pad_id(
-    folder: Path, model_type: str, config: dict[str, Any], text: dict[str, Any], tokenizer_config: dict[str, Any]
-) -> int:
-    """The model's own padding token, else the tokenizer's, else 0: padding is masked, any id of the vocabulary does."""
+def _pad_id(model_type: str, config: dict[str, Any], text: dict[str, Any], tokenizers_own: int | None) -> int:
+    """The model's own padding token, else the tokenizer's, else 0: padding is masked, any id with a row does."""
     found = _first(("pad_token_id",), config, text)
-    if isinstance(found, int) and found >= 0:
-        return found
-    if model_type in _POSITIONS_BEHIND_PAD:
-        return 1
-    token = tokenizer_config.get("pad_token")
-    token = token.get("content") if isinstance(token, dict) else token
-    document = read_document(folder / "tokenizer.json") if token else None
-    added = document.get("added_tokens", []) if isinstance(document, dict) else []
-    return next((int(each["id"]) for each in added if each.get("content") == token), 0)
+    if not isinstance(found, int) or found < 0:
+        found = 1 if model_type in _POSITIONS_BEHIND_PAD else tokenizers_own or 0
+    rows = _first(("vocab_size",), text, config)
+    return found if rows is None or found < rows else 0

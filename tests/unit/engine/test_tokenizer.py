@@ -124,9 +124,9 @@ def test_a_long_text_leaves_the_interpreter_to_others() -> None:
 
 
 def test_ids_beyond_the_models_table_are_refused() -> None:
-    small = Tokenizer.from_folder(FOLDER, max_tokens=LIMIT, embedding_rows=100)
-    with pytest.raises(InvalidRequest, match="0 to 99"):
-        small.check_ids([np.array([100], np.int32)])
+    small = Tokenizer.from_folder(FOLDER, max_tokens=LIMIT, embedding_rows=7600)
+    with pytest.raises(InvalidRequest, match="0 to 7599"):
+        small.check_ids([np.array([7600], np.int32)])
 
 
 def test_text_that_is_no_unicode_is_refused_by_its_place() -> None:

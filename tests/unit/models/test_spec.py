@@ -176,16 +176,6 @@ def test_truncated_weights_are_refused(folder: Path) -> None:
         read(folder)
 
 
-def test_lowercasing_that_the_tokenizer_does_not_do_is_refused(folder: Path, edit: Edit) -> None:
-    edit("sentence_bert_config.json", do_lower_case=True)
-    read(folder)
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["normalizer"]["lowercase"] = False
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(InvalidModel, match="do_lower_case"):
-        read(folder)
-
-
 @pytest.mark.parametrize(
     "name",
     ["config.json", "modules.json", "tokenizer.json", "1_Pooling/config.json", "2_Dense/config.json",

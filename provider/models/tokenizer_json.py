@@ -1,0 +1,163 @@
+"""Whether `tokenizer.json` alone gives the token ids that transformers gives for a folder.
+
+A tokenizer class of transformers takes the vocabulary and the added tokens from `tokenizer.json`. Normaliser,
+pre-tokeniser and special tokens it builds by its own code from `tokenizer_config.json`, whatever `tokenizer.json` says.
+Here the files are compared with what the class builds, as `tokenization_utils_base.py` (`_from_pretrained`) of
+transformers 5.23 reads them. The comparison errs on one side only: a class, key or value that is not listed does not
+agree.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from provider.models.tokenizer_classes import Json, TokenizerClass, choose_class
+
+_FLAGS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+# Keys of tokenizer_config.json that change no ids of a folder with a tokenizer.json.
+_WITHOUT_EFFECT = frozenset(
+    {"name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file", "tokenizer_class"}
+    | {"model_max_length", "max_len", "max_length", "stride", "truncation_side", "truncation_strategy", "padding_side"}
+    | {"pad_to_multiple_of", "pad_token_type_id", "model_input_names", "clean_up_tokenization_spaces", "use_fast"}
+    | {"add_bos_token", "add_eos_token", "do_basic_tokenize", "never_split", "errors", "trim_offsets", "legacy"}
+    | {"sp_model_kwargs", "backend", "is_local", "local_files_only", "verbose", "chat_template", "added_tokens_decoder"}
+    | {"spaces_between_special_tokens", "use_default_system_prompt"}
+)
+# Keys that some classes read; the others ignore them.
+_OPTIONS = frozenset({"do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space"})
+_TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens")
+
+
+def stands_alone(document: Json, about: Json, legacy_tokens: Mapping[str, Any], config: Json) -> bool:
+    """Whether `document` is known to give the same ids as transformers' class does with all the files.
+
+    Args:
+        document: `tokenizer.json`.
+        about: `tokenizer_config.json`, updated by `special_tokens_map.json` where transformers reads that file.
+        legacy_tokens: `added_tokens.json`, where transformers reads it.
+        config: `config.json`.
+    """
+    try:
+        kind = choose_class(about, config)
+        return (
+            kind is not None
+            and _keys_are_known(about)
+            and _added_tokens_agree(document, about, legacy_tokens)
+            and _special_tokens_agree(document, about, kind)
+            and kind.builds(document, _options(about, kind))
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # A file of another form than these know.
+        return False
+
+
+def count_ids(document: Json) -> int:
+    """The largest token id in `tokenizer.json`, plus one."""
+    vocabulary = document["model"]["vocab"]
+    largest = len(vocabulary) - 1 if isinstance(vocabulary, list) else max(vocabulary.values(), default=-1)
+    return 1 + max([int(largest), *(int(token["id"]) for token in document["added_tokens"])])
+
+
+def special_ids(post_processor: Json | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens that a post-processor of the `tokenizers` library puts before and behind every text.
+
+    Args:
+        post_processor: as in `tokenizer.json`.
+
+    Raises:
+        ValueError: it does something else with a text.
+    """
+    kind = post_processor and post_processor["type"]
+    if post_processor is None or kind == "ByteLevel":
+        return (), ()
+    if kind in {"BertProcessing", "RobertaProcessing"}:
+        return (post_processor["cls"][1],), (post_processor["sep"][1],)
+    before: tuple[int, ...] = ()
+    behind: tuple[int, ...] = ()
+    if kind == "Sequence":
+        for inner in post_processor["processors"]:
+            first, last = special_ids(inner)
+            before, behind = (*first, *before), (*behind, *last)
+        return before, behind
+    if kind != "TemplateProcessing":
+        msg = f"its post-processor is a {kind}"
+        raise ValueError(msg)
+    found = False
+    for piece in post_processor["single"]:
+        if "Sequence" in piece:
+            if found or piece["Sequence"]["id"] != "A":
+                break
+            found = True
+        else:
+            ids = post_processor["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
+            before, behind = (before, (*behind, *ids)) if found else ((*before, *ids), behind)
+    else:
+        if found:
+            return before, behind
+    msg = "its special tokens do not stand around the text"
+    raise ValueError(msg)
+
+
+def _keys_are_known(about: Json) -> bool:
+    known = _WITHOUT_EFFECT | _OPTIONS | {*_TOKEN_LISTS}
+    return (
+        all(key in known or key.endswith("_token") for key in about.keys() - {"split_special_tokens", "init_inputs"})
+        and not about.get("split_special_tokens")
+        and not about.get("init_inputs")
+    )
+
+
+def _added_tokens_agree(document: Json, about: Json, legacy_tokens: Mapping[str, Any]) -> bool:
+    """The same tokens in all files, with the ids that they get when they are added in this order."""
+    added = document["added_tokens"]
+    declared = {token["id"]: tuple(token[flag] for flag in _FLAGS) for token in added}
+    contents = {token["content"] for token in added}
+    vocabulary = document["model"]["vocab"]
+    pieces = enumerate(piece for piece, _ in vocabulary) if isinstance(vocabulary, list) else None
+    known = {piece: i for i, piece in pieces if piece in contents} if pieces is not None else vocabulary
+    following = len(vocabulary)
+    for token in added:
+        if token["content"] not in known:
+            if token["id"] != following:
+                return False
+            following += 1
+        elif token["id"] != known[token["content"]]:
+            return False
+    decoder = about.get("added_tokens_decoder")
+    return (
+        list(declared) == sorted(declared)
+        and len(contents) == len(added)
+        and (
+            decoder is None
+            or {int(i): tuple(token[flag] for flag in _FLAGS) for i, token in decoder.items()} == declared
+        )
+        and all(token in contents and declared.get(i, ("",))[0] == token for token, i in legacy_tokens.items())
+    )
+
+
+def _special_tokens_agree(document: Json, about: Json, kind: TokenizerClass) -> bool:
+    """Every special token that is named is one of the added tokens, so that none is added."""
+    special = {token["content"] for token in document["added_tokens"] if token["special"]}
+    named = {**kind.tokens, **{key: value for key, value in about.items() if key.endswith("_token")}}
+    more: list[object] = []
+    for key in _TOKEN_LISTS:
+        tokens = about.get(key) or ()
+        more += tokens.values() if isinstance(tokens, dict) else tokens
+    contents = [_content(token) for token in (*named.values(), *more) if token is not None]
+    if not all(content in special for content in contents):
+        return False
+    before, behind = special_ids(document.get("post_processor"))
+    if kind.around is None:
+        return True
+    ids = {token["content"]: token["id"] for token in document["added_tokens"]}
+    first, last = (ids[_content(named[name])] for name in kind.around)
+    return (before, behind) == ((first,), (last,))
+
+
+def _options(about: Json, kind: TokenizerClass) -> Json:
+    options = {**kind.tokens, **about}
+    return {**options, "unk_token": _content(options.get("unk_token"))}
+
+
+def _content(token: Any) -> str:  # noqa: ANN401 - what the file holds
+    """The text of a special token, which is a string or has its flags beside it."""
+    return str(token["content"] if isinstance(token, dict) else token)

@@ -1,0 +1,208 @@
+"""Ids of every kind of folder equal those of sentence-transformers, or the folder is refused for the true reason."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file, save_file
+from sentence_transformers import SentenceTransformer
+
+from provider.engine.tokenizer import Tokenizer
+from provider.errors import InvalidRequest
+from provider.models.spec import read_spec
+from provider.testing import tiny
+
+TEXTS = (
+    "the cat and the dog",
+    "The CAT and the Dog",
+    "naïve café, e\u0301 and Ü: İSTANBUL straße ﬁ",
+    "漢字 and 漢x",
+    "an emoji 🙂, a zero\u200bwidth and a\u00a0blank",
+    "  leading and  double blanks ",
+    "a\ttab,\nlines\r\nand more",
+    "?",
+    "   ",
+    "[CLS] the [SEP] cat [MASK][PAD] [unk]",
+    "<s> the </s> <mask> <pad><unk> <|endoftext|>",
+    "zebra the zebra Zebra zebras azebra",
+    "the cat " * 100,
+    "x" * 150,
+)
+FAMILIES = ("bert", "distilbert", "nomic", "roberta", "xlm_roberta", "mpnet", "gte", "modernbert", "t5", "decoder",
+            "qwen3", "gemma")  # fmt: skip
+
+Edit = Callable[[Path], None]
+
+
+def tokenizer_of(folder: Path) -> tuple[Tokenizer, bool]:
+    """The folder's tokenizer, and whether its tokenizer.json was enough."""
+    spec, _ = read_spec(folder, name="m", max_context_length=None, default_prompt=None)
+    tokenizer = Tokenizer.from_folder(
+        spec.folder, max_tokens=spec.max_tokens, embedding_rows=spec.vocabulary_size, spec=spec.tokenizer
+    )
+    return tokenizer, spec.tokenizer.stands_alone
+
+
+def equals_theirs(folder: Path) -> bool:
+    """Compare the ids of all texts; whether tokenizer.json was enough."""
+    model = SentenceTransformer(str(folder), device="cpu")
+    tokenizer, alone = tokenizer_of(folder)
+    for text in TEXTS:
+        theirs = [int(i) for i in model.preprocess([text])["input_ids"][0]]
+        if theirs and max(theirs) < tokenizer.vocabulary_size:
+            assert tokenizer.encode([text], truncate="end")[0].ids.tolist() == theirs, text
+        else:
+            with pytest.raises(InvalidRequest, match="has no embedding" if theirs else "finds no tokens"):
+                tokenizer.encode([text], truncate="end")
+    return alone
+
+
+def put(folder: Path, name: str, **changes: Any) -> None:
+    path = folder / name
+    document = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**document, **changes}))
+
+
+def about(**changes: Any) -> Edit:
+    return lambda folder: put(folder, "tokenizer_config.json", **changes)
+
+
+def module(**changes: Any) -> Edit:
+    return lambda folder: put(folder, "sentence_bert_config.json", **changes)
+
+
+def without_tokenizer_json(folder: Path) -> None:
+    """What remains is BERT's vocabulary, one token a line."""
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)), encoding="utf-8")
+    (folder / "tokenizer.json").unlink()
+
+
+def added(**flags: Any) -> Edit:
+    """One more token in tokenizer.json, and a row for it."""
+
+    def edit(folder: Path) -> None:
+        document = json.loads((folder / "tokenizer.json").read_text())
+        token = {"id": grow(folder), "content": "zebra", "single_word": False, "lstrip": False, "rstrip": False}
+        document["added_tokens"].append({**token, "normalized": True, "special": False, **flags})
+        (folder / "tokenizer.json").write_text(json.dumps(document))
+
+    return edit
+
+
+def grow(folder: Path, rows: int = 1) -> int:
+    """Give the model more embeddings; the first new id."""
+    import numpy as np
+
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    old = len(weights[name])
+    weights[name] = np.concatenate([weights[name], np.ones_like(weights[name][:rows])])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    put(folder, "config.json", vocab_size=old + rows)
+    return old
+
+
+def shrink(folder: Path) -> None:
+    """Take the model's last embedding away."""
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    weights[name] = weights[name][:-1]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    put(folder, "config.json", vocab_size=len(weights[name]))
+
+
+def tokens_of_an_earlier_release(folder: Path) -> None:
+    (folder / "added_tokens.json").write_text(json.dumps({"zebra": grow(folder)}))
+
+
+def both(*edits: Edit) -> Edit:
+    return lambda folder: [edit(folder) for edit in edits] and None
+
+
+def document(**changes: Any) -> Edit:
+    return lambda folder: put(folder, "tokenizer.json", **changes)
+
+
+# What happens to a tiny BERT, and whether its tokenizer.json is enough afterwards.
+EDITS: dict[str, tuple[Edit, bool]] = {
+    "nothing": (lambda folder: None, True),
+    "a limit": (about(model_max_length=32), True),
+    "capitals are kept": (about(do_lower_case=False), False),
+    "accents are kept": (about(strip_accents=False), False),
+    "CJK is not split": (about(tokenize_chinese_chars=False), False),
+    "special tokens in a text are split": (about(split_special_tokens=True), False),
+    "an unknown key": (about(something_new=1), False),
+    "a special token of another name": (about(sep_token="[MASK]"), False),
+    "more special tokens": (about(additional_special_tokens=["cat"]), False),
+    "a special token of a new kind": (about(image_token="dog"), False),
+    "no class": (about(tokenizer_class=None), True),
+    "a class's former name": (about(tokenizer_class="BertTokenizerFast"), True),
+    "the generic class": (about(tokenizer_class="PreTrainedTokenizerFast"), True),
+    "the generic class's newer name": (about(tokenizer_class="TokenizersBackend", do_lower_case=False), True),
+    "another model's class": (about(tokenizer_class="RobertaTokenizer"), False),
+    "an unknown class": (about(tokenizer_class="NobodysTokenizer"), False),
+    "a normaliser that the class does not know": (document(normalizer={"type": "Lowercase"}), False),
+    "a pre-tokeniser that the class does not know": (document(pre_tokenizer={"type": "Whitespace"}), False),
+    "no special tokens, which the class puts back": (document(post_processor=None), False),
+    "a truncation": (
+        document(truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}), True
+    ),
+    "an added token": (added(), True),
+    "an added token that takes the blanks around it": (added(lstrip=True, rstrip=True, normalized=False), True),
+    "an added token that is a whole word": (added(single_word=True), True),
+    "an added token whose id is not its place": (added(id=999), False),
+    "an added token without a row": (both(added(), shrink), True),
+    "added_tokens.json": (tokens_of_an_earlier_release, False),
+    "special_tokens_map.json": (lambda folder: put(folder, "special_tokens_map.json", sep_token="[PAD]"), False),
+    "an empty added_tokens_decoder": (about(added_tokens_decoder={}), False),
+    "vocab.txt only": (without_tokenizer_json, False),
+    "vocab.txt and nothing beside": (
+        both(without_tokenizer_json, lambda folder: (folder / "tokenizer_config.json").unlink()), False
+    ),
+    "do_lower_case": (module(do_lower_case=True), True),
+    "do_lower_case before a tokenizer that keeps capitals": (
+        both(about(do_lower_case=False), module(do_lower_case=True)), False
+    ),
+    "vocab.txt and do_lower_case": (
+        both(without_tokenizer_json, about(do_lower_case=False), module(do_lower_case=True)), False
+    ),
+    "an argument for the class": (module(tokenizer_args={"do_lower_case": False}), False),
+    "an argument by its newer name": (module(processor_kwargs={"strip_accents": False}), False),
+    "a limit among the arguments": (module(processor_kwargs={"model_max_length": 9}), True),
+    "a limit of the call": (module(processing_kwargs={"text": {"max_length": 8}}), True),
+    "a limit of any call": (module(processing_kwargs={"common": {"max_length": 8}}), True),
+    "arguments that change nothing": (
+        module(tokenizer_args={"use_fast": False}, processing_kwargs={"text": {"padding": True}, "image": {"size": 3}}),
+        True,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.tiny_bert(tmp_path_factory.mktemp("tiny") / "bert")
+
+
+@pytest.fixture
+def folder(bert: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bert, tmp_path / "model"))
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_ids_are_those_of_sentence_transformers_whatever_the_files_say(edit: str, folder: Path) -> None:
+    change, alone = EDITS[edit]
+    change(folder)
+    assert equals_theirs(folder) is alone
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_saved_by_sentence_transformers_has_its_ids(family: str, tmp_path: Path) -> None:
+    made = getattr(tiny, f"tiny_{family}")(tmp_path / "made")
+    equals_theirs(made)
+    SentenceTransformer(str(made), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    alone = equals_theirs(tmp_path / "saved")
+    assert alone is (family != "t5")
