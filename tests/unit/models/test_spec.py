@@ -1,6 +1,5 @@
 """What is read from a model's folder."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
