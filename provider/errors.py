@@ -7,6 +7,8 @@ ProviderError
 │   │   └── InvalidInput        one input cannot be embedded, whatever its length
 │   ├── MalformedJSON           the body is no JSON document
 │   ├── UnsupportedContentType  the body is declared as something other than JSON
+│   ├── UnsupportedContentEncoding  the body is compressed in another way than is decoded
+│   ├── BodyTooLarge            the body has more bytes than is allowed
 │   ├── MissingModel            no model was named
 │   ├── ModelNotFound           no configured model or alias has that name
 │   ├── InputTooLong            one input has more tokens than the model takes
@@ -90,6 +92,14 @@ class UnsupportedContentType(RequestError):
     """The body is declared as something other than JSON."""
 
 
+class UnsupportedContentEncoding(RequestError):
+    """The body is compressed in another way than is decoded."""
+
+
+class BodyTooLarge(RequestError):
+    """The body has more bytes than is allowed, as sent or decoded."""
+
+
 class MissingModel(RequestError):
     """No model was named."""
 
@@ -112,7 +122,8 @@ class InputTooLong(RequestError):
         super().__init__(
             f"Invalid 'input[{index}]': maximum input length is {limit} tokens. This model's maximum context length is "
             f"{limit} tokens, however input {index} has {'' if is_counted else 'more than '}{tokens} tokens. "
-            'Shorten it, or send "truncate": true.',
+            'Shorten it, or send "truncate": true. The operator can cut long inputs of all clients: `truncate: end` '
+            "(EMB_PROVIDER_MODEL_TRUNCATE=end).",
             param=f"input[{index}]",
         )
         self.index, self.tokens, self.limit, self.is_counted = index, tokens, limit, is_counted

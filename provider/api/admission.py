@@ -2,7 +2,7 @@
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from provider.api.body import announced_bytes
+from provider.api.body import Framing
 from provider.engine.service import EmbeddingService
 
 
@@ -21,8 +21,6 @@ class Admission:
         """ASGI; raises as `EmbeddingService.admission`."""
         state = scope["litestar_app"].state
         service: EmbeddingService = state.service
-        # How large the body may turn out: what is announced, or the limit for a body sent in chunks.
         limit: int = state.settings.server.max_body_bytes
-        announced = announced_bytes(scope["headers"])
-        with service.admission(limit if announced is None else min(announced, limit)):
+        with service.admission(Framing.of(scope["headers"]).most_bytes(limit)):
             await self._app(scope, receive, send)

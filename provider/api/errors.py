@@ -35,6 +35,8 @@ TABLE: dict[type[errors.ProviderError], Answer] = {
     errors.InvalidInput: Answer(400, INVALID),
     errors.MalformedJSON: Answer(400, INVALID),
     errors.UnsupportedContentType: Answer(400, INVALID, "unsupported_content_type"),
+    errors.UnsupportedContentEncoding: Answer(400, INVALID, "unsupported_content_encoding"),
+    errors.BodyTooLarge: Answer(413, SERVER),
     errors.MissingModel: Answer(400, INVALID),
     errors.ModelNotFound: Answer(404, INVALID, "model_not_found"),
     errors.InputTooLong: Answer(400, INVALID, "context_length_exceeded"),
@@ -75,9 +77,9 @@ def envelope(
     code: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response[dict[str, Any]]:
-    """OpenAI's error body, all four keys present."""
+    """OpenAI's error body, all four keys present, and `detail`: the one key that Voyage's and Jina's clients read."""
     return Response(
-        {"error": {"message": message, "type": error_type, "param": param, "code": code}},
+        {"error": {"message": message, "type": error_type, "param": param, "code": code}, "detail": message},
         status_code=status,
         media_type=MediaType.JSON,
         headers=headers or {},
@@ -98,7 +100,7 @@ def answer_provider_error(request: Request[Any, Any, Any], exc: errors.ProviderE
         headers["x-should-retry"] = "false"
     if answer.status == 500:
         _log.error("request_failed", path=request.scope["path"], exc_info=exc)
-    if isinstance(exc, errors.CallerTooSlow):
+    if isinstance(exc, errors.CallerTooSlow | errors.BodyTooLarge):
         # The rest of the body may still come; it belongs to no request any more.
         headers["connection"] = "close"
     message = exc.message if exc.public else _apology(request)
@@ -107,7 +109,7 @@ def answer_provider_error(request: Request[Any, Any, Any], exc: errors.ProviderE
 
 
 def answer_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Response[dict[str, Any]]:
-    """Answer the framework's own errors: unknown path, method, body too large."""
+    """Answer the framework's own errors: unknown path or method."""
     method, path = request.scope["method"], request.scope["path"]
     headers = {key.lower(): value for key, value in (exc.headers or {}).items()}
     if exc.status_code == 404:
@@ -116,12 +118,6 @@ def answer_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Re
         hint = "(HINT: Perhaps you meant to use a different HTTP method?)"
         message = f"Not allowed to {method} on {path}. {hint} Allowed: {headers.get('allow', 'see /docs')}."
         return envelope(405, message, INVALID, code="method_not_supported", headers=headers)
-    if exc.status_code == 413:
-        limit, length = request.app.state.settings.server.max_body_bytes, request.headers.get("content-length")
-        read = f" ({length} bytes announced)" if length else ""
-        message = f"Maximum content size limit ({limit}) exceeded{read}. Send fewer inputs a request."
-        # The rest of the body is not read, so the connection cannot be used again.
-        return envelope(413, message, SERVER, headers={"connection": "close"})
     if exc.status_code >= 500:
         _log.error("request_failed", path=path, exc_info=exc)
         return envelope(exc.status_code, _apology(request), SERVER, headers=headers)

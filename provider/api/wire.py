@@ -9,31 +9,20 @@ import numpy as np
 import orjson
 from attrs import frozen
 
-from provider.domain import Embedded, EmbedRequest, Ids, Truncation
-from provider.errors import InvalidRequest, MalformedJSON, MissingModel
+from provider.api.fields import AllFields, OwnFields, adopt, truncation
+from provider.api.malformed import UTF8_BOM, explain, is_encoded_twice
+from provider.domain import Embedded, EmbedRequest, Ids
+from provider.errors import InvalidRequest, MissingModel
 
 EncodingFormat = Literal["float", "base64"]
 
-_TRUNCATE: dict[object, Truncation | None] = {None: None, False: "none", True: "end"} | {
-    word: cast("Truncation", word.lower()) for word in ("NONE", "START", "END", "none", "start", "end")
-}
+_FORMATS: dict[str | None, EncodingFormat] = {None: "float", "": "float", "float": "float", "base64": "base64"}
 _MAX_INT32 = 2**31 - 1
 # Of a wrong value; it may be as long as the body.
 _SHOWN_CHARACTERS = 100
-
-
-class EmbeddingsBody(msgspec.Struct):
-    """The body of `POST /v1/embeddings`. Unknown fields are ignored: many clients add their own."""
-
-    # msgspec takes no union of several array types; `_narrow` refuses the mixtures that this one lets through.
-    input: str | list[str | int | list[int]] | None = None
-    model: str | None = None
-    encoding_format: str | None = None
-    dimensions: int | None = None
-    truncate: bool | str | None = None
-    input_type: str | None = None
-    prompt_name: str | None = None
-    prompt: str | None = None
+_TEXT_FORMS = 'a string, or {"text": "…"}'
+# Keys of an item of `input` that are not text's own; `type` must be `text`.
+_ITEM_KEYS = {"text", "type", "id", "metadata"}
 
 
 @frozen
@@ -44,7 +33,7 @@ class Parsed:
     encoding_format: EncodingFormat
 
 
-_decoder = msgspec.json.Decoder(EmbeddingsBody)
+_own_fields, _all_fields = msgspec.json.Decoder(OwnFields), msgspec.json.Decoder(AllFields)
 
 
 def parse(body: bytes, *, max_inputs: int) -> Parsed:
@@ -55,37 +44,50 @@ def parse(body: bytes, *, max_inputs: int) -> Parsed:
         MissingModel: it names no model.
         InvalidRequest: a field has a wrong type or value; the message says what was got and what is allowed.
     """
-    try:
-        fields = _decoder.decode(body)
-    except msgspec.ValidationError as exc:
-        _raise_invalid(exc)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        msg = (
-            "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
-            "library correctly. This API expects a JSON payload, but what was sent was not valid JSON.)"
-        )
-        raise MalformedJSON(msg) from exc
+    fields = _decode(body)
     if not fields.model:
         msg = "you must provide a model parameter"
         raise MissingModel(msg)
-    if fields.encoding_format not in (None, "float", "base64"):
-        given = fields.encoding_format[:_SHOWN_CHARACTERS]
+    encoding_format = _FORMATS.get(fields.encoding_format)
+    if encoding_format is None:
+        given = str(fields.encoding_format)[:_SHOWN_CHARACTERS]
         msg = f"Invalid value for 'encoding_format' = {given}. Supported values: ['float', 'base64']."
         raise InvalidRequest(msg, param="encoding_format")
-    if fields.truncate not in _TRUNCATE:
-        given = str(fields.truncate)[:_SHOWN_CHARACTERS]
-        msg = f"Invalid value: {given!r}. Supported values are: true, false, 'NONE', 'START' and 'END'."
-        raise InvalidRequest(msg, param="truncate", code="invalid_value")
     request = EmbedRequest(
         model=fields.model,
         inputs=_narrow(fields.input, max_inputs),
         prompt=fields.prompt,
-        prompt_name=fields.prompt_name,
-        input_type=fields.input_type,
-        truncate=_TRUNCATE[fields.truncate],
-        dimensions=fields.dimensions,
+        prompt_name=fields.prompt_name or None,
+        input_type=fields.input_type or None,
+        truncate=None if fields.truncate is None else truncation(fields.truncate),
+        dimensions=None if fields.dimensions is None else _whole(fields.dimensions),
+        normalize=fields.normalize,
     )
-    return Parsed(request, "base64" if fields.encoding_format == "base64" else "float")
+    return Parsed(request, encoding_format)
+
+
+def _decode(body: bytes) -> OwnFields:
+    try:
+        return _own_fields.decode(body)
+    except msgspec.ValidationError:
+        return _decode_all(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        # RFC 8259 lets a parser ignore the mark, and Windows' tools write it.
+        if body.startswith(UTF8_BOM):
+            return _decode(body.removeprefix(UTF8_BOM))
+        explain(body, exc)
+
+
+def _decode_all(body: bytes) -> OwnFields:
+    """Once more, because a field is not ours or of another type."""
+    try:
+        fields = _all_fields.decode(body)
+    except msgspec.ValidationError as exc:
+        _raise_invalid(exc, body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        explain(body, exc)
+    adopt(fields)
+    return fields
 
 
 def write(embedded: Embedded, *, model: str, encoding_format: EncodingFormat) -> bytes:
@@ -119,8 +121,10 @@ def write(embedded: Embedded, *, model: str, encoding_format: EncodingFormat) ->
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _narrow(given: str | list[str | int | list[int]] | None, max_inputs: int) -> tuple[str, ...] | tuple[Ids, ...]:
-    """One of OpenAI's four forms of `input`, as texts or as token ids."""
+def _narrow(
+    given: str | list[str | int | list[int] | dict[str, Any]] | None, max_inputs: int
+) -> tuple[str, ...] | tuple[Ids, ...]:
+    """One of OpenAI's four forms of `input`, or Jina's objects with a text, as texts or as token ids."""
     if given is None:
         msg = "Missing required parameter: 'input'."
         raise InvalidRequest(msg, param="input", code="missing_required_parameter")
@@ -130,6 +134,9 @@ def _narrow(given: str | list[str | int | list[int]] | None, max_inputs: int) ->
         msg = "Invalid 'input': the array is empty. Send at least one string."
         raise InvalidRequest(msg, param="input", code="invalid_value")
     kinds = {type(each) for each in given}
+    if dict in kinds:
+        given = [_text_of(each, f"input[{i}]") if isinstance(each, dict) else each for i, each in enumerate(given)]
+        kinds = {type(each) for each in given}
     if len(kinds) > 1:
         msg = "Invalid 'input': strings, integers and arrays are mixed. Send strings only, or token ids of one form."
         raise InvalidRequest(msg, param="input", code="invalid_type")
@@ -143,6 +150,26 @@ def _narrow(given: str | list[str | int | list[int]] | None, max_inputs: int) ->
         texts = cast("list[str]", given)
         return tuple(_not_empty(text, f"input[{i}]") for i, text in enumerate(texts))
     return tuple(_ids(ids, f"input[{i}]") for i, ids in enumerate(cast("list[list[int]]", given)))
+
+
+def _text_of(item: dict[str, Any], param: str) -> str:
+    text = item.get("text")
+    given = {key for key, value in item.items() if value is not None}
+    if not isinstance(text, str) or not given <= _ITEM_KEYS or item.get("type", "text") != "text":
+        keys = ", ".join(sorted(given))[:_SHOWN_CHARACTERS]
+        msg = f"Invalid '{param}': an object with {keys or 'nothing'}. Only text is embedded: {_TEXT_FORMS}."
+        raise InvalidRequest(msg, param=param, code="invalid_value")
+    return text
+
+
+def _whole(dimensions: float) -> int:
+    if isinstance(dimensions, float) and not dimensions.is_integer():
+        msg = "Invalid type for 'dimensions': expected an integer, but got a number instead."
+        raise InvalidRequest(msg, param="dimensions", code="invalid_type")
+    if abs(dimensions) > _MAX_INT32:
+        msg = "Invalid 'dimensions': the number is too large. `GET /v1/models` shows how many the model has."
+        raise InvalidRequest(msg, param="dimensions", code="invalid_value")
+    return int(dimensions)
 
 
 def _not_empty(text: str, param: str) -> str:
@@ -175,7 +202,7 @@ _JSON_NAMES = {
 }
 
 
-def _raise_invalid(exc: msgspec.ValidationError) -> NoReturn:
+def _raise_invalid(exc: msgspec.ValidationError, body: bytes) -> NoReturn:
     """Msgspec's words in OpenAI's."""
     match = _AT.match(str(exc))
     what, path = (match["what"], match["path"]) if match else (str(exc), None)
@@ -185,8 +212,13 @@ def _raise_invalid(exc: msgspec.ValidationError) -> NoReturn:
         # A number out of range, or text that is no Unicode.
         msg = f"Invalid '{param or 'body'}': {what}."
         raise InvalidRequest(msg, param=param, code="invalid_value") from exc
-    allowed = [_JSON_NAMES.get(name, name) for name in got["expected"].split(" | ") if name != "null"]
+    names = got["expected"].split(" | ")
+    # Whole numbers may be written as 128.0; an integer is what is meant.
+    kinds = [name for name in names if name != "null" and not (name == "float" and "int" in names)]
+    allowed = [_JSON_NAMES.get(name, name) for name in kinds]
     expected = ", ".join(allowed[:-1]) + (" or " if len(allowed) > 1 else "") + allowed[-1]
     found = _JSON_NAMES.get(got["got"], got["got"])
     msg = f"Invalid type for '{param or 'body'}': expected {expected}, but got {found} instead."
+    if param is None and is_encoded_twice(body):
+        msg += " The body was encoded as JSON twice: encode the object once."
     raise InvalidRequest(msg, param=param, code="invalid_type") from exc

@@ -3,17 +3,24 @@
 from provider.domain import EmbedRequest, ModelSpec
 from provider.errors import InvalidRequest
 
-# The same two roles, as Cohere, Jina, NVIDIA and Voyage call them, and the names that models give their prompts.
+# The same two roles, as Cohere, Gemini, Jina, NVIDIA and Voyage call them, and the names of models' prompts for them.
 _ROLES = {
     "query": "query",
     "search_query": "query",
     "retrieval.query": "query",
+    "retrieval_query": "query",
     "document": "document",
     "passage": "document",
     "search_document": "document",
     "retrieval.passage": "document",
+    "retrieval_document": "document",
 }
 _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
+
+
+def role_of(input_type: str) -> str:
+    """`query` or `document` by whatever name; another input type is itself."""
+    return _ROLES.get(input_type.lower(), input_type)
 
 
 def prompt_for(request: EmbedRequest, spec: ModelSpec) -> str:

@@ -22,7 +22,9 @@ def error_of(response: Any) -> dict[str, Any]:
     assert response.headers["x-request-id"]
     assert response.headers["openai-processing-ms"].isdigit()
     body = response.json()
-    assert list(body) == ["error"]
+    assert list(body) == ["error", "detail"]
+    # What Voyage's and Jina's clients read.
+    assert body["detail"] == body["error"]["message"]
     assert list(body["error"]) == ["message", "type", "param", "code"]
     assert isinstance(body["error"]["message"], str)
     return dict(body["error"])

@@ -99,6 +99,9 @@ def test_an_input_of_another_form_is_named_with_what_is_allowed(body: Any, param
         ({"dimensions": 2.5}, "dimensions", "invalid_type", "but got a number"),
         ({"truncate": "MIDDLE"}, "truncate", "invalid_value", "'NONE', 'START' and 'END'"),
         ({"truncate": 1}, "truncate", "invalid_type", "expected a boolean or a string"),
+        ({"dimensions": True}, "dimensions", "invalid_type", "but got a boolean"),
+        ({"dimensions": 1e300}, "dimensions", "invalid_value", "too large"),
+        ({"encoding_format": "bytes"}, "encoding_format", None, "= bytes. Supported values"),
         ({"prompt": 3}, "prompt", "invalid_type", "expected a string"),
     ],
 )
@@ -112,9 +115,18 @@ def test_a_field_of_another_type_is_refused_not_converted(
 
 
 def test_every_optional_field_may_be_null_and_unknown_ones_are_ignored() -> None:
-    names = ("encoding_format", "dimensions", "truncate", "input_type", "prompt_name", "prompt", "user")
-    parsed = parse("a", **dict.fromkeys(names), some_field_of_some_client={"x": 1})
-    assert parsed == parse("a")
+    names = ("encoding_format", "dimensions", "truncate", "input_type", "prompt_name", "prompt", "normalize", "user")
+    for more in ({}, {"some_field_of_some_client": {"x": 1}, "priority": 3, "request_id": "r", "cache_salt": "s"}):
+        assert parse("a", **dict.fromkeys(names), **more) == parse("a")
+
+
+def test_an_empty_choice_is_no_choice() -> None:
+    names = ("encoding_format", "truncate", "input_type", "prompt_name", "task", "output_dtype", "embedding_type")
+    assert parse("a", **dict.fromkeys(names, "")) == parse("a")
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert parse("a", dimensions=128.0) == parse("a", dimensions=128)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +135,26 @@ def test_every_optional_field_may_be_null_and_unknown_ones_are_ignored() -> None
 )
 def test_truncation_is_asked_for_in_either_dialect(given: Any, means: str | None) -> None:
     assert parse("a", truncate=given).request.truncate == means
+
+
+def test_texts_may_stand_in_objects() -> None:
+    items = [{"text": "a"}, "b", {"text": "c", "image": None}, {"type": "text", "text": "d", "id": 7}]
+    assert parse(items).request.inputs == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    "item", [{"image": "x"}, {"text": "a", "image": "x"}, {}, {"text": 3}, {"type": "image_url", "text": "a"}]
+)
+def test_an_object_that_is_not_a_text_alone_is_refused_by_its_place(item: Any) -> None:
+    with pytest.raises(InvalidRequest, match="Only text is embedded") as raised:
+        parse(["a", item])
+    assert (raised.value.param, raised.value.code) == ("input[1]", "invalid_value")
+
+
+def test_an_empty_text_in_an_object_is_refused_by_its_place() -> None:
+    with pytest.raises(InvalidRequest, match="cannot be an empty string") as raised:
+        parse(["a", {"text": ""}])
+    assert raised.value.param == "input[1]"
 
 
 def test_a_body_without_a_model_is_refused() -> None:

@@ -1,0 +1,141 @@
+"""Fields of other APIs are read as ours or refused; what is listed is never ignored."""
+
+import json
+from typing import Any
+
+import pytest
+
+from provider.api import wire
+from provider.api.fields import FOREIGN
+from provider.domain import EmbedRequest
+from provider.errors import InvalidRequest
+
+
+def parse(**fields: Any) -> wire.Parsed:
+    return wire.parse(json.dumps({"model": "m", "input": "a", **fields}).encode(), max_inputs=4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "attribute", "value"),
+    [
+        ({"output_dimension": 64}, "dimensions", 64),
+        ({"output_dimension": 64.0, "dimensions": 64}, "dimensions", 64),
+        ({"output_dimensionality": 64}, "dimensions", 64),
+        ({"truncate_dim": 64}, "dimensions", 64),
+        ({"truncation": True}, "truncate", "end"),
+        ({"truncation": False}, "truncate", "none"),
+        ({"truncation": True, "truncate": "END"}, "truncate", "end"),
+        ({"truncate_prompt_tokens": -1}, "truncate", "end"),
+        ({"truncate_prompt_tokens": -1, "truncation_side": "left"}, "truncate", "start"),
+        ({"truncation_side": "left", "truncation": True}, "truncate", "start"),
+        ({"truncate": True, "truncation_direction": "Right"}, "truncate", "end"),
+        ({"truncate": "START", "truncation_direction": "left"}, "truncate", "start"),
+        ({"truncate": False, "truncation_side": "left"}, "truncate", "none"),
+        ({"task": "retrieval.query"}, "input_type", "retrieval.query"),
+        ({"task": "retrieval.query", "input_type": "query"}, "input_type", "query"),
+        ({"task_type": "RETRIEVAL_DOCUMENT"}, "input_type", "RETRIEVAL_DOCUMENT"),
+        ({"prefix": "query: "}, "prompt", "query: "),
+        ({"normalize": False}, "normalize", False),
+        ({"normalized": False}, "normalize", False),
+        ({"normalized": True, "normalize": True}, "normalize", True),
+        ({"normalize_embeddings": False}, "normalize", False),
+        ({"use_activation": False}, "normalize", False),
+    ],
+)
+def test_another_name_means_the_same(fields: dict[str, Any], attribute: str, value: object) -> None:
+    assert getattr(parse(**fields).request, attribute) == value
+
+
+@pytest.mark.parametrize(
+    ("fields", "encoding_format"),
+    [
+        ({"embedding_type": "float"}, "float"),
+        ({"embedding_type": ["float"]}, "float"),
+        ({"embedding_types": ["float"]}, "float"),
+        ({"embedding_type": "base64"}, "base64"),
+        ({"embedding_type": ["base64"], "encoding_format": "base64"}, "base64"),
+        # openai-python asks for base64 by itself; `float` is the numbers' type then.
+        ({"embedding_type": "float", "encoding_format": "base64"}, "base64"),
+    ],
+)
+def test_the_type_of_the_elements_may_say_how_they_are_written(fields: dict[str, Any], encoding_format: str) -> None:
+    assert parse(**fields).encoding_format == encoding_format
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"output_dtype": "float"},
+        {"output_dtype": "FLOAT32"},
+        {"embed_dtype": "float32"},
+        {"precision": "float32"},
+        {"endianness": "little"},
+        {"endianness": "native"},
+        {"output_types": ["dense"]},
+        {"return_dense": True, "return_sparse": False, "return_multivector": False},
+        {"late_chunking": False},
+        {"add_special_tokens": True},
+        {"modality": "text"},
+        {"modality": ["text"]},
+        {"messages": []},
+        dict.fromkeys(FOREIGN),
+    ],
+)
+def test_what_the_server_does_anyway_may_be_asked_for(fields: dict[str, Any]) -> None:
+    assert parse(**fields).request == EmbedRequest("m", ("a",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "says"),
+    [
+        *(
+            ({name: kind}, name, "'float'")
+            for name in ("output_dtype", "embedding_type")
+            for kind in ("int8", "ubinary")
+        ),
+        ({"output_dtype": "uint8"}, "output_dtype", "quantise them on your side"),
+        ({"output_dtype": "binary"}, "output_dtype", "'binary'. Supported: 'float' and 'float32'"),
+        ({"embedding_type": ["float", "int8"]}, "embedding_type", "'int8'"),
+        ({"embedding_types": ["float", "base64"]}, "embedding_types", "Send one of them"),
+        ({"embed_dtype": "float16"}, "embed_dtype", "'float16'"),
+        ({"precision": "int8"}, "precision", "'int8'"),
+        ({"endianness": "big"}, "endianness", "little-endian"),
+        ({"output_types": ["sparse"]}, "output_types", "one dense vector"),
+        ({"return_sparse": True}, "return_sparse", "one dense vector"),
+        ({"return_multivector": True}, "return_multivector", "one dense vector"),
+        ({"late_chunking": True}, "late_chunking", "Every input is embedded by itself"),
+        ({"add_special_tokens": False}, "add_special_tokens", "needs its special tokens"),
+        ({"truncate_prompt_tokens": 128}, "truncate_prompt_tokens", "max_context_length"),
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "max_context_length"),
+        ({"truncation_side": "left"}, "truncation_side", '"truncate": true'),
+        ({"truncate": True, "truncation_side": "middle"}, "truncation_side", "'left' and 'right'"),
+        ({"truncation": "LEFT"}, "truncate", "'NONE', 'START' and 'END'"),
+        ({"modality": "image"}, "modality", "Only text"),
+        ({"pooling": "cls"}, "pooling", "Unsupported parameter"),
+        ({"instruction": "Find it"}, "instruction", '"prompt"'),
+        ({"max_tokens": 100}, "max_tokens", '"truncate": true'),
+        ({"messages": [{"role": "user", "content": "a"}]}, "messages", "`input` only"),
+        ({"inputs": ["a"]}, "inputs", "`input` only"),
+        ({"texts": ["a"]}, "texts", "`input` only"),
+        ({"images": ["data:"]}, "images", "Only text"),
+        ({"dimensions": 128, "output_dimension": 256}, "output_dimension", r"\(256\) contradicts 'dimensions' \(128\)"),
+        ({"output_dimension": 9, "truncate_dim": 8}, "truncate_dim", r"contradicts 'output_dimension' \(9\)"),
+        ({"truncation": True, "truncate": "NONE"}, "truncation", "contradicts 'truncate'"),
+        ({"truncate": "END", "truncation_side": "left"}, "truncation_side", "contradicts 'truncate'"),
+        ({"task": "retrieval.query", "input_type": "document"}, "task", "contradicts 'input_type'"),
+        ({"prefix": "a", "prompt": "b"}, "prefix", "contradicts 'prompt'"),
+        ({"normalize": True, "normalized": False}, "normalized", r"\(false\) contradicts 'normalize' \(true\)"),
+        ({"embedding_type": "base64", "encoding_format": "float"}, "embedding_type", "contradicts 'encoding_format'"),
+        ({"output_dimension": "64"}, "output_dimension", "expected an integer, but got a string"),
+        ({"late_chunking": "yes"}, "late_chunking", "expected a boolean, but got a string"),
+        ({"normalized": 0}, "normalized", "expected a boolean, but got an integer"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_the_way_out(fields: dict[str, Any], param: str, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says) as raised:
+        parse(**fields)
+    assert raised.value.param == param
+
+
+def test_no_foreign_field_has_one_of_our_names() -> None:
+    assert not set(FOREIGN) & set(wire.OwnFields.__struct_fields__)
