@@ -1,23 +1,30 @@
 """The configured models by name."""
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Self
 
 from attrs import frozen
 
 from provider.errors import ModelNotFound, SettingsError
-from provider.settings import ModelSettings
+from provider.models.resolve import PACKAGE
+from provider.settings import ENV_PREFIX, ModelSettings
+
+_BARE_NAMES_OF = "sentence-transformers/"
+_SHOWN_CHARACTERS = 100
 
 
 @frozen
 class Catalogue:
-    """Names and aliases, and the model that each of them means. Never a substitute: an unknown name is an error."""
+    """Names, aliases and hub ids, and the model that each means. Never a substitute: an unknown name is an error."""
 
     _models: dict[str, ModelSettings]
 
     @classmethod
     def of(cls, models: Sequence[ModelSettings]) -> Self:
-        """The catalogue of `models`, in their order.
+        """The catalogue of `models`, in their order. A hub id that another model has as its name is that model's.
 
         Raises:
             SettingsError: a name or alias is given twice.
@@ -32,22 +39,49 @@ class Catalogue:
                     )
                     raise SettingsError(msg)
                 found[name] = model
+        for model in models:
+            for name in _hub_names(model):
+                found.setdefault(name, model)
         return cls(found)
 
     def find(self, name: str) -> ModelSettings:
-        """The model called `name`, by its own name or an alias, spelt exactly so.
+        """The model called `name`, spelt exactly so.
 
         Raises:
             ModelNotFound: there is none; the message has OpenAI's words, by which clients know it.
         """
         if name not in self._models:
-            msg = (
-                f"The model `{name[:100]}` does not exist or you do not have access to it. "
-                f"The models here are: {', '.join(self._models) or 'none'}."
-            )
-            raise ModelNotFound(msg, param="model")
+            raise ModelNotFound(_not_found(name, list(self._models)), param="model")
         return self._models[name]
 
     def names(self) -> list[tuple[str, str]]:
-        """Each name that clients may use, and the configured name of the model behind it, in order."""
+        """Each name that clients may use, and the configured name of the model behind it."""
         return [(name, model.served_name) for name, model in self._models.items()]
+
+
+def _hub_names(model: ModelSettings) -> Iterator[str]:
+    """What the hub calls the model, where that is known; a bare name means sentence-transformers/NAME."""
+    is_known = model.path is None or model.repo is not None or model.path.startswith(PACKAGE)
+    if is_known or _card_names(Path(str(model.path)), model.repository):
+        yield model.repository
+    if model.served_name.startswith(_BARE_NAMES_OF):
+        yield model.served_name.removeprefix(_BARE_NAMES_OF)
+
+
+def _card_names(folder: Path, repository: str) -> bool:
+    """Whether the model card in a folder names `repository`."""
+    try:
+        card = (folder.expanduser() / "README.md").read_text(encoding="utf-8", errors="replace")
+    except (OSError, RuntimeError):
+        return False
+    return re.search(rf"(?<![\w./-]){re.escape(repository)}(?![\w.-])", card) is not None
+
+
+def _not_found(name: str, known: list[str]) -> str:
+    shown = name[:_SHOWN_CHARACTERS]
+    return (
+        f"The model `{shown}` does not exist or you do not have access to it. "
+        f"The models here are: {', '.join(known) or 'none'}. If your client cannot ask for one of these, the operator "
+        f"can add the name: `aliases: [{json.dumps(shown, ensure_ascii=False)}]` under `model` in the configuration, "
+        f"or {ENV_PREFIX}MODEL_ALIASES={shown}"
+    )
