@@ -62,14 +62,9 @@ def create_app(
         settings = read_configuration().settings
         configure_logging(settings.log)
     hooks = Hooks(log_event, remember_embedded)
-    models = settings.all_models()
-    metrics = Metrics(
-        [model.served_name for model in models],
-        {alias: model.served_name for model in models for alias in model.aliases},
-        worker,
-    )
-    hooks.add(metrics.on_event)
     service = EmbeddingService(settings, hooks, worker=worker, show_progress=show_progress)
+    metrics = Metrics(list(service.runtimes), dict(service.catalogue.names()), worker)
+    hooks.add(metrics.on_event)
     metrics.watch_service(lambda: service.cached_bytes, lambda: service.active)
     for name, runtime in service.runtimes.items():
         metrics.watch_queue(name, partial(getattr, runtime, "waiting"))

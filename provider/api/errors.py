@@ -116,6 +116,8 @@ def answer_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Re
         return envelope(404, f"Invalid URL ({method} {path}). {_right_url(request)}", INVALID, headers=headers)
     if exc.status_code == 405:
         hint = "(HINT: Perhaps you meant to use a different HTTP method?)"
+        if "GET" in headers.get("allow", ""):
+            headers["allow"] += ", HEAD"
         message = f"Not allowed to {method} on {path}. {hint} Allowed: {headers.get('allow', 'see /docs')}."
         return envelope(405, message, INVALID, code="method_not_supported", headers=headers)
     if exc.status_code >= 500:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from litestar import Controller, Response, get, head
+from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
-from provider.api.routes import HEALTH_PATH, LIVE_PATH, MODELS_PATH, READY_PATH
+from provider.api.routes import LIVE_PATHS, MODELS_PATHS, READY_PATHS
 from provider.engine.hooks import ModelState
 from provider.engine.runtime import ModelRuntime
 from provider.engine.service import EmbeddingService
@@ -16,22 +16,12 @@ class HealthController(Controller):
 
     tags = ["Health"]  # noqa: RUF012 - Litestar's way
 
-    @get(LIVE_PATH)
+    @get(LIVE_PATHS)
     async def live(self) -> dict[str, str]:
         """The process answers. Restart it when this fails."""
         return {"status": "alive"}
 
-    @head(LIVE_PATH, include_in_schema=False)
-    async def live_head(self) -> None:
-        """As `GET`, for load balancers that send HEAD."""
-
-    @head([READY_PATH, HEALTH_PATH], include_in_schema=False)
-    async def ready_head(self, service: NamedDependency[EmbeddingService]) -> Response[None]:
-        """As `GET`, for load balancers that send HEAD."""
-        is_ready = not (service.is_draining or service.problems)
-        return Response(None, status_code=200 if is_ready else 503)
-
-    @get([READY_PATH, HEALTH_PATH])
+    @get(READY_PATHS)
     async def ready(self, service: NamedDependency[EmbeddingService]) -> Response[dict[str, Any]]:
         """200 when every model that was asked for is loaded, warm and working; else 503 and the reasons."""
         problems = {name: _for_everyone(service.runtimes[name], text) for name, text in service.problems.items()}
@@ -53,4 +43,4 @@ class HealthController(Controller):
 def _for_everyone(runtime: ModelRuntime, problem: str) -> str:
     """Health needs no key, and the reason of a failure may name folders and repositories."""
     is_failed = runtime.state is ModelState.FAILED
-    return f"could not be loaded; GET {MODELS_PATH} and the log have the reason" if is_failed else problem
+    return f"could not be loaded; GET {MODELS_PATHS[0]} and the log have the reason" if is_failed else problem

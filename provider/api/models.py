@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from provider.api.auth import RequireKey
-from provider.api.routes import MODEL_PATH, MODELS_PATH
+from provider.api.routes import MODEL_PATHS, MODELS_PATHS
 from provider.engine.runtime import ModelRuntime
 from provider.engine.service import EmbeddingService
 
@@ -18,13 +18,13 @@ class ModelsController(Controller):
     middleware = [RequireKey]  # noqa: RUF012 - Litestar's way
     tags = ["Models"]  # noqa: RUF012
 
-    @get(MODELS_PATH)
+    @get(MODELS_PATHS)
     async def list_models(self, service: NamedDependency[EmbeddingService]) -> dict[str, Any]:
-        """All configured models, and their aliases as models of their own."""
+        """All configured models, and their aliases and hub ids as models of their own."""
         entries = [describe(name, service.runtime(name)) for name, _ in service.catalogue.names()]
         return {"object": "list", "data": entries}
 
-    @get(MODEL_PATH)
+    @get(MODEL_PATHS)
     async def retrieve(self, model_id: FromPath[str], service: NamedDependency[EmbeddingService]) -> dict[str, Any]:
         """One model, by name or alias; names may hold slashes, encoded or not."""
         # A path parameter keeps the slash before it.

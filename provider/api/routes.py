@@ -1,26 +1,27 @@
-"""The paths of the API, in one place."""
+"""The paths of the API, in one place. The first of several is the one that is told."""
 
 from provider.settings import Settings
 
 EMBEDDINGS_PATHS = ["/v1/embeddings", "/embeddings"]
-MODELS_PATH = "/v1/models"
-MODEL_PATH = "/v1/models/{model_id:path}"
-HEALTH_PATH = "/health"
-LIVE_PATH = "/health/live"
-READY_PATH = "/health/ready"
+MODELS_PATHS = ["/v1/models", "/models"]
+MODEL_PATHS = [f"{path}/{{model_id:path}}" for path in MODELS_PATHS]
+LIVE_PATHS = ["/health/live", "/livez"]
+READY_PATHS = ["/health/ready", "/health", "/readyz", "/healthz", "/ping"]
 METRICS_PATH = "/metrics"
 DOCS_PATH = "/docs"
 DOCS_ASSETS_PATH = "/docs-assets"
+OPENAPI_PATH = "/openapi.json"
 
 _ENDPOINTS = {
     "embeddings": f"POST {EMBEDDINGS_PATHS[0]}",
-    "models": f"GET {MODELS_PATH}",
-    "model": "GET /v1/models/{id}",
-    "health": f"GET {HEALTH_PATH}",
-    "live": f"GET {LIVE_PATH}",
-    "ready": f"GET {READY_PATH}",
+    "models": f"GET {MODELS_PATHS[0]}",
+    "model": f"GET {MODELS_PATHS[0]}/{{id}}",
+    "health": f"GET {READY_PATHS[1]}",
+    "live": f"GET {LIVE_PATHS[0]}",
+    "ready": f"GET {READY_PATHS[0]}",
     "metrics": f"GET {METRICS_PATH}",
     "docs": f"GET {DOCS_PATH}",
+    "openapi": f"GET {OPENAPI_PATH}",
 }
 
 

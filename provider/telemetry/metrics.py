@@ -1,12 +1,14 @@
 """Prometheus metrics: one registry an application, every series there from the start at zero, labels bounded."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from provider.domain import ALONE, Worker
@@ -38,18 +40,18 @@ class _ModelSeries:
 class Metrics:
     """Listens to the engine (`on_event`) and to finished requests (`on_request`)."""
 
-    def __init__(self, models: Sequence[str], aliases: dict[str, str], worker: Worker = ALONE) -> None:
+    def __init__(self, models: Sequence[str], names: Mapping[str, str], worker: Worker = ALONE) -> None:
         """Register every series.
 
         Args:
             models: configured names; no other value ever becomes a `model` label.
-            aliases: other names to configured names.
+            names: every name that clients may use, to the configured name.
             worker: if it is not alone, every series says which one it is of, and a scrape gets a connection of its
                 own: over one that is kept, it would meet the same worker every time.
         """
         self.registry = CollectorRegistry()
         self._worker = worker
-        self._names = {name: name for name in models} | aliases
+        self._names = names
 
         def counter(name: str, text: str, labels: Sequence[str]) -> Counter:
             return Counter(f"emb_provider_{name}", text, labels, registry=self.registry)
@@ -167,15 +169,24 @@ class Metrics:
     def handler(self, path: str) -> HTTPRouteHandler:
         """The route that Prometheus scrapes."""
 
-        @get(path, tags=["Service"], sync_to_thread=False)
-        def metrics() -> Response[bytes]:
-            """All metrics in Prometheus' text format."""
+        @get(path, tags=["Service"], media_type="text/plain", sync_to_thread=False)
+        def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+            """All metrics in Prometheus' text format, or in OpenMetrics' if `accept` asks for it."""
+            encode, content_type = _encoder(request.headers.get("accept", ""))
+            # As a header: Litestar would add a second charset to a media type.
+            headers = {"content-type": content_type}
             if self._worker.is_alone:
-                return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
-            text = generate_latest(_OfWorker(self.registry, self._worker))
-            return Response(text, media_type=CONTENT_TYPE_LATEST, headers={"connection": "close"})
+                return Response(encode(self.registry), headers=headers)
+            return Response(encode(_OfWorker(self.registry, self._worker)), headers=headers | {"connection": "close"})
 
         return metrics
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except TypeError:  # a version that is no number
+        return choose_encoder("")
 
 
 class _OfWorker(Collector):

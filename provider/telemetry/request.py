@@ -21,7 +21,7 @@ _levels = logging.getLogger(_LOGGER)
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _ID_HEADERS = (b"x-request-id", b"x-client-request-id")
 # Probes and scrapes come every few seconds and say nothing.
-_QUIET = ("/health", "/metrics")
+_QUIET = ("/health", "/livez", "/readyz", "/ping", "/metrics")
 _BAD = 500
 
 

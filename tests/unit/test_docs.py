@@ -133,7 +133,7 @@ def test_every_answer_to_an_error_is_listed() -> None:
 
 
 def test_every_metric_is_listed_with_its_kind_and_labels_and_no_other() -> None:
-    metrics = Metrics(["m"], {})
+    metrics = Metrics(["m"], {"m": "m"})
     expected = set()
     for family in metrics.registry.collect():
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}

