@@ -91,6 +91,9 @@ class ModelSettings:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", env="DEVICE")
     dtype: str = option("auto", "auto, float32, bfloat16 or float16; auto is float32 on CPU, half on GPU", env="DTYPE")
     options: dict[str, Any] = option({}, "the backend's own options, by name")
+    convert_weights: bool = option(
+        False, "convert weights that are pickled only (pytorch_model.bin) to safetensors, once, without running code"
+    )
     lazy: bool = option(False, "load on first use instead of at start")
     lanes: int | None = option(None, "threads that run forward passes at the same time; none: by core count", least=1)
     threads_per_lane: int | None = option(None, "CPU threads of one forward pass; none: cores / lanes", least=1)

@@ -14,7 +14,7 @@ from provider.backends.protocol import (
     NoOptions,
     SelectsFiles,
 )
-from provider.backends.registry import GROUP, find_backend, installed_backends, own_options
+from provider.backends.registry import GROUP, find_backend, find_entry_point, installed_backends, own_options
 from provider.cores import available_cores
 from provider.domain import ModelSpec, TokenBatch, Vectors
 from provider.errors import BackendUnavailable, InvalidModel
@@ -35,6 +35,7 @@ __all__ = [
     "Vectors",
     "available_cores",
     "find_backend",
+    "find_entry_point",
     "installed_backends",
     "own_options",
     "pool",

@@ -13,6 +13,7 @@ _COMMANDS = {
     "serve": ("provider.cli.serve:serve", "Start the service."),
     "embed": ("provider.cli.embed:embed", "Embed texts, files or standard input without a server."),
     "download": ("provider.cli.download:download", "Fetch a model, for this machine or to carry to another."),
+    "convert": ("provider.cli.convert:convert", "Convert a model's pickled weights to safetensors, once."),
     "export": ("provider.cli.export:export", "Write a model in the format of another runtime."),
     "models": ("provider.cli.models:models", "List the configured models and what is known of them."),
     "bench": (

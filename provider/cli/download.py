@@ -34,6 +34,7 @@ def download(
     from provider.app import read_configuration  # noqa: PLC0415
     from provider.cli.chosen import chosen_model  # noqa: PLC0415
     from provider.engine.loading import backend_files  # noqa: PLC0415
+    from provider.models.conversion import store_folder  # noqa: PLC0415
     from provider.models.hub import download as fetch  # noqa: PLC0415
 
     # A repository means the model that is configured from it, by whatever name: its backend says what to fetch.
@@ -53,6 +54,8 @@ def download(
         cache_folder=settings.hub.cache_folder,
         to=to.expanduser() if to is not None else None,
         select_more=backend_files(model),
+        converts=model.convert_weights,
+        converted=store_folder(settings.hub),
         progress=True,
     )
     for notice in snapshot.notices:

@@ -44,6 +44,7 @@ def export(
     """
     from provider.app import read_configuration  # noqa: PLC0415 - `--help` must not wait
     from provider.backends.exporters import ExportOrder, find_exporter  # noqa: PLC0415
+    from provider.models.folder import check_free  # noqa: PLC0415
     from provider.models.resolve import resolve  # noqa: PLC0415
     from provider.models.spec import read_spec  # noqa: PLC0415
 
@@ -51,7 +52,7 @@ def export(
     settings = read_configuration(config).settings
     chosen = _find_model(settings, model)
     target = (output or Path(f"{chosen.served_name.rpartition('/')[2]}-{target_format}")).expanduser().absolute()
-    _check_free(target)
+    check_free(target)
     source = resolve(chosen, settings.hub, progress=True)
     with _beside(target) as folder:
         _copy_model(source.folder, folder)
@@ -70,14 +71,6 @@ def _find_model(settings: Any, model: str) -> Any:  # noqa: ANN401 - classes tha
         return known[model]
     flags: dict[str, Any] = model_flags(model, None, None, None)
     return ModelSettings(name=flags.get("model.name"), path=flags.get("model.path"))
-
-
-def _check_free(target: Path) -> None:
-    from provider.errors import ModelError  # noqa: PLC0415
-
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        msg = f"{target} exists and is not empty; choose another folder with --output, or remove it first"
-        raise ModelError(msg)
 
 
 @contextmanager
@@ -111,10 +104,11 @@ def _copy_model(source: Path, folder: Path) -> None:
     """The files that make the model, and its licence; no copies in other formats."""
     import shutil  # noqa: PLC0415
 
-    from provider.models.selection import select_files  # noqa: PLC0415
+    from provider.models.folder import names_in  # noqa: PLC0415
+    from provider.models.selection import select  # noqa: PLC0415
 
-    present = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
+    present = names_in(source)
     more = [name for name in present if name.split(".")[0].upper() in {"LICENSE", "README"}]
-    for name in (*select_files(str(source), present), *more):
+    for name in (*select(str(source), present, source).files, *more):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, folder / name)

@@ -2,7 +2,7 @@
 
 from provider.backends.registry import find_entry_point
 from provider.errors import SettingsError
-from provider.models.resolve import resolve
+from provider.models.resolve import local_folder
 from provider.settings import Settings
 
 
@@ -16,7 +16,7 @@ def check_models(settings: Settings) -> None:
     for model in settings.all_models():
         find_entry_point(model.backend)
         if model.path is not None:
-            resolve(model, settings.hub)
+            local_folder(model.path)
 
 
 def check_workers(settings: Settings, *, cores: int) -> None:

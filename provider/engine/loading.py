@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from attrs import evolve, frozen
 
-from provider.backends import Backend, BackendOptions, SelectsFiles, find_backend, own_options
+from provider.backends import Backend, BackendOptions, SelectsFiles, find_backend, find_entry_point, own_options
 from provider.cores import available_cores
 from provider.domain import ALONE, ModelSpec, TokenBatch, Worker
 from provider.engine.batcher import BatchLimits
@@ -97,10 +97,14 @@ def find_model(
 def backend_files(settings: ModelSettings) -> SelectFiles:
     """Picks the files that the model's backend reads besides what every model needs, for who downloads only.
 
+    The built-in backends read the safetensors alone, and torch takes seconds to import; any other backend is imported.
+
     Raises:
         BackendError: there is no such backend, or it cannot be imported.
         SettingsError: its options are at fault.
     """
+    if find_entry_point(settings.backend).module.startswith("provider.backends."):
+        return nothing_more
     backend_class = find_backend(settings.backend)
     return _selection(settings, backend_class, own_options(settings.backend, backend_class, settings.options))
 
@@ -171,7 +175,7 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         neighbours,
         limits,
         tuned,
-        weight_bytes=weight_bytes(spec.folder),
+        weight_bytes=_weight_bytes(source, spec),
         fingerprint=_fingerprint(spec, backend, own),
     )
 
@@ -208,6 +212,13 @@ def _tuned(
         max_tokens=spec.max_tokens,
         vocabulary_size=spec.vocabulary_size or 1,
     )
+
+
+def _weight_bytes(source: Resolved, spec: ModelSpec) -> int:
+    """Of what the backend reads: its own files, else the safetensors."""
+    if source.own:
+        return sum((source.folder / name).stat().st_size for name in source.own)
+    return weight_bytes(spec.folder)
 
 
 def _fingerprint(spec: ModelSpec, backend: Backend, own: object) -> str:

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from provider.errors import InvalidModel, ModelError
-from provider.models.folder import read_config, tokenizer_files
+from provider.models.conversion import Conversion, place_of
+from provider.models.folder import names_in
 from provider.models.hub_errors import hub_error
-from provider.models.selection import SelectFiles, nothing_more, select_files
-from provider.models.weights import check_safetensors, weight_files
+from provider.models.selection import Selection, SelectFiles, describing, nothing_more, select
+from provider.models.weights import check_safetensors, pickled_only
 
 DEFAULT_BRANCH = "main"
 
@@ -27,12 +28,14 @@ class Snapshot:
         folder: where they are; to be read only.
         revision: the full commit hash.
         origin: the repository.
+        selection: which of them make the model; those that are converted already need not be there.
         notices: sentences that an operator should read.
     """
 
     folder: Path
     revision: str
     origin: str
+    selection: Selection = Selection(())
     notices: tuple[str, ...] = ()
 
 
@@ -42,6 +45,8 @@ class Asked:
 
     Attributes:
         select_more: picks the files that are wanted besides what every model needs.
+        converts: whether pickled weights may be converted.
+        converted: where converted models are kept.
     """
 
     repository: str
@@ -49,6 +54,8 @@ class Asked:
     cache: Path
     endpoint: str
     select_more: SelectFiles = nothing_more
+    converts: bool = False
+    converted: Path | None = None
 
     @property
     def host(self) -> str:
@@ -60,31 +67,82 @@ class Asked:
         """`exc` in our own words; `folder` is where was written to, if not the cache."""
         return hub_error(exc, self.repository, self.revision, folder or self.cache, self.host)
 
+    def select(self, names: Iterable[str], folder: Path, commit: str) -> tuple[Selection, tuple[str, ...]]:
+        """The files of a commit that make the model, and those of them that have to be in `folder`.
 
-def find_cached(asked: Asked, revision: str, files: Iterable[str] | None = None) -> tuple[Snapshot | None, str]:
-    """The complete copy in the cache, if there is one; else what is wrong with it. Writes nothing, asks nobody."""
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
+        Args:
+            names: of all files of the commit.
+            folder: where the small ones are that say what the model is.
+            commit: its full hash.
 
-    try:
-        config = try_to_load_from_cache(asked.repository, "config.json", cache_dir=asked.cache, revision=revision)
-    except (OSError, ValueError) as exc:
-        raise asked.translate(exc) from exc
-    if not isinstance(config, str):
+        Raises:
+            InvalidModel: the model cannot be served.
+        """
+        selection = select(self.repository, names, folder, self.select_more)
+        if not selection.pickled:
+            return selection, selection.files
+        if self.converted is not None:
+            place = place_of(self.converted, self.repository, selection, content=commit)
+            if Conversion(folder, selection, place).is_done:
+                return selection, tuple(name for name in selection.files if name not in selection.pickled)
+        if not self.converts:
+            raise pickled_only(self.repository, selection.pickled)
+        return selection, selection.files
+
+
+def find_cached(asked: Asked, revision: str, names: Iterable[str] | None = None) -> tuple[Snapshot | None, str]:
+    """The complete copy in the cache, if there is one; else what is wrong with it. Writes nothing, asks nobody.
+
+    Args:
+        asked: what for.
+        revision: branch, tag or full commit hash.
+        names: of all files of that commit; None to go by the list that was kept when it was downloaded.
+
+    Raises:
+        InvalidModel: the model cannot be served, whatever is downloaded.
+    """
+    folder = _snapshot_folder(asked, revision)
+    if folder is None:
         return None, ""
-    folder = Path(config).parent
-    wanted = files if files is not None else listed_files(asked, folder.name)
-    missing = [name for name in wanted or () if not (folder / name).is_file()]
-    if missing:
-        return None, f", the copy in the cache lacks {', '.join(missing)}"
+    known = names if names is not None else listed_names(asked, folder.name)
+    present = tuple(known) if known is not None else names_in(folder)
+    lacks = ", the copy in the cache lacks "
+    if missing := _missing(folder, describing(asked.repository, present)):
+        return None, f"{lacks}{missing}"
     try:
-        check_complete(folder)
+        selection, needed = asked.select(present, folder, folder.name)
+    except InvalidModel as exc:
+        if known is not None:
+            raise
+        return None, f", the copy in the cache is incomplete: {exc.message}"
+    if missing := _missing(folder, needed):
+        return None, f"{lacks}{missing}"
+    try:
+        check_whole(folder, needed)
     except InvalidModel as exc:
         return None, f", the copy in the cache is incomplete: {exc.message}"
-    return Snapshot(folder, folder.name, asked.repository), ""
+    return Snapshot(folder, folder.name, asked.repository, selection), ""
 
 
-def listed_files(asked: Asked, commit: str) -> tuple[str, ...] | None:
-    """The files of a commit that we want, as listed when it was downloaded; None where no list was kept."""
+def _snapshot_folder(asked: Asked, revision: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
+
+    for name in ("config.json", "modules.json"):
+        try:
+            found = try_to_load_from_cache(asked.repository, name, cache_dir=asked.cache, revision=revision)
+        except (OSError, ValueError) as exc:
+            raise asked.translate(exc) from exc
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
+def _missing(folder: Path, names: Iterable[str]) -> str:
+    return ", ".join(name for name in names if not (folder / name).is_file())
+
+
+def listed_names(asked: Asked, commit: str) -> tuple[str, ...] | None:
+    """All files of a commit, as listed when it was downloaded; None where no list was kept."""
     from huggingface_hub import get_cached_repo_tree  # noqa: PLC0415
     from huggingface_hub.errors import CachedRepoTreeNotFoundError  # noqa: PLC0415
 
@@ -92,19 +150,18 @@ def listed_files(asked: Asked, commit: str) -> tuple[str, ...] | None:
         tree = get_cached_repo_tree(asked.repository, revision=commit, cache_dir=asked.cache)
     except CachedRepoTreeNotFoundError:
         return None
-    return select_files(asked.repository, (each.path for each in tree), asked.select_more)
+    return tuple(each.path for each in tree)
 
 
-def check_complete(folder: Path) -> None:
-    """See that configuration, tokenizer and whole weights are there.
+def check_whole(folder: Path, names: Iterable[str]) -> None:
+    """See that none of the weights among the files `names` is cut short.
 
     Raises:
-        InvalidModel: something is missing or damaged.
+        InvalidModel: one is.
     """
-    read_config(folder)
-    tokenizer_files(folder)
-    for path in {*weight_files(folder), *folder.glob("*/model.safetensors")}:
-        check_safetensors(path)
+    for name in names:
+        if name.endswith(".safetensors"):
+            check_safetensors(folder / name)
 
 
 def cache_place(asked: Asked) -> Path:

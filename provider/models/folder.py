@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from provider.errors import InvalidModel
+from provider.errors import InvalidModel, ModelError
 
 # Vocabularies under the names that transformers' classes give them, and what goes with them.
 _VOCABULARY = re.compile(r"tokenizer\.json|vocab[^/]*\.(json|txt)|tekken\.json|dict\.txt|[^/]+\.(model|spm|tiktoken)")
@@ -44,6 +44,25 @@ def read_object(path: Path) -> dict[str, Any]:
         msg = f"{path} holds a {type(document).__name__}, expected a JSON object; restore the file"
         raise InvalidModel(msg)
     return document
+
+
+def names_in(folder: Path) -> tuple[str, ...]:
+    """The files of `folder` and of the folders in it, as a repository would name them, sorted."""
+    places = [folder, *(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))]
+    return tuple(
+        sorted(each.relative_to(folder).as_posix() for place in places for each in place.iterdir() if each.is_file())
+    )
+
+
+def check_free(to: Path) -> None:
+    """See that the folder `to` may be written: there is none, or it is empty.
+
+    Raises:
+        ModelError: it holds something.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        msg = f"{to} exists and is not empty; choose another folder, or remove it first"
+        raise ModelError(msg)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

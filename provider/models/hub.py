@@ -8,41 +8,42 @@ import glob
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
 
-from provider.errors import InvalidModel, ModelError, SourceUnreachable
+from provider.errors import InvalidModel, ModelError, SettingsError, SourceUnreachable
 from provider.models.cached import (
     DEFAULT_BRANCH,
     Asked,
     Snapshot,
     cache_place,
-    check_complete,
+    check_whole,
     find_cached,
-    listed_files,
+    listed_names,
     remember,
 )
+from provider.models.folder import check_free
 from provider.models.hub_errors import unreachable
-from provider.models.selection import SelectFiles, nothing_more, select_files
-from provider.models.weights import check_safetensors
+from provider.models.selection import SelectFiles, describing, nothing_more
 
 Notify = Callable[[str, dict[str, object]], None]
 
 # For connecting, and for each wait for an answer; a hub that is out of reach should not hold up the start.
 _ANSWER_SECONDS = 5.0
+_DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 @frozen
 class _Listing:
-    """What the hub says of a repository: the commit, and the files we want of it with their total size."""
+    """What the hub says of a repository: the commit, and its files' names with their sizes in bytes."""
 
     commit: str
-    files: tuple[str, ...]
-    total_bytes: int
+    sizes: dict[str, int]
 
 
 def download(
@@ -53,6 +54,8 @@ def download(
     cache_folder: str | Path | None = None,
     to: Path | None = None,
     select_more: SelectFiles = nothing_more,
+    converts: bool = False,
+    converted: Path | None = None,
     progress: bool = False,
     notify: Notify = lambda _phase, _detail: None,
 ) -> Snapshot:
@@ -60,7 +63,8 @@ def download(
 
     A full commit hash that is in the cache needs no network. A branch or tag is looked up at the hub; if that cannot be
     reached, a complete copy in the cache is used and a notice says so. A connection that breaks is resumed where it
-    broke; after a failure, files that were complete are not fetched again.
+    broke; after a failure, files that were complete are not fetched again. The small files that say what the model is
+    come first: what cannot be served is refused before its weights are downloaded.
 
     Args:
         repository: `OWNER/NAME`.
@@ -69,6 +73,8 @@ def download(
         cache_folder: where downloads are kept; None for huggingface_hub's own (HF_HOME, HF_HUB_CACHE).
         to: also lay the files into this folder, which must not exist or be empty; it appears when it is complete.
         select_more: picks files that are wanted besides what every model needs; a copy without them is incomplete.
+        converts: whether weights that are pickled only may be downloaded, to be converted.
+        converted: where converted models are kept; pickled weights that were converted are not downloaded.
         progress: draw a progress bar on standard error, if that is a terminal.
         notify: told `started`, then `finished` or `failed`, with `repository`, `revision`, `bytes`, `reason`; only
             where something is really downloaded.
@@ -77,25 +83,52 @@ def download(
         SourceNotFound: no such repository or revision.
         AccessDenied: the hub wants a token, or another one.
         SourceUnreachable: the hub cannot be reached, and there is no complete copy here.
-        InvalidModel: the repository has no safetensors weights, or a file came damaged.
+        InvalidModel: the model cannot be served, or a file came damaged.
         ModelError: the cache or `to` cannot be written to.
+        SettingsError: HF_ENDPOINT is no address.
     """
     if to is not None:
-        _check_free(to)
+        check_free(to)
     constants = _constants()
     asked = Asked(
         repository,
         revision,
         Path(cache_folder or constants.HF_HUB_CACHE).expanduser(),
-        (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"),
+        _endpoint(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT or _DEFAULT_ENDPOINT),
         select_more,
+        converts,
+        # A folder to carry away has to be complete by itself.
+        converted if to is None else None,
     )
     offline = offline or _is_offline(constants)
     snapshot = _cached_or_fetched(asked, to, offline=offline, progress=progress, notify=notify)
     return snapshot if to is None or snapshot.folder == to else _copied(asked, snapshot, to)
 
 
+def forget_empty_variables() -> None:
+    """Make empty variables of huggingface_hub's count as unset, as ours do; it takes them for folders and addresses."""
+    for name, value in list(os.environ.items()):
+        if not value.strip() and (name == "XDG_CACHE_HOME" or name.startswith(("HF_", "HUGGINGFACE_"))):
+            del os.environ[name]
+
+
+def _endpoint(given: str) -> str:
+    """The hub's address, without a slash at the end."""
+    address = given.strip().rstrip("/")
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        shown = address.rpartition("@")[2]
+        msg = f"HF_ENDPOINT is {shown!r}, expected the address of a hub, such as {_DEFAULT_ENDPOINT}; correct or unset it"
+        raise SettingsError(msg)
+    return address
+
+
 def _constants() -> Any:  # noqa: ANN401 - a module
+    forget_empty_variables()
     # Read when huggingface_hub is imported, which somebody else may have done already: hence both.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_UPDATE_CHECK", "1")
@@ -111,14 +144,20 @@ def _is_offline(constants: Any) -> bool:  # noqa: ANN401 - a module
 
 
 def _cached_or_fetched(asked: Asked, to: Path | None, *, offline: bool, progress: bool, notify: Notify) -> Snapshot:
-    cached, problem = find_cached(asked, asked.revision or DEFAULT_BRANCH)
+    try:
+        cached, problem = find_cached(asked, asked.revision or DEFAULT_BRANCH)
+    except InvalidModel:
+        if offline:
+            raise
+        # Of the commit that is here; the hub may have another one.
+        cached, problem = None, ""
     if offline:
         if cached is None:
             msg = f"downloads are switched off (hub.offline or HF_HUB_OFFLINE){problem}"
             raise unreachable(asked.repository, asked.cache, msg)
         return cached
     # A commit never changes. Without the list of its files, though, an interrupted download could pass for complete.
-    if cached is not None and cached.revision == asked.revision and listed_files(asked, cached.revision) is not None:
+    if cached is not None and cached.revision == asked.revision and listed_names(asked, cached.revision) is not None:
         return cached
     try:
         listing = _ask(asked)
@@ -130,9 +169,9 @@ def _cached_or_fetched(asked: Asked, to: Path | None, *, offline: bool, progress
             raise unreachable(asked.repository, asked.cache, f"{reason}{problem}") from exc
         notice = f"{reason}: using the copy of {asked.repository} in {asked.cache}, commit {cached.revision}"
         return evolve(cached, notices=(notice,))
-    cached, _ = find_cached(asked, listing.commit, listing.files)
+    cached, _ = find_cached(asked, listing.commit, listing.sizes)
     if cached is None:
-        return _fetch(asked, listing, to, progress=progress, notify=notify)
+        return _fetch(asked, listing, to, is_shown=progress and sys.stderr.isatty(), notify=notify)
     remember(asked, cached)
     return cached
 
@@ -147,34 +186,28 @@ def _ask(asked: Asked) -> _Listing:
         )
     except Exception as exc:
         raise asked.translate(exc) from exc
-    sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
-    files = select_files(asked.repository, sizes, asked.select_more)
-    return _Listing(str(info.sha), files, sum(sizes[name] for name in files))
+    return _Listing(str(info.sha), {each.rfilename: each.size or 0 for each in info.siblings or []})
 
 
-def _fetch(asked: Asked, listing: _Listing, to: Path | None, *, progress: bool, notify: Notify) -> Snapshot:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-
-    detail: dict[str, object] = {"repository": asked.repository, "revision": listing.commit}
+def _fetch(asked: Asked, listing: _Listing, to: Path | None, *, is_shown: bool, notify: Notify) -> Snapshot:
+    commit = listing.commit
     # The commit is part of the name: what is left of another one is not mixed in.
-    partial = to and to.with_name(f".{to.name}.{listing.commit[:12]}.partial")
-    notify("started", {**detail, "bytes": listing.total_bytes})
+    partial = to and to.with_name(f".{to.name}.{commit[:12]}.partial")
+    folder = partial or cache_place(asked) / "snapshots" / commit
+    small = describing(asked.repository, listing.sizes)
+    _download_files(asked, commit, small, partial, is_shown=False)
     try:
-        try:
-            snapshot_download(
-                asked.repository,
-                revision=listing.commit,
-                endpoint=asked.endpoint,
-                cache_dir=asked.cache,
-                local_dir=partial,
-                # A name is a pattern there.
-                allow_patterns=[glob.escape(name) for name in listing.files],
-                tqdm_class=_bar(is_shown=progress and sys.stderr.isatty()),
-            )
-        except Exception as exc:
-            raise asked.translate(exc, partial) from exc
-        folder = partial or cache_place(asked) / "snapshots" / listing.commit
-        _check_fetched(folder)
+        selection, needed = asked.select(listing.sizes, folder, commit)
+    except InvalidModel:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    detail: dict[str, object] = {"repository": asked.repository, "revision": commit}
+    size = {"bytes": sum(listing.sizes[name] for name in needed)}
+    notify("started", {**detail, **size})
+    try:
+        _download_files(asked, commit, needed, partial, is_shown=is_shown)
+        _check_fetched(folder, needed)
         if to is not None and partial is not None:
             shutil.rmtree(partial / ".cache", ignore_errors=True)
             _move(partial, to)
@@ -182,23 +215,41 @@ def _fetch(asked: Asked, listing: _Listing, to: Path | None, *, progress: bool, 
     except ModelError as exc:
         notify("failed", {**detail, "reason": exc.message})
         raise
-    notify("finished", {**detail, "bytes": listing.total_bytes})
-    snapshot = Snapshot(folder, listing.commit, asked.repository)
+    notify("finished", {**detail, **size})
+    snapshot = Snapshot(folder, commit, asked.repository, selection)
     if to is None:
         remember(asked, snapshot)
     return snapshot
 
 
-def _check_fetched(folder: Path) -> None:
+def _download_files(asked: Asked, commit: str, names: Iterable[str], to: Path | None, *, is_shown: bool) -> None:
+    """Those of the files that are not here yet, into the cache or the folder `to`."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    try:
+        snapshot_download(
+            asked.repository,
+            revision=commit,
+            endpoint=asked.endpoint,
+            cache_dir=asked.cache,
+            local_dir=to,
+            # A name is a pattern there.
+            allow_patterns=[glob.escape(name) for name in names],
+            tqdm_class=_bar(is_shown=is_shown),
+        )
+    except Exception as exc:
+        raise asked.translate(exc, to) from exc
+
+
+def _check_fetched(folder: Path, names: Iterable[str]) -> None:
     """A damaged file is removed: it would be taken for good the next time."""
-    for path in sorted(folder.rglob("*.safetensors")):
+    for name in names:
         try:
-            check_safetensors(path)
+            check_whole(folder, [name])
         except InvalidModel:
-            path.resolve().unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            (folder / name).resolve().unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
             raise
-    check_complete(folder)
 
 
 def _bar(*, is_shown: bool) -> Any:  # noqa: ANN401 - a class of huggingface_hub's
@@ -213,20 +264,10 @@ def _bar(*, is_shown: bool) -> Any:  # noqa: ANN401 - a class of huggingface_hub
     return tqdm if is_shown else Silent
 
 
-def _check_free(to: Path) -> None:
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        msg = f"{to} exists and is not empty; choose another folder, or remove it first"
-        raise ModelError(msg)
-
-
 def _copied(asked: Asked, snapshot: Snapshot, to: Path) -> Snapshot:
     partial = to.with_name(f".{to.name}.{snapshot.revision[:12]}.partial")
-    # Without a list it cannot be told what others have put into the cache.
-    files = listed_files(asked, snapshot.revision)
     try:
-        if files is None:
-            shutil.copytree(snapshot.folder, partial, dirs_exist_ok=True)
-        for name in files or ():
+        for name in snapshot.selection.files:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(snapshot.folder / name, partial / name)
     except (OSError, shutil.Error) as exc:

@@ -7,8 +7,11 @@ from pathlib import Path
 from attrs import frozen
 
 from provider.errors import SourceNotFound
-from provider.models.hub import download
-from provider.models.selection import SelectFiles, nothing_more
+from provider.models.conversion import Conversion, content_digest, convert, place_of, store_folder
+from provider.models.folder import names_in
+from provider.models.hub import download, forget_empty_variables
+from provider.models.selection import Selection, SelectFiles, nothing_more, select
+from provider.models.weights import pickled_only
 from provider.settings import HubSettings, ModelSettings
 
 PACKAGE = "package:"
@@ -17,18 +20,46 @@ Notify = Callable[[str, dict[str, object]], None]
 
 
 @frozen
-class Resolved:
-    """Where a model's files are.
+class Source:
+    """A model's own files, as they were found.
 
     Attributes:
         folder: on this machine.
         origin: `folder`, `package` or `hub`.
+        name: the repository, or the folder's name.
+        selection: which of the files make the model.
         revision: the commit, for models from the hub.
         notices: sentences that an operator should read.
     """
 
     folder: Path
     origin: str
+    name: str
+    selection: Selection
+    revision: str | None = None
+    notices: tuple[str, ...] = ()
+
+    def conversion(self, store: Path) -> Conversion:
+        """What to convert, and the place for it in `store`. For a folder, reads all its files."""
+        content = self.revision or content_digest(self.folder, self.selection)
+        return Conversion(self.folder, self.selection, place_of(store, self.name, self.selection, content=content))
+
+
+@frozen
+class Resolved:
+    """Where the files are that a model is loaded from.
+
+    Attributes:
+        folder: on this machine; of the converted model, where weights had to be converted.
+        origin: `folder`, `package` or `hub`.
+        own: the files in it that the backend reads instead of, or beside, the safetensors.
+        revision: the commit, for models from the hub.
+        notices: sentences that an operator should read.
+    """
+
+    folder: Path
+    origin: str
+    own: tuple[str, ...] = ()
     revision: str | None = None
     notices: tuple[str, ...] = ()
 
@@ -41,7 +72,7 @@ def resolve(
     progress: bool = False,
     notify: Notify = lambda _phase, _detail: None,
 ) -> Resolved:
-    """Find the model's folder; a model from the hub is downloaded if it is not here yet.
+    """Find the model's folder; what is not here yet is downloaded, and pickled weights are converted if they may be.
 
     Args:
         model: which.
@@ -51,27 +82,62 @@ def resolve(
         notify: told that a download `started`, `finished` or `failed`, with details.
 
     Raises:
-        ModelError: there is no such folder, package or repository, or the hub cannot be reached.
+        ModelError: there is no such folder, package or repository, it holds no model that could be loaded, the hub
+            cannot be reached, or weights cannot be converted.
     """
-    if model.path is None:
-        snapshot = download(
-            model.repository,
-            revision=model.revision,
-            offline=hub.offline,
-            cache_folder=hub.cache_folder,
-            select_more=select_more,
-            progress=progress,
-            notify=notify,
-        )
-        return Resolved(snapshot.folder, "hub", snapshot.revision, snapshot.notices)
-    if model.path.startswith(PACKAGE):
-        return Resolved(_in_package(model.path.removeprefix(PACKAGE)), "package")
-    folder = Path(model.path).expanduser()
+    source = find_source(model, hub, select_more=select_more, progress=progress, notify=notify)
+    folder = source.folder
+    if source.selection.pickled:
+        conversion = source.conversion(store_folder(hub))
+        if not model.convert_weights and not conversion.is_done:
+            raise pickled_only(model.path or source.name, source.selection.pickled)
+        folder = convert(conversion)
+    return Resolved(folder, source.origin, source.selection.own, source.revision, source.notices)
+
+
+def find_source(
+    model: ModelSettings,
+    hub: HubSettings,
+    *,
+    select_more: SelectFiles = nothing_more,
+    progress: bool = False,
+    notify: Notify = lambda _phase, _detail: None,
+) -> Source:
+    """Find or download the model's own files, as `resolve` does, and convert nothing."""
+    forget_empty_variables()
+    if model.path is not None:
+        folder, origin = local_folder(model.path)
+        return Source(folder, origin, folder.resolve().name, select(str(folder), names_in(folder), folder, select_more))
+    snapshot = download(
+        model.repository,
+        revision=model.revision,
+        offline=hub.offline,
+        cache_folder=hub.cache_folder,
+        select_more=select_more,
+        converts=model.convert_weights,
+        converted=store_folder(hub),
+        progress=progress,
+        notify=notify,
+    )
+    return Source(
+        snapshot.folder, "hub", model.repository, snapshot.selection, snapshot.revision, snapshot.notices
+    )
+
+
+def local_folder(path: str) -> tuple[Path, str]:
+    """The folder that `model.path` means, and whether it is a `folder` or in a `package`.
+
+    Raises:
+        SourceNotFound: there is no such folder or package.
+    """
+    if path.startswith(PACKAGE):
+        return _in_package(path.removeprefix(PACKAGE)), "package"
+    folder = Path(path).expanduser()
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         msg = f"the model folder {folder} {what} (model.path, EMB_PROVIDER_MODEL_PATH or --model)"
         raise SourceNotFound(msg)
-    return Resolved(folder, "folder")
+    return folder, "folder"
 
 
 def _in_package(path: str) -> Path:

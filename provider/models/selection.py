@@ -1,25 +1,37 @@
-"""Which files of a repository a model needs: decided by name, before anything is downloaded."""
+"""Which files of a repository or folder a model needs.
+
+Two steps, so that a model that cannot be served is refused before its weights are downloaded: `describing` picks by name
+the small files that say what the model is; `select` reads `modules.json` among them and picks the rest.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+
+from attrs import frozen
 
 from provider.errors import InvalidModel
-from provider.models.weights import HOW_TO_CONVERT, INDEX_FILE, PICKLED_SUFFIXES, SINGLE_FILE
+from provider.models.folder import read_document
+from provider.models.weights import INDEX_FILE, PICKLED_FILE, PICKLED_INDEX, SINGLE_FILE, no_config, no_weights, pickled_only
 
 SelectFiles = Callable[[Sequence[str]], Iterable[str]]
 """Given the names of all files in a repository, sorted: those to download besides what every model needs."""
 
-# At the top: configurations, tokenizer. One folder down: what sentence-transformers' modules consist of.
-_WANTED = re.compile(
-    r"config[^/]*\.json|sentence_[^/]*_config\.json|modules\.json|tokenizer[^/]*|special_tokens_map\.json|"
-    r"added_tokens\.json|vocab\.[^/]+|merges\.txt|(sentencepiece|spiece)[^/]*\.model|"
-    r"[^/]+/config\.json|[^/]+/model\.safetensors"
+# At the top, and one folder down: what sentence-transformers' modules consist of.
+_DESCRIBING = re.compile(
+    r"([^/]+/)?(config[^/]*|modules|sentence_[^/]*_config|adapter_config|tokenizer_config|idf)\.json|artifact\.metadata"
 )
-_SHARD = re.compile(r"[^/]+-\d+-of-\d+\.safetensors")
+_TOKENIZER = re.compile(
+    r"tokenizer[^/]*|special_tokens_map\.json|added_tokens\.json|(entity_)?vocab[^/]*|merges\.txt|dict\.txt|"
+    r"bpe\.codes|[^/]+\.(model|tiktoken|spm)"
+)
 # Folders with the same model in other formats, or from the middle of its training.
 _OTHER_COPIES = re.compile(r"(onnx|openvino|coreml|gguf|original|checkpoint[^/]*)/")
-_DENSE_PICKLED = re.compile(r"(?P<folder>\d+_[^/]+)/pytorch_model\.bin")
+# Weights as transformers writes them, whole or in shards: first the index, then what it lists.
+_FORMATS = (
+    (SINGLE_FILE, INDEX_FILE, re.compile(r"model-\d+-of-\d+\.safetensors")),
+    (PICKLED_FILE, PICKLED_INDEX, re.compile(r"pytorch_model-\d+-of-\d+\.bin")),
+)
 
 
 def nothing_more(_names: Sequence[str]) -> tuple[str, ...]:
@@ -27,37 +39,99 @@ def nothing_more(_names: Sequence[str]) -> tuple[str, ...]:
     return ()
 
 
-def select_files(repository: str, names: Iterable[str], select_more: SelectFiles = nothing_more) -> tuple[str, ...]:
-    """The files to download out of `names`, sorted: what every model needs, and what `select_more` picks besides.
+@frozen
+class Selection:
+    """The files that make a model; paths inside its repository or folder, sorted.
+
+    Attributes:
+        files: all of them.
+        own: those that the backend reads instead of, or beside, the safetensors.
+        pickled: weights that have to be converted before they can be loaded.
+    """
+
+    files: tuple[str, ...]
+    own: tuple[str, ...] = ()
+    pickled: tuple[str, ...] = ()
+
+    def without_pickled(self) -> "Selection":
+        """The same without the weights that are converted already."""
+        return Selection(tuple(name for name in self.files if name not in self.pickled), self.own)
+
+
+def describing(source: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The files out of `names` that say what the model is: small, and to be read first.
+
+    Args:
+        source: the repository, for messages.
+        names: of all its files.
 
     Raises:
-        InvalidModel: the repository has no safetensors weights, or is no model at all.
+        InvalidModel: there is none that could say so.
     """
-    present = sorted({name for name in names if _is_inside(name)})
-    if "config.json" not in present:
-        msg = f"{repository} has no config.json, so it is no transformers model; choose another repository"
-        raise InvalidModel(msg)
-    wanted = [name for name in present if _WANTED.fullmatch(name) and not _OTHER_COPIES.match(name)]
-    if SINGLE_FILE in present:
-        wanted.append(SINGLE_FILE)
-    elif INDEX_FILE in present:
-        wanted += [INDEX_FILE, *(name for name in present if _SHARD.fullmatch(name))]
-    else:
-        pickled = [name for name in present if name.endswith(PICKLED_SUFFIXES) and "/" not in name]
-        if pickled:
-            msg = f"{repository} has its weights only in {', '.join(pickled)}: {HOW_TO_CONVERT}"
-        else:
-            msg = f"{repository} has no {SINGLE_FILE}; choose a repository that has, only safetensors is loaded"
-        raise InvalidModel(msg)
-    for name in present:
-        found = _DENSE_PICKLED.fullmatch(name)
-        if found and f"{found['folder']}/{SINGLE_FILE}" not in present:
-            msg = f"{repository} has the weights of {found['folder']} only in pytorch_model.bin: {HOW_TO_CONVERT}"
-            raise InvalidModel(msg)
-    return tuple(sorted({*wanted, *(set(select_more(present)) & set(present))}))
+    present = _inside(names)
+    if "config.json" not in present and "modules.json" not in present:
+        raise no_config(source, present)
+    return tuple(name for name in present if _DESCRIBING.fullmatch(name) and not _OTHER_COPIES.match(name))
 
 
-def _is_inside(name: str) -> bool:
-    """Whether a file of that name lies in the folder that it is downloaded to."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+def select(source: str, names: Iterable[str], folder: Path, select_more: SelectFiles = nothing_more) -> Selection:
+    """The files to use out of `names`: what every model needs, and what `select_more` picks besides.
+
+    Args:
+        source: the repository or folder, for messages.
+        names: of all its files.
+        folder: where those that `describing` picks are.
+        select_more: picks what the backend reads in other formats; if anything, weights may be missing.
+
+    Raises:
+        InvalidModel: there are no weights, or no model at all.
+    """
+    present = _inside(names)
+    transformer, *others = _module_places(folder)
+    own = tuple(sorted(set(select_more(present)) & set(present)))
+    weights, pickled = _weights(present, transformer)
+    if own and pickled:
+        weights, pickled = (), ()
+    if not own and not weights:
+        raise no_weights(source, present)
+    for place in others:
+        more, pickled_more = _weights(present, place)
+        weights, pickled = (*weights, *more), (*pickled, *pickled_more)
+    tokenizer = (n for n in present for place in ("", transformer) if _TOKENIZER.fullmatch(n.removeprefix(place)))
+    files = {*describing(source, present), *tokenizer, *weights, *own}
+    return Selection(tuple(sorted(files)), own, pickled)
+
+
+def check_pickled(source: str, selection: Selection) -> None:
+    """See that no weights have to be converted first.
+
+    Raises:
+        InvalidModel: some have; the message says how.
+    """
+    if selection.pickled:
+        raise pickled_only(source, selection.pickled)
+
+
+def _weights(present: Sequence[str], place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The weights in one module's folder, and those of them that are pickled."""
+    here = [name.removeprefix(place) for name in present if name.startswith(place)]
+    for single, index, shard in _FORMATS:
+        names = [single] if single in here else [n for n in here if n == index or shard.fullmatch(n)]
+        if single in here or index in here:
+            found = tuple(place + name for name in names)
+            return found, found if single == PICKLED_FILE else ()
+    return (), ()
+
+
+def _module_places(folder: Path) -> tuple[str, ...]:
+    """The folders of the modules, the transformer's first, as prefixes: "" for the model's own, else with a slash."""
+    document = read_document(folder / "modules.json")
+    entries = document if isinstance(document, list) else []
+    paths = [PurePosixPath(str(each.get("path") or "")) for each in entries if isinstance(each, dict)]
+    return tuple(dict.fromkeys(f"{path}/" if path.parts else "" for path in paths)) or ("",)
+
+
+def _inside(names: Iterable[str]) -> list[str]:
+    """Those that lie in the folder that they are downloaded to, sorted."""
+    paths = {name: PurePosixPath(name) for name in names}
+    return sorted(name for name, path in paths.items() if not path.is_absolute() and ".." not in path.parts)

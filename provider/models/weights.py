@@ -7,19 +7,34 @@ The format is described at https://huggingface.co/docs/safetensors: eight bytes 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 from provider.errors import InvalidModel
-from provider.models.folder import read_object
+from provider.models.folder import names_in, read_object
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLED_FILE = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 HOW_TO_CONVERT = (
-    "pickled weights are not loaded, because loading them can run code. On a machine where you trust them, convert: "
-    "sentence_transformers.SentenceTransformer(FOLDER).save_pretrained(NEW), or for a plain model "
-    "transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(NEW) and the same with AutoTokenizer"
+    "pickled weights are not loaded, because loading them can run code. Convert them once, which runs none: "
+    "`emb-provider convert`, or set model.convert_weights: true (EMB_PROVIDER_MODEL_CONVERT_WEIGHTS)"
+)
+
+# Of the training, and of other heads of the model.
+_NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "_linear.pt", "rng_state.pth", "openvino_model.bin")
+# Other formats by the ends of their names: what they are, and the way out. The first that is there counts.
+_OTHER_FORMATS = (
+    ((".onnx",), "ONNX files", "serve it with --backend onnx (pip install emb-provider-onnx)"),
+    (("openvino_model.xml",), "OpenVINO files", "serve it with --backend openvino (pip install emb-provider-openvino)"),
+    ((".gguf",), "GGUF files, which are llama.cpp's", "choose the repository that they were made from"),
+    (
+        (".h5", ".msgpack", ".ot", ".tflite", ".mlmodel", ".ckpt", ".pt", ".pth", ".bin", ".pkl", ".npz"),
+        "weights of another library",
+        f"choose a repository with {SINGLE_FILE} or {PICKLED_FILE}",
+    ),
+    ((".safetensors",), "safetensors of other names", f"choose a repository with {SINGLE_FILE}, or rename the file"),
 )
 
 # safetensors itself refuses longer headers.
@@ -37,15 +52,68 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return (folder / SINGLE_FILE,)
     if (folder / INDEX_FILE).is_file():
         return _shards(folder)
-    found = sorted(each.name for each in folder.iterdir() if each.is_file()) if folder.is_dir() else []
-    pickled = [name for name in found if name.endswith(PICKLED_SUFFIXES)]
-    if pickled:
-        msg = f"{folder} has its weights only in {', '.join(pickled)}: {HOW_TO_CONVERT}"
-    elif "adapter_config.json" in found:
-        msg = f"{folder} holds an adapter only; merge it into its model (peft: merge_and_unload) and save that"
-    else:
-        msg = f"{folder} has no {SINGLE_FILE}; copy it there, or download the model again"
-    raise InvalidModel(msg)
+    raise no_weights(str(folder), names_in(folder) if folder.is_dir() else ())
+
+
+def no_weights(source: str, names: Sequence[str]) -> InvalidModel:
+    """The error for a model without safetensors: what it has instead, and the way out.
+
+    Args:
+        source: its repository or folder.
+        names: of all files in it.
+    """
+    if pickled := [name for name in names if PurePosixPath(name).name in (PICKLED_FILE, PICKLED_INDEX)]:
+        return pickled_only(source, pickled)
+    if "adapter_config.json" in names:
+        return _adapter(source)
+    for endings, what, way in _OTHER_FORMATS:
+        if found := [name for name in names if name.endswith(endings) and not name.endswith(_NO_WEIGHTS)]:
+            return InvalidModel(f"{source} has no {SINGLE_FILE}, only {what} ({_some(found)}): {way}")
+    return InvalidModel(f"{source} has no {SINGLE_FILE} and no weights of another kind; download the model again")
+
+
+def no_config(source: str, names: Sequence[str]) -> InvalidModel:
+    """The error for a repository or folder in which nothing says what the model is; arguments as `no_weights`."""
+    if "adapter_config.json" in names:
+        return _adapter(source)
+    if "model_index.json" in names:
+        return InvalidModel(f"{source} is a pipeline of diffusers, which makes images; choose a model for text")
+    if found := [name for name in names if name.endswith(".gguf")]:
+        msg = f"{source} holds GGUF files for llama.cpp ({_some(found)}); choose the repository they were made from"
+        return InvalidModel(msg)
+    return InvalidModel(
+        f"{source} has neither config.json nor modules.json, so it is no model of transformers or "
+        "sentence-transformers; choose another one"
+    )
+
+
+def _adapter(source: str) -> InvalidModel:
+    return InvalidModel(f"{source} holds an adapter only; merge it into its model (peft: merge_and_unload) and save that")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def pickled_only(source: str, names: Sequence[str]) -> InvalidModel:
+    """The error for weights that would have to be converted first.
+
+    Args:
+        source: the repository or folder.
+        names: of the pickled files in it.
+    """
+    return InvalidModel(
+        f"{source} has weights only in {', '.join(names)}: pickled weights are not loaded, because loading them can run "
+        f"code. Convert them once, which runs none: `emb-provider convert {source}`, or set model.convert_weights: true "
+        "(EMB_PROVIDER_MODEL_CONVERT_WEIGHTS)"
+    )
+
+
+def safetensors_name(pickled: str) -> str:
+    """What the safetensors of a pickled file are called: `pytorch_model-00001-of-00002.bin` gives `model-00001-…`."""
+    path = PurePosixPath(pickled)
+    name = path.name.removeprefix("pytorch_")
+    return str(path.with_name(name.replace(".bin", ".safetensors")))
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:

@@ -1,0 +1,46 @@
+"""`emb-provider convert`: a model's pickled weights to safetensors, once."""
+
+from pathlib import Path
+
+import click
+
+from provider.cli.options import config_option
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--revision", help="Branch, tag or full commit hash of the repository.")
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Put the converted model into this folder instead of the cache.",
+)
+@config_option
+def convert(model: str, revision: str | None, to: Path | None, config: Path | None) -> None:
+    """Convert the pickled weights of MODEL (a configured name, OWNER/NAME, or a folder) and print the new folder.
+
+    Only tensors are read, so that no code in the weights can run; a file that asks for more is refused. The original is
+    not touched. What is in the cache is found by `serve` under the model's own name.
+    """
+    from attrs import evolve  # noqa: PLC0415 - `--help` must not wait
+
+    from provider.cli.chosen import chosen_model  # noqa: PLC0415
+    from provider.models.conversion import convert as run  # noqa: PLC0415
+    from provider.models.conversion import store_folder  # noqa: PLC0415
+    from provider.models.folder import check_free  # noqa: PLC0415
+    from provider.models.resolve import find_source  # noqa: PLC0415
+    from provider.telemetry.logs import configure_logging  # noqa: PLC0415
+
+    to = to and to.expanduser().absolute()
+    if to is not None:
+        check_free(to)
+    settings = chosen_model(config, model, None, None, None)
+    configure_logging(evolve(settings.log, level="INFO"))
+    chosen = evolve(settings.model, convert_weights=True, revision=revision or settings.model.revision)
+    source = find_source(chosen, settings.hub, progress=True)
+    if not source.selection.pickled:
+        click.echo(f"{model} has safetensors: there is nothing to convert", err=True)
+        click.echo(source.folder)
+        return
+    order = source.conversion(store_folder(settings.hub))
+    click.echo(run(order) if to is None else run(evolve(order, place=to), is_shared=False))
