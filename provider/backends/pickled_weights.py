@@ -1,11 +1,13 @@
-"""From pickled weights to safetensors, in a process of its own (`python -m` this module SOURCE TARGET SOURCE TARGET…).
+"""From pickled weights to safetensors, in a process of its own.
 
-A pickle is a program: unpickling it as usual runs what its author wanted. `torch.load(weights_only=True)` builds tensors
-and plain containers and refuses everything else. It runs in a process of its own, so that a service that converts at
-its start has neither the memory nor a crash of it.
+    python -m provider.backends.pickled_weights SOURCE TARGET [SOURCE TARGET]...
 
-The last line of standard output is a JSON object: `notices`, or `problem` and what it `is_about` (`source`, `target`). The process ends when its
-standard input does, so that it does not outlive the one that started it.
+A pickle is a program: unpickling it as usual runs what its author wanted. `torch.load(weights_only=True)` builds
+tensors and plain containers and refuses everything else. In a process of its own, because the memory and the crashes
+of that are none of a service's.
+
+The last line of standard output is a JSON object: `notices`, or `problem` and what it `is_about` (`source` or
+`target`). The process ends when its standard input does, so that it does not outlive who started it.
 """
 
 import json

@@ -7,8 +7,19 @@ import click
 
 from provider.cli.options import config_option
 
-# Other backends may read graphs of their own; finding out would import them.
-_RUN_BY_CLASS = ("torch", "torch-compile")
+_KNOWN_OF_FILES = (
+    "folder",
+    "revision",
+    "architecture",
+    "dimensions",
+    "max_tokens",
+    "pooling",
+    "prompts",
+    "digest",
+    "fingerprint",
+    "notices",
+    "problem",
+)
 
 
 @click.command()
@@ -18,8 +29,13 @@ _RUN_BY_CLASS = ("torch", "torch-compile")
     "--fingerprint", "with_fingerprint", is_flag=True, help="Load each model, and show the fingerprint of its vectors."
 )
 def models(config: Path | None, as_json: bool, with_fingerprint: bool) -> None:  # noqa: FBT001 - click passes it by name
-    """List the configured models. Nothing is downloaded: a model that is not on this machine yet says so."""
+    """List the configured models; the exit code is 1 if one of them cannot be served.
+
+    Nothing is downloaded or converted: a model that is not on this machine yet says so. In JSON every model has every
+    key; what is not known is null.
+    """
     import json  # noqa: PLC0415
+    import sys  # noqa: PLC0415
 
     import attrs  # noqa: PLC0415
 
@@ -27,38 +43,29 @@ def models(config: Path | None, as_json: bool, with_fingerprint: bool) -> None: 
 
     settings = read_configuration(config).settings
     hub = attrs.evolve(settings.hub, offline=True)
-    entries = [
-        _describe(model, hub) | (_fingerprint(model, hub) if with_fingerprint else {})
-        for model in settings.all_models()
-    ]
+    entries = [_describe(model, hub, with_fingerprint=with_fingerprint) for model in settings.all_models()]
     if as_json:
         click.echo(json.dumps(entries, indent=2))
-        return
-    for entry in entries:
-        click.echo(entry.pop("name"))
-        for key, value in entry.items():
-            if value not in (None, [], ""):
-                click.echo(f"  {key:<12} {', '.join(value) if isinstance(value, list) else value}")
+    else:
+        for entry in entries:
+            _show(entry)
+    sys.exit(1 if any(entry["problem"] for entry in entries) else 0)
 
 
-def _fingerprint(model: Any, hub: Any) -> dict[str, str]:  # noqa: ANN401
-    """What the service would show: which dtype `auto` is, and what a backend makes of the files, only loading tells."""
+def _show(entry: dict[str, Any]) -> None:
+    click.echo(entry.pop("name"))
+    for key, value in entry.items():
+        if value in (None, [], False):
+            continue
+        shown = ", ".join(value) if isinstance(value, list) else "yes" if value is True else value
+        click.echo(f"  {key.replace('_', ' '):<12} {shown}")
+
+
+def _describe(model: Any, hub: Any, *, with_fingerprint: bool) -> dict[str, Any]:  # noqa: ANN401 - imported inside
     import attrs  # noqa: PLC0415
 
-    from provider.engine.loading import find_model, load_parts  # noqa: PLC0415
+    from provider.engine.loading import backend_files  # noqa: PLC0415
     from provider.errors import ProviderError  # noqa: PLC0415
-
-    try:
-        found = find_model(model, hub, show_progress=False, notify_download=lambda _phase, _detail: None)
-        parts = load_parts(found, attrs.evolve(model, tune=False))
-    except ProviderError as exc:
-        return {"problem": exc.message}
-    parts.backend.close()
-    return {"fingerprint": parts.fingerprint}
-
-
-def _describe(model: Any, hub: Any) -> dict[str, Any]:  # noqa: ANN401 - imported inside the command
-    from provider.errors import ModelError  # noqa: PLC0415
     from provider.models.resolve import resolve  # noqa: PLC0415
     from provider.models.spec import read_spec  # noqa: PLC0415
 
@@ -67,27 +74,43 @@ def _describe(model: Any, hub: Any) -> dict[str, Any]:  # noqa: ANN401 - importe
         "aliases": list(model.aliases),
         "source": model.path or model.repository,
         "backend": model.backend,
-        "lazy": "yes" if model.lazy else "",
+        "lazy": model.lazy,
+        **dict.fromkeys(_KNOWN_OF_FILES),
     }
     try:
-        source = resolve(model, hub)
+        source = resolve(attrs.evolve(model, convert_weights=False), hub, select_more=backend_files(model))
         spec, notices = read_spec(
             source.folder,
             name=model.served_name,
             max_context_length=model.max_context_length,
             default_prompt=model.default_prompt,
-            needs_class=model.backend in _RUN_BY_CLASS,
+            needs_class=not source.own,
         )
-    except ModelError as exc:
-        return entry | {"problem": exc.message}
-    return entry | {
-        "folder": str(source.folder),
-        "revision": source.revision,
-        "architecture": spec.architecture,
-        "dimensions": spec.dimension,
-        "max tokens": spec.max_tokens,
-        "pooling": "+".join(spec.pooling),
-        "prompts": sorted(spec.prompts),
-        "digest": spec.fingerprint,
-        "notices": [*source.notices, *notices],
-    }
+        entry |= {
+            "folder": str(source.folder),
+            "revision": source.revision,
+            "architecture": spec.architecture,
+            "dimensions": spec.dimension,
+            "max_tokens": spec.max_tokens,
+            "pooling": "+".join(spec.pooling),
+            "prompts": sorted(spec.prompts),
+            "digest": spec.fingerprint,
+            "notices": [*source.notices, *notices],
+        }
+        if with_fingerprint:
+            entry["fingerprint"] = _fingerprint(model, hub)
+    except ProviderError as exc:
+        entry["problem"] = exc.message
+    return entry
+
+
+def _fingerprint(model: Any, hub: Any) -> str:  # noqa: ANN401
+    """What the service would show: which dtype `auto` is, and what a backend makes of the files, only loading tells."""
+    import attrs  # noqa: PLC0415
+
+    from provider.engine.loading import find_model, load_parts  # noqa: PLC0415
+
+    found = find_model(model, hub, show_progress=False, notify_download=lambda _phase, _detail: None)
+    parts = load_parts(found, attrs.evolve(model, tune=False))
+    parts.backend.close()
+    return parts.fingerprint

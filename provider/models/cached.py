@@ -14,8 +14,9 @@ from provider.errors import InvalidModel, ModelError
 from provider.models.conversion import Conversion, place_of
 from provider.models.folder import names_in
 from provider.models.hub_errors import hub_error
-from provider.models.selection import Selection, SelectFiles, describing, nothing_more, select
-from provider.models.weights import check_safetensors, pickled_only
+from provider.models.selection import SelectFiles, Selection, describing, nothing_more, select
+from provider.models.spec import check_supported
+from provider.models.weights import check_safetensors, no_weights, pickled_only
 
 DEFAULT_BRANCH = "main"
 
@@ -35,7 +36,7 @@ class Snapshot:
     folder: Path
     revision: str
     origin: str
-    selection: Selection = Selection(())
+    selection: Selection
     notices: tuple[str, ...] = ()
 
 
@@ -78,7 +79,14 @@ class Asked:
         Raises:
             InvalidModel: the model cannot be served.
         """
-        selection = select(self.repository, names, folder, self.select_more)
+        present = tuple(names)
+        selection = select(present, folder, self.select_more)
+        try:
+            check_supported(folder, needs_class=not selection.own)
+        except InvalidModel as exc:
+            raise InvalidModel(exc.message.replace(str(folder), self.repository)) from exc
+        if not selection.weights and not selection.own:
+            raise no_weights(self.repository, present)
         if not selection.pickled:
             return selection, selection.files
         if self.converted is not None:

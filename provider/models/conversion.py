@@ -2,8 +2,8 @@
 
 A converted model is a folder of its own: the model's files, with `model.safetensors` in place of `pytorch_model.bin`.
 The original is not touched. The folder is written beside its place and moved there when it is complete; processes that
-want the same one at the same time convert it once. What unpickles is `provider.backends.pickled_weights`, in a process of
-its own.
+want the same one at the same time convert it once. `provider.backends.pickled_weights` unpickles, in a process of its
+own.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -174,7 +175,7 @@ def _run_converter(order: Conversion, partial: Path) -> None:
             code = process.wait()
         output.seek(0)
         lines = output.read().strip().splitlines()
-    answer = next((json.loads(line) for line in reversed(lines) if line.startswith('{"')), {})
+    answer: dict[str, Any] = next((json.loads(line) for line in reversed(lines) if line.startswith('{"')), {})
     if code == 0:
         for notice in answer["notices"]:
             _log.warning("%s", notice)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,13 @@ from provider.errors import InvalidModel, ModelError
 _VOCABULARY = re.compile(r"tokenizer\.json|vocab[^/]*\.(json|txt)|tekken\.json|dict\.txt|[^/]+\.(model|spm|tiktoken)")
 _BESIDE = frozenset(
     {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "bpe.codes"}
+)
+# Files by which repositories without a config.json show what they are, by the ends of their names.
+_OTHER_KINDS = (
+    ("adapter_config.json", "an adapter's; merge it into its model (peft: merge_and_unload) and save that"),
+    ("open_clip_config.json", "that of a model for images and text; choose a model for text"),
+    ("model_index.json", "that of a model that makes images; choose a model for text"),
+    (".gguf", "for llama.cpp; choose the repository with the original weights (model.safetensors)"),
 )
 _WITHOUT_VOCABULARY = frozenset({"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"})
 
@@ -75,23 +83,32 @@ def read_config(folder: Path) -> dict[str, Any]:
         msg = f"{folder} is no folder; give the folder that holds the model's config.json"
         raise InvalidModel(msg)
     if not (folder / "config.json").is_file():
-        msg = f"{folder} has no config.json, so it is no model's folder{_instead(folder)}"
-        raise InvalidModel(msg)
+        raise no_config(str(folder), names_in(folder))
     return read_object(folder / "config.json")
 
 
-def _instead(folder: Path) -> str:
-    """What a folder without `config.json` holds, and what to give in its place."""
-    inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
-    if (folder / "open_clip_config.json").is_file():
-        return ": open_clip_config.json is that of a model for images and text; choose a model for text"
-    if (folder / "model_index.json").is_file():
-        return ": model_index.json is that of a model that makes images; choose a model for text"
-    if next(folder.glob("*.gguf"), None) is not None:
-        return ": GGUF files are for llama.cpp; choose the repository with the original weights (model.safetensors)"
-    if (folder / "modules.json").is_file() or not inside:
-        return "; give the folder that holds config.json, the tokenizer and model.safetensors, or download it again"
-    return f"; {', '.join(inside)} in it has one: give that folder, or restore the modules.json that names it"
+def no_config(source: str, names: Sequence[str]) -> InvalidModel:
+    """The error for a repository or folder without `config.json`: what it holds instead, and what to give in its place.
+
+    Args:
+        source: which.
+        names: of the files in it.
+    """
+    for ends, what in _OTHER_KINDS:
+        if found := [name for name in names if name.endswith(ends)]:
+            return InvalidModel(f"{source} has no config.json; {found[0]} is {what}")
+    msg = f"{source} has no config.json, so it is no model that could be loaded"
+    inside = [name.removesuffix("/config.json") for name in names if name.endswith("/config.json")]
+    if "modules.json" in names or not inside:
+        msg += "; give the folder that holds config.json, the tokenizer and model.safetensors, or download it again"
+    else:
+        msg += f"; {', '.join(inside)} in it has one: give that folder, or restore the modules.json that names it"
+    return InvalidModel(msg)
+
+
+def is_tokenizer_file(name: str) -> bool:
+    """Whether a file of that name can decide token ids."""
+    return _VOCABULARY.fullmatch(name) is not None or name in _BESIDE
 
 
 def tokenizer_files(folder: Path) -> tuple[Path, ...]:
@@ -111,7 +128,7 @@ def tokenizer_files(folder: Path) -> tuple[Path, ...]:
                 "spiece.model); copy the model's tokenizer.json there, or download the model again"
             )
         raise InvalidModel(msg)
-    return tuple(path for path in files if _VOCABULARY.fullmatch(path.name) or path.name in _BESIDE)
+    return tuple(path for path in files if is_tokenizer_file(path.name))
 
 
 def positive(value: object, what: str) -> int:

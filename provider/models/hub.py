@@ -122,7 +122,9 @@ def _endpoint(given: str) -> str:
         is_address = False
     if not is_address:
         shown = address.rpartition("@")[2]
-        msg = f"HF_ENDPOINT is {shown!r}, expected the address of a hub, such as {_DEFAULT_ENDPOINT}; correct or unset it"
+        msg = (
+            f"HF_ENDPOINT is {shown!r}, expected the address of a hub, such as {_DEFAULT_ENDPOINT}; correct or unset it"
+        )
         raise SettingsError(msg)
     return address
 
@@ -194,6 +196,8 @@ def _fetch(asked: Asked, listing: _Listing, to: Path | None, *, is_shown: bool, 
     # The commit is part of the name: what is left of another one is not mixed in.
     partial = to and to.with_name(f".{to.name}.{commit[:12]}.partial")
     folder = partial or cache_place(asked) / "snapshots" / commit
+    # Options that no file could meet are refused first.
+    asked.select_more(sorted(listing.sizes))
     small = describing(asked.repository, listing.sizes)
     _download_files(asked, commit, small, partial, is_shown=False)
     try:

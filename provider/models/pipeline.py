@@ -14,7 +14,7 @@ from provider.domain import HeadStep, PoolingMode
 from provider.errors import InvalidModel
 from provider.models.folder import positive, read_document, read_object
 from provider.models.kinds import check_modules, first_architecture
-from provider.models.weights import HOW_TO_CONVERT, SINGLE_FILE, check_safetensors
+from provider.models.weights import PICKLED_FILE, SINGLE_FILE, check_safetensors, pickled_only
 
 # Older names of the modes, in the order in which several are concatenated.
 _LEGACY_MODES: dict[str, PoolingMode] = {
@@ -199,10 +199,9 @@ def _dense(place: Path, config: dict[str, Any], width: int) -> HeadStep:
 
 def _dense_weights(place: Path) -> Path:
     if not (place / SINGLE_FILE).is_file():
-        if (place / "pytorch_model.bin").is_file():
-            msg = f"{place} has its weights only in pytorch_model.bin: {HOW_TO_CONVERT}"
-        else:
-            msg = f"{place} has no {SINGLE_FILE}; copy it there, or download the model again"
+        if (place / PICKLED_FILE).is_file():
+            raise pickled_only(str(place.parent), [f"{place.name}/{PICKLED_FILE}"])
+        msg = f"{place} has no {SINGLE_FILE}; copy it there, or download the model again"
         raise InvalidModel(msg)
     check_safetensors(place / SINGLE_FILE)
     return place / SINGLE_FILE

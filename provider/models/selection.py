@@ -1,7 +1,7 @@
 """Which files of a repository or folder a model needs.
 
-Two steps, so that a model that cannot be served is refused before its weights are downloaded: `describing` picks by name
-the small files that say what the model is; `select` reads `modules.json` among them and picks the rest.
+Two steps, so that a model that cannot be served is refused before its weights are downloaded: `describing` picks by
+name the small files that say what the model is; `select` reads `modules.json` among them and picks the rest.
 """
 
 import re
@@ -10,9 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from attrs import frozen
 
-from provider.errors import InvalidModel
-from provider.models.folder import read_document
-from provider.models.weights import INDEX_FILE, PICKLED_FILE, PICKLED_INDEX, SINGLE_FILE, no_config, no_weights, pickled_only
+from provider.models.folder import is_tokenizer_file, no_config, read_document
+from provider.models.weights import INDEX_FILE, PICKLED_FILE, PICKLED_INDEX, SINGLE_FILE
 
 SelectFiles = Callable[[Sequence[str]], Iterable[str]]
 """Given the names of all files in a repository, sorted: those to download besides what every model needs."""
@@ -20,10 +19,6 @@ SelectFiles = Callable[[Sequence[str]], Iterable[str]]
 # At the top, and one folder down: what sentence-transformers' modules consist of.
 _DESCRIBING = re.compile(
     r"([^/]+/)?(config[^/]*|modules|sentence_[^/]*_config|adapter_config|tokenizer_config|idf)\.json|artifact\.metadata"
-)
-_TOKENIZER = re.compile(
-    r"tokenizer[^/]*|special_tokens_map\.json|added_tokens\.json|(entity_)?vocab[^/]*|merges\.txt|dict\.txt|"
-    r"bpe\.codes|[^/]+\.(model|tiktoken|spm)"
 )
 # Folders with the same model in other formats, or from the middle of its training.
 _OTHER_COPIES = re.compile(r"(onnx|openvino|coreml|gguf|original|checkpoint[^/]*)/")
@@ -46,16 +41,14 @@ class Selection:
     Attributes:
         files: all of them.
         own: those that the backend reads instead of, or beside, the safetensors.
-        pickled: weights that have to be converted before they can be loaded.
+        weights: the safetensors, or the pickled weights where there are none; empty where `own` does instead.
+        pickled: those of `weights` that have to be converted before they can be loaded.
     """
 
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
     pickled: tuple[str, ...] = ()
-
-    def without_pickled(self) -> "Selection":
-        """The same without the weights that are converted already."""
-        return Selection(tuple(name for name in self.files if name not in self.pickled), self.own)
 
 
 def describing(source: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -71,56 +64,47 @@ def describing(source: str, names: Iterable[str]) -> tuple[str, ...]:
     present = _inside(names)
     if "config.json" not in present and "modules.json" not in present:
         raise no_config(source, present)
-    return tuple(name for name in present if _DESCRIBING.fullmatch(name) and not _OTHER_COPIES.match(name))
+    return _describing(present)
 
 
-def select(source: str, names: Iterable[str], folder: Path, select_more: SelectFiles = nothing_more) -> Selection:
+def select(names: Iterable[str], folder: Path, select_more: SelectFiles = nothing_more) -> Selection:
     """The files to use out of `names`: what every model needs, and what `select_more` picks besides.
 
     Args:
-        source: the repository or folder, for messages.
-        names: of all its files.
+        names: of all files in the repository or folder.
         folder: where those that `describing` picks are.
-        select_more: picks what the backend reads in other formats; if anything, weights may be missing.
+        select_more: picks what the backend reads in other formats; pickled weights are left out then.
 
     Raises:
-        InvalidModel: there are no weights, or no model at all.
+        InvalidModel: `modules.json` is damaged.
+        BackendUnavailable: the backend's options cannot be met by any file.
     """
     present = _inside(names)
-    transformer, *others = _module_places(folder)
     own = tuple(sorted(set(select_more(present)) & set(present)))
-    weights, pickled = _weights(present, transformer)
-    if own and pickled:
-        weights, pickled = (), ()
-    if not own and not weights:
-        raise no_weights(source, present)
-    for place in others:
-        more, pickled_more = _weights(present, place)
-        weights, pickled = (*weights, *more), (*pickled, *pickled_more)
-    tokenizer = (n for n in present for place in ("", transformer) if _TOKENIZER.fullmatch(n.removeprefix(place)))
-    files = {*describing(source, present), *tokenizer, *weights, *own}
-    return Selection(tuple(sorted(files)), own, pickled)
+    transformer, *others = _module_places(folder)
+    found = [_weights(present, transformer)]
+    if own and found[0].pickled:
+        found = []
+    found += [_weights(present, place) for place in others]
+    weights = tuple(name for each in found for name in each.weights)
+    tokenizer = (n for n in present for place in ("", transformer) if is_tokenizer_file(n.removeprefix(place)))
+    files = {*_describing(present), *tokenizer, *weights, *own}
+    return Selection(tuple(sorted(files)), own, weights, tuple(name for each in found for name in each.pickled))
 
 
-def check_pickled(source: str, selection: Selection) -> None:
-    """See that no weights have to be converted first.
-
-    Raises:
-        InvalidModel: some have; the message says how.
-    """
-    if selection.pickled:
-        raise pickled_only(source, selection.pickled)
+def _describing(present: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in present if _DESCRIBING.fullmatch(name) and not _OTHER_COPIES.match(name))
 
 
-def _weights(present: Sequence[str], place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The weights in one module's folder, and those of them that are pickled."""
+def _weights(present: Sequence[str], place: str) -> Selection:
+    """The weights in one module's folder."""
     here = [name.removeprefix(place) for name in present if name.startswith(place)]
     for single, index, shard in _FORMATS:
         names = [single] if single in here else [n for n in here if n == index or shard.fullmatch(n)]
         if single in here or index in here:
             found = tuple(place + name for name in names)
-            return found, found if single == PICKLED_FILE else ()
-    return (), ()
+            return Selection(found, weights=found, pickled=found if single == PICKLED_FILE else ())
+    return Selection()
 
 
 def _module_places(folder: Path) -> tuple[str, ...]:

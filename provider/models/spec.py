@@ -12,7 +12,7 @@ from provider.models.folder import positive, read_config
 from provider.models.kinds import ABOUT_FILE, check_adapter, check_config, check_saved_as, first_architecture
 from provider.models.pipeline import Pipeline, plain_pipeline, read_modules, read_pipeline
 from provider.models.tokenizer_files import read_tokenizer
-from provider.models.weights import check_safetensors, fingerprint, weight_files
+from provider.models.weights import check_safetensors, fingerprint, has_weights, weight_files
 
 # Without an explicit limit no input is longer, whatever the model could take: memory grows with the length.
 DEFAULT_MAX_TOKENS = 512
@@ -108,7 +108,7 @@ def read_spec(
         name: the configured name.
         max_context_length: most tokens of one input; None for the model's own limit, but at most 512.
         default_prompt: name of the prompt for requests that choose none; None for the model's own.
-        needs_class: as in `check_supported`.
+        needs_class: as in `check_supported`. Without a need for them, weights may be missing.
 
     Returns:
         The spec, and sentences that an operator should read.
@@ -119,7 +119,7 @@ def read_spec(
     """
     model = _Documents.read(folder, needs_class=needs_class)
     config, text, about, pipeline = model.config, model.text, model.about, model.pipeline
-    weights = weight_files(model.folder)
+    weights = weight_files(model.folder) if needs_class or has_weights(model.folder) else ()
     for path in weights:
         check_safetensors(path)
     notices: list[str] = []

@@ -17,11 +17,6 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLED_FILE = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
-HOW_TO_CONVERT = (
-    "pickled weights are not loaded, because loading them can run code. Convert them once, which runs none: "
-    "`emb-provider convert`, or set model.convert_weights: true (EMB_PROVIDER_MODEL_CONVERT_WEIGHTS)"
-)
-
 # Of the training, and of other heads of the model.
 _NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "_linear.pt", "rng_state.pth", "openvino_model.bin")
 # Other formats by the ends of their names: what they are, and the way out. The first that is there counts.
@@ -40,6 +35,11 @@ _OTHER_FORMATS = (
 # safetensors itself refuses longer headers.
 _LONGEST_HEADER = 100_000_000
 _CHUNK_BYTES = 1 << 20
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether there are safetensors, whole or in shards."""
+    return (folder / SINGLE_FILE).is_file() or (folder / INDEX_FILE).is_file()
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -64,31 +64,10 @@ def no_weights(source: str, names: Sequence[str]) -> InvalidModel:
     """
     if pickled := [name for name in names if PurePosixPath(name).name in (PICKLED_FILE, PICKLED_INDEX)]:
         return pickled_only(source, pickled)
-    if "adapter_config.json" in names:
-        return _adapter(source)
     for endings, what, way in _OTHER_FORMATS:
         if found := [name for name in names if name.endswith(endings) and not name.endswith(_NO_WEIGHTS)]:
             return InvalidModel(f"{source} has no {SINGLE_FILE}, only {what} ({_some(found)}): {way}")
     return InvalidModel(f"{source} has no {SINGLE_FILE} and no weights of another kind; download the model again")
-
-
-def no_config(source: str, names: Sequence[str]) -> InvalidModel:
-    """The error for a repository or folder in which nothing says what the model is; arguments as `no_weights`."""
-    if "adapter_config.json" in names:
-        return _adapter(source)
-    if "model_index.json" in names:
-        return InvalidModel(f"{source} is a pipeline of diffusers, which makes images; choose a model for text")
-    if found := [name for name in names if name.endswith(".gguf")]:
-        msg = f"{source} holds GGUF files for llama.cpp ({_some(found)}); choose the repository they were made from"
-        return InvalidModel(msg)
-    return InvalidModel(
-        f"{source} has neither config.json nor modules.json, so it is no model of transformers or "
-        "sentence-transformers; choose another one"
-    )
-
-
-def _adapter(source: str) -> InvalidModel:
-    return InvalidModel(f"{source} holds an adapter only; merge it into its model (peft: merge_and_unload) and save that")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -103,9 +82,9 @@ def pickled_only(source: str, names: Sequence[str]) -> InvalidModel:
         names: of the pickled files in it.
     """
     return InvalidModel(
-        f"{source} has weights only in {', '.join(names)}: pickled weights are not loaded, because loading them can run "
-        f"code. Convert them once, which runs none: `emb-provider convert {source}`, or set model.convert_weights: true "
-        "(EMB_PROVIDER_MODEL_CONVERT_WEIGHTS)"
+        f"{source} has weights only in {', '.join(names)}: pickled weights are not loaded, because loading them can "
+        f"run code. Convert them once, which runs none: `emb-provider convert {source}`, or set "
+        "model.convert_weights: true (EMB_PROVIDER_MODEL_CONVERT_WEIGHTS)"
     )
 
 

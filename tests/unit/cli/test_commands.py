@@ -31,7 +31,7 @@ def vectors_of(output: str) -> list[dict[str, Any]]:
 
 def test_help_lists_every_command_and_each_has_help_of_its_own() -> None:
     overview = run("--help").output
-    commands = ("serve", "embed", "download", "export", "models", "verify", "bench", "backends", "config")
+    commands = ("serve", "embed", "download", "convert", "export", "models", "verify", "bench", "backends", "config")
     for name in commands:
         assert name in overview
         assert run(name, "--help").exit_code == 0
@@ -170,11 +170,22 @@ def test_backends_are_listed_with_their_distribution_and_checked_on_request() ->
 
 def test_models_are_described_without_loading_them(tmp_path: Path) -> None:
     (tmp_path / "litestar.yaml").write_text("models: [{name: org/elsewhere, aliases: [x], lazy: true}]\n")
-    here, elsewhere = json.loads(run("models", "--json").output)
-    assert (here["dimensions"], here["max tokens"], here["pooling"]) == (384, 256, "mean")
-    assert elsewhere["name"] == "org/elsewhere"
+    listed = run("models", "--json")
+    here, elsewhere = json.loads(listed.output)
+    assert (here["dimensions"], here["max_tokens"], here["pooling"]) == (384, 256, "mean")
+    assert (elsewhere["name"], here["lazy"], elsewhere["lazy"]) == ("org/elsewhere", False, True)
     assert "emb-provider download org/elsewhere" in elsewhere["problem"]
-    assert "dimensions" in run("models").output
+    assert (listed.exit_code, elsewhere["dimensions"], here["problem"], here["fingerprint"]) == (1, None, None, None)
+    assert here.keys() == elsewhere.keys()
+    shown = run("models")
+    assert "dimensions   384" in shown.output
+    assert "lazy         yes" in shown.output
+
+
+def test_models_that_are_all_here_end_with_0_and_show_the_fingerprint_on_request() -> None:
+    (entry,) = json.loads(run("models", "--json", "--fingerprint").output)
+    assert int(entry["fingerprint"], 16) != int(entry["digest"], 16)
+    assert run("models").exit_code == 0
 
 
 def test_the_configuration_is_shown_with_where_it_comes_from_and_without_secrets(

@@ -11,6 +11,7 @@ from provider.errors import SourceNotFound
 from provider.models import resolve as module
 from provider.models.hub import Snapshot
 from provider.models.resolve import resolve
+from provider.models.selection import Selection
 from provider.settings import HubSettings, ModelSettings
 
 HUB = HubSettings(offline=True, cache_folder="/cache")
@@ -65,7 +66,7 @@ def test_without_a_path_the_hub_is_asked_for_the_repository(monkeypatch: pytest.
 
     def download(repository: str, **options: Any) -> Snapshot:
         calls.append((repository, options))
-        return Snapshot(Path("/somewhere"), "c" * 40, repository)
+        return Snapshot(Path("/somewhere"), "c" * 40, repository, Selection())
 
     def notify(phase: str, detail: dict[str, object]) -> None:
         """Told nothing here."""
@@ -83,6 +84,8 @@ def test_without_a_path_the_hub_is_asked_for_the_repository(monkeypatch: pytest.
         "offline": True,
         "cache_folder": "/cache",
         "select_more": select_more,
+        "converts": False,
+        "converted": Path("/cache/converted"),
         "progress": True,
         "notify": notify,
     }

@@ -85,7 +85,7 @@ def test_an_index_names_only_safetensors_beside_it(name: str, tmp_path: Path) ->
 
 def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(InvalidModel, match=r"pickled weights are not loaded.*save_pretrained"):
+    with pytest.raises(InvalidModel, match=r"pickled weights .*emb-provider convert .*model\.convert_weights"):
         weight_files(tmp_path)
 
 
