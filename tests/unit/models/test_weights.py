@@ -90,9 +90,25 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("other", "words"), [("adapter_config.json", "merge"), ("README.md", r"has no model\.safetensors")]
+    ("other", "words"),
+    [
+        ("README.md", r"has no model\.safetensors and no weights of another kind"),
+        (
+            "onnx/model.onnx",
+            r"only ONNX files \(onnx/model\.onnx\): .*onnx \(pip install emb-provider-onnx\)",
+        ),
+        (
+            "openvino/openvino_model.xml",
+            r"only OpenVINO files .*\(pip install emb-provider-openvino",
+        ),
+        ("model-q4.gguf", r"only GGUF files, .*\(model-q4\.gguf\)"),
+        ("tf_model.h5", r"only weights of another library \(tf_model\.h5\)"),
+        ("model.fp16.safetensors", r"only safetensors of other names \(model\.fp16\.safetensors\)"),
+        ("training_args.bin", r"no weights of another kind"),
+    ],
 )
-def test_a_folder_without_weights_says_what_to_do(other: str, words: str, tmp_path: Path) -> None:
+def test_a_folder_without_weights_says_what_is_there_instead(other: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / other).parent.mkdir(exist_ok=True)
     (tmp_path / other).touch()
     with pytest.raises(InvalidModel, match=words):
         weight_files(tmp_path)
