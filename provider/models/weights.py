@@ -25,7 +25,7 @@ _OTHER_FORMATS = (
     (("openvino_model.xml",), "OpenVINO files", "serve it with --backend openvino (pip install emb-provider-openvino)"),
     ((".gguf",), "GGUF files, which are llama.cpp's", "choose the repository that they were made from"),
     (
-        (".h5", ".msgpack", ".ot", ".tflite", ".mlmodel", ".ckpt", ".pt", ".pth", ".bin", ".pkl", ".npz"),
+        (".h5", ".msgpack", ".tflite", ".mlmodel", ".ckpt", ".pt", ".pth", ".bin", ".pkl", ".npz"),
         "weights of another library",
         f"choose a repository with {SINGLE_FILE} or {PICKLED_FILE}",
     ),
