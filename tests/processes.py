@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+from waiting import PATIENCE_SECONDS, wait_until
+
 ROOT = Path(__file__).parents[1]
-PATIENCE_SECONDS = 120
 
 
 class ServerProcess:
@@ -34,23 +35,30 @@ class ServerProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """The first log line of that event."""
+    def wait_for(self, event: str, **facts: Any) -> dict[str, Any]:
+        """The first log line of that event, with those facts."""
+        wanted = {"event": event, **facts}
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            found = next((line for line in self.log if line.get("event") == event), None)
+            found = next((line for line in self.log if wanted.items() <= line.items()), None)
             if found is not None:
                 return found
-            line = self._lines.get(timeout=max(0.1, deadline - time.monotonic()))
-            assert line is not None, f"the server ended before {event!r}:\n{self.text}"
+            try:
+                line = self._lines.get(timeout=max(0.1, deadline - time.monotonic()))
+            except queue.Empty:
+                msg = f"no {wanted} within {PATIENCE_SECONDS} seconds:\n{self.text}"
+                raise AssertionError(msg) from None
+            assert line is not None, f"the server ended before {wanted}:\n{self.text}"
             self._keep(line)
 
     def wait_until_ready(self) -> None:
         """Readiness is green."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.get("/health/ready")[0] != 200:
-            assert time.monotonic() < deadline, self.text
-            time.sleep(0.02)
+        wait_until(lambda: self.get("/health/ready")[0] == 200)
+
+    def metrics(self) -> list[str]:
+        """The lines of `/metrics` of the next worker, or of the only one."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=PATIENCE_SECONDS) as response:
+            return response.read().decode().splitlines()
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON body."""
@@ -115,4 +123,4 @@ def running(
     finally:
         if process.poll() is None:
             process.kill()
-        process.wait()
+        process.wait(PATIENCE_SECONDS)

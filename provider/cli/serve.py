@@ -29,7 +29,7 @@ def serve(
     from provider.app import create_app, read_configuration  # noqa: PLC0415 - `--help` must not wait for litestar
     from provider.cli.preflight import check_models, check_workers  # noqa: PLC0415
     from provider.cli.server import run_server  # noqa: PLC0415
-    from provider.cli.workers import run_workers  # noqa: PLC0415
+    from provider.cli.supervisor import run_workers  # noqa: PLC0415
     from provider.cores import available_cores  # noqa: PLC0415
     from provider.telemetry.logs import configure_logging  # noqa: PLC0415
 

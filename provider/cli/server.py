@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -80,8 +80,8 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
 class Server(uvicorn.Server):
     """uvicorn, with an end that loses nothing.
 
-    The first SIGTERM or SIGINT makes readiness red and refuses new requests with 503, while accepted ones finish within
-    `shutdown_seconds`; then the process ends with 0. A second signal ends it at once.
+    The first SIGTERM, SIGINT or SIGHUP makes readiness red and refuses new requests with 503, while accepted ones
+    finish within `shutdown_seconds`; then the process ends with 0. A second signal ends it at once.
     """
 
     def __init__(
@@ -132,6 +132,16 @@ class Server(uvicorn.Server):
         if self.started:
             self._on_listening()
             self._spawn(self._watch_loading())
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn does it, SIGHUP too. Where that is ignored, as under `nohup`, it stays so."""
+        before = signal.getsignal(signal.SIGHUP)
+        if before is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self.handle_exit)
+        with super().capture_signals():
+            yield
+        signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Called as a signal handler."""

@@ -1,47 +1,27 @@
-"""One worker process of several: what `provider.cli.workers` starts as `python -m provider.cli.worker`.
+"""One worker process of several: what the supervisor starts as `python -m provider.cli.worker`.
 
 It opens no port. Its supervisor accepts the connections and hands them over, through a Unix socket of their own. Orders
-and news go over another connection: first an `Assignment`, later the reason to end; back come the words below, and
-the error that ends the worker, if there is one. When that connection breaks, the supervisor is gone, and so is the
-worker.
+and news go over another connection; see `provider.cli.orders`. When that connection breaks, the supervisor is gone, and
+so is the worker.
 """
 
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import Any, Literal
-
-from attrs import frozen
+from typing import Any
 
 from provider.app import create_app
+from provider.cli.orders import TERMINAL_SIGNALS, Assignment, News
 from provider.cli.server import Server, serve_on
-from provider.domain import Worker
 from provider.errors import ProviderError
-from provider.settings import Settings
 from provider.telemetry.logs import configure_logging
-
-News = Literal["listening", "loaded", "leaving"]
-"""Requests are answered; the models are loaded, or have failed; hand over no more connections."""
-
-
-@frozen
-class Assignment:
-    """What a worker is told first.
-
-    Attributes:
-        handover: file descriptor of the Unix socket through which connections come.
-    """
-
-    settings: Settings
-    worker: Worker
-    handover: int
-    show_progress: bool
 
 
 class WorkerServer(Server):
@@ -63,14 +43,16 @@ class WorkerServer(Server):
         self._connection = connection
         self._handover = socket.socket(fileno=assignment.handover)
         self._handover.settimeout(0)
+        all_loaded = select.poll()
+        all_loaded.register(assignment.all_loaded)
+        self._service.are_workers_loaded = lambda: bool(all_loaded.poll(0))
         self._has_all = asyncio.Event()
         self._arriving: set[asyncio.Task[None]] = set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Called as a signal handler. Only SIGTERM means this process, and however often, it counts once.
 
-        Ctrl-C reaches every process of a terminal's group, and some service managers send SIGTERM to every process of
-        a service, while the supervisor passes on what it got.
+        Some service managers send it to every process of a service, and the supervisor passes on what it got.
         """
         if sig == signal.SIGTERM:
             self.end(signal.Signals(sig).name)
@@ -138,9 +120,10 @@ class WorkerServer(Server):
 
 def main() -> None:
     """Work until told to end. The supervisor says why it ended; its log lines are this process's own."""
-    # Blocked by the supervisor while it started this process, so that Ctrl-C is not taken before here.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # Blocked by the supervisor while it started this process, so that none is taken before here.
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
         assignment: Assignment = connection.recv()

