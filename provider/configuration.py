@@ -1,6 +1,6 @@
 """From files, environment and flags to `Settings`, and where each value came from.
 
-Later wins over earlier: defaults, YAML file, `.env`, environment, flags. A typo or a wrong type is a `SettingsError`
+Later wins over earlier: defaults, an installed package, YAML file, `.env`, environment, flags. A typo or a wrong type is a `SettingsError`
 that names the setting, the value and what is allowed.
 """
 
@@ -21,12 +21,15 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from provider.errors import SettingsError
+from provider.files import read_utf8
 from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Settings, environment_variable
 
 # Kubernetes describes a service called `emb-provider` to every pod by variables of these names.
 _SERVICE_LINK = re.compile(rf"{ENV_PREFIX}(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
 # What belongs to one model and would be wrong for another: where it comes from, and what it is or may be called.
 _MODEL_IDENTITY = ("name", "path", "repo", "revision", "aliases", "default_prompt")
+INSTALLED = "installed package"
+"""The label of what an installed package brings."""
 _MODELS_VARIABLE = f"{ENV_PREFIX}MODELS"
 
 
@@ -59,6 +62,7 @@ def load_settings(
     path: Path | None,
     environ: Mapping[str, str],
     *,
+    installed: Mapping[str, Any] | None = None,
     dotenv: Mapping[str, str | None] | None = None,
     flags: Mapping[str, Any] | None = None,
 ) -> Configuration:
@@ -66,6 +70,7 @@ def load_settings(
 
     Args:
         path: the YAML file.
+        installed: "section.field" to value, for what an installed package brings; everything else wins over it.
         environ: the environment; only `EMB_PROVIDER_*` is looked at.
         dotenv: what `.env` holds, by variable name.
         flags: "section.field" to value, for the command-line flags that were given.
@@ -73,7 +78,8 @@ def load_settings(
     Raises:
         SettingsError: one message that names setting, value and what is allowed.
     """
-    layers = [Layer(str(path), _from_yaml(path))] if path else []
+    layers = [Layer(INSTALLED, dict(installed or {}))]
+    layers += [Layer(str(path), _from_yaml(path))] if path else []
     layers += [_from_environment(".env", dotenv or {}), _from_environment("environment", environ)]
     layers.append(Layer("flag", dict(flags or {}), textual=True))
     merged: dict[str, tuple[Any, Layer]] = {}
@@ -103,12 +109,7 @@ def read_dotenv(path: Path) -> dict[str, str | None]:
     """
     if not path.exists() or path.is_dir():  # some call their virtual environment so
         return {}
-    try:
-        # With or without the byte order mark that Windows' editors put first.
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        msg = f"cannot read {path}: {getattr(exc, 'strerror', None) or 'it is not UTF-8 text'}"
-        raise SettingsError(msg) from exc
+    text = read_utf8(path, "the file")
     for binding in parse_stream(io.StringIO(text)):
         ours = re.match(rf"(\s*)({ENV_PREFIX}\w+)", binding.original.string)
         if binding.error and ours:
@@ -120,11 +121,8 @@ def read_dotenv(path: Path) -> dict[str, str | None]:
 
 def _from_yaml(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text())
-    except OSError as exc:
-        msg = f"cannot read the configuration file {path}: {exc.strerror}"
-        raise SettingsError(msg) from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        document = yaml.safe_load(read_utf8(path, "the configuration file"))
+    except yaml.YAMLError as exc:
         msg = f"{path} is no valid YAML: {' '.join(str(exc).split())}"
         raise SettingsError(msg) from exc
     values: dict[str, Any] = {}
@@ -185,10 +183,12 @@ def _read(shape: type, section: str, name: str, value: Any, layer: Layer) -> Any
     )
     try:
         if layer.textual and isinstance(value, str):
-            value = _from_text(value, setting.type)
+            value = _from_text(value, get_origin(setting.type))
         # Numbers in JSON may be 3600 where a float is meant; a float is never taken for an int.
         read = msgspec.convert(value, setting.type, strict=not layer.textual)
-    except (msgspec.ValidationError, ValueError) as exc:
+        if setting.metadata["path"] and read is not None:
+            read = str(Path(read).expanduser()) if read.startswith("~") else read
+    except (msgspec.ValidationError, ValueError, RuntimeError) as exc:
         raise problem from exc
     least, most = setting.metadata["least"], setting.metadata["most"]
     # NaN is neither above nor below anything.
@@ -198,9 +198,8 @@ def _read(shape: type, section: str, name: str, value: Any, layer: Layer) -> Any
     return read
 
 
-def _from_text(text: str, wanted: Any) -> Any:  # noqa: ANN401
-    kind = get_origin(wanted)
-    if kind is dict or text.startswith(("[", "{")):
+def _from_text(text: str, kind: Any) -> Any:  # noqa: ANN401
+    if kind is dict or (kind is list and text.startswith("[")):
         return json.loads(text)
     if kind is list:
         return [part.strip() for part in text.split(",") if part.strip()]

@@ -18,7 +18,7 @@ def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 def _quota_v2(cgroup: Path) -> float | None:
     """`cpu.max` holds "quota period" in microseconds, or "max period" where there is no limit."""
     try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
+        quota, period = (cgroup / "cpu.max").read_text(encoding="ascii").split()
         return float(quota) / float(period)
     except (OSError, ValueError):
         return None
@@ -27,8 +27,8 @@ def _quota_v2(cgroup: Path) -> float | None:
 def _quota_v1(cgroup: Path) -> float | None:
     """`cpu.cfs_quota_us` is -1 where there is no limit."""
     try:
-        quota = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
-        period = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
+        quota = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii"))
+        period = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     return quota / period if quota > 0 and period > 0 else None

@@ -24,6 +24,7 @@ def option(
     least: int | None = None,
     most: int | None = None,
     secret: bool = False,
+    path: bool = False,
 ) -> Any:  # noqa: ANN401 - an attrs field; its type is the annotation beside it
     """A setting: its default, what it means (with the unit), and what is allowed beyond its type.
 
@@ -34,8 +35,9 @@ def option(
         least: the smallest number allowed.
         most: the largest number allowed.
         secret: never shown.
+        path: a file or folder: `~` at its start is the home folder.
     """
-    metadata = {"meaning": meaning, "env": env, "least": least, "most": most, "secret": secret}
+    metadata = {"meaning": meaning, "env": env, "least": least, "most": most, "secret": secret, "path": path}
     if isinstance(default, list | dict):
         return field(factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -45,7 +47,7 @@ def option(
 class ServerSettings:
     """Where to listen and how to stop."""
 
-    host: str = option("localhost", "address to listen on; 0.0.0.0 for every interface", env="HOST")
+    host: str = option("localhost", "address to listen on; 0.0.0.0 for every interface, :: for IPv6 too", env="HOST")
     port: int = option(9000, "port to listen on; 0 picks a free one", env="PORT", least=0, most=65535)
     max_body_bytes: int = option(16 * 1024 * 1024, "largest request body, in bytes", least=1024)
     body_seconds: int = option(60, "seconds that a request's body gets to arrive", least=1)
@@ -69,7 +71,7 @@ class AuthSettings:
     keys: list[str] = option(
         [], "accepted API keys, in clear or as sha256:<hex digest>; none: authentication is off", secret=True
     )
-    keys_file: str | None = option(None, "file with more keys, one a line, # for comments")
+    keys_file: str | None = option(None, "file with more keys, one a line, # for comments", path=True)
 
 
 @frozen
@@ -80,7 +82,7 @@ class ModelSettings:
         None, f"name that clients ask for; without it the name of `path`'s folder, else {DEFAULT_MODEL}"
     )
     path: str | None = option(
-        None, "folder of the model, or package:NAME/FOLDER for a folder inside an installed package"
+        None, "folder of the model, or package:NAME/FOLDER for a folder inside an installed package", path=True
     )
     repo: str | None = option(
         None, "Hugging Face repository, if not `name` itself (a bare name means sentence-transformers/NAME)"
@@ -175,7 +177,7 @@ class HubSettings:
     """Where models come from. HF_ENDPOINT (a mirror), HF_TOKEN and HF_HOME are honoured too."""
 
     offline: bool = option(False, "never contact the hub; use what is in the cache")
-    cache_folder: str | None = option(None, "folder for downloads; none: huggingface_hub's own")
+    cache_folder: str | None = option(None, "folder for downloads; none: huggingface_hub's own", path=True)
 
 
 @frozen

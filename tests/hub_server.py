@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from attrs import define, field, frozen
+from waiting import join
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -95,7 +96,7 @@ class HubServer:
         assert self._thread is not None
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        join(self._thread)
 
     @property
     def address(self) -> str:

@@ -10,6 +10,7 @@ from litestar.datastructures import Headers
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from provider.errors import AuthenticationFailed, AuthenticationMissing, SettingsError
+from provider.files import read_utf8
 from provider.settings import AuthSettings
 
 _HASHED = re.compile(r"sha256:[0-9a-fA-F]{64}")
@@ -85,11 +86,7 @@ def _check(ring: KeyRing, headers: Headers) -> None:
 
 
 def _keys_in(path: Path) -> list[str]:
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        msg = f"auth.keys_file: cannot read {path}: {exc}"
-        raise SettingsError(msg) from exc
+    lines = read_utf8(path, "auth.keys_file").splitlines()
     keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not keys:
         # An empty file must not open the door that it was meant to close.

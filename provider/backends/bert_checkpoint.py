@@ -51,7 +51,7 @@ class BertCheckpoint:
         Tensors are mapped from the file, not copied: processes that serve the same model share their memory.
         """
         try:
-            config = json.loads((folder / "config.json").read_text())
+            config = json.loads((folder / "config.json").read_bytes())
             if not _is_usual(config):
                 return None
             with safe_open(folder / _WEIGHTS, framework="pt") as file:

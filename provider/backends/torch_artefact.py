@@ -237,7 +237,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold the lock that goes with an entry. The kernel gives it back, however this process ends."""
     import fcntl  # noqa: PLC0415 - not on Windows
 
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

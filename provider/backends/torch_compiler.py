@@ -61,7 +61,7 @@ def compile_model(job: Job, folder: Path) -> Facts:
         except Exception as exc:
             msg = f"torch cannot compile the architecture {job.spec.architecture!r}: {_line(exc)}"
             raise BackendUnavailable(_advice(msg)) from exc
-        if any("proxy_executor_call" in file.read_text() for file in folder.glob("*.wrapper.cpp")):
+        if any("proxy_executor_call" in file.read_text(encoding="utf-8") for file in folder.glob("*.wrapper.cpp")):
             msg = f"the architecture {job.spec.architecture!r} has operations that need Python at run time"
             raise BackendUnavailable(_advice(msg))
         _compare(job, folder, graph, examples)

@@ -23,7 +23,7 @@ def load_head(spec: ModelSpec) -> torch.nn.Sequential:
 
 def _dense(folder: Path) -> torch.nn.Module:
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_bytes())
         linear = torch.nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
         state = {
             key.removeprefix("linear."): value.float() for key, value in load_file(folder / "model.safetensors").items()

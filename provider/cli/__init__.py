@@ -1,11 +1,13 @@
 """The command `emb-provider`. Each command is a file of its own, imported when it is called: `--help` stays quick."""
 
 import importlib
+import os
 import sys
 
 import click
 
 import provider
+from provider.cli.streams import drop_results, prepare_streams
 from provider.errors import ProviderError, SettingsError
 
 # Name, where it is, and what it does in a line, so that the overview imports none of them.
@@ -53,8 +55,16 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line. Our own errors are one line; 2 for settings, 1 for everything else."""
+    prepare_streams()
     try:
         cli(prog_name="emb-provider")
     except ProviderError as exc:
         click.echo(f"emb-provider: {exc.message}", err=True)
         sys.exit(2 if isinstance(exc, SettingsError) else 1)
+    except OSError as exc:
+        # Files have a name in the error; what has none is the stream that results go to.
+        if exc.filename is not None or exc.errno is None:
+            raise
+        click.echo(f"emb-provider: cannot write to standard output: {os.strerror(exc.errno)}", err=True)
+        drop_results()
+        sys.exit(1)

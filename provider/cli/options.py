@@ -35,6 +35,5 @@ def model_flags(model: str | None, backend: str | None, device: str | None, dtyp
     flags: dict[str, object] = {"model.backend": backend, "model.device": device, "model.dtype": dtype}
     if model is not None:
         is_path = model.startswith(("package:", ".", "/", "~")) or Path(model).is_dir()
-        given = str(Path(model).expanduser()) if model.startswith("~") else model
-        flags["model.path" if is_path else "model.name"] = given
+        flags["model.path" if is_path else "model.name"] = model
     return {name: value for name, value in flags.items() if value is not None}

@@ -9,7 +9,7 @@ from provider.cli.options import config_option, model_flags, model_options
 
 @click.command()
 @model_options
-@click.option("--host", help="Address to listen on; 0.0.0.0 for every interface.")
+@click.option("--host", help="Address to listen on; 0.0.0.0 for every interface, :: for IPv6 too.")
 @click.option("--port", help="Port to listen on; 0 picks a free one.")
 @click.option("--workers", help="Processes that share the port, each with its part of the cores.")
 @config_option

@@ -35,18 +35,18 @@ _SWITCH_SECONDS = 0.0002
 
 
 def listen(settings: ServerSettings) -> list[socket.socket]:
-    """Open the listening sockets: for `localhost` both 127.0.0.1 and ::1, where the machine has them.
+    """Open the listening sockets: for `localhost` both 127.0.0.1 and ::1, where the machine has them; `::` is both too.
 
     Raises:
         CannotListen: the port is taken, or the address is not one of this machine's.
     """
-    host, port = settings.host, settings.port
+    host, port = settings.host.removeprefix("[").removesuffix("]"), settings.port
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as exc:
         msg = (
             f"cannot listen on {host!r}: the name does not resolve ({exc.strerror}); "
-            "set server.host to localhost, 0.0.0.0 or an address of this machine"
+            "set server.host to localhost, 0.0.0.0, :: or an address of this machine"
         )
         raise CannotListen(msg) from exc
     sockets: list[socket.socket] = []
@@ -54,8 +54,9 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
     for family, _, _, _, address in sorted(found, key=lambda each: each[0]):
         try:
             # With port 0 the second family takes the port that the first one got.
-            at = (address[0], port or (sockets[0].getsockname()[1] if sockets else 0))
-            sockets.append(socket.create_server(at, family=family, backlog=2048))
+            at = (address[0], port or (sockets[0].getsockname()[1] if sockets else 0), *address[2:])
+            is_dual = family == socket.AF_INET6 and len(found) == 1 and socket.has_dualstack_ipv6()
+            sockets.append(socket.create_server(at, family=family, backlog=2048, dualstack_ipv6=is_dual))
         except OSError as exc:
             problem = exc
             # A machine without IPv6 still resolves ::1; any other problem counts.
@@ -73,7 +74,7 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
         if problem is not None and problem.errno == errno.EADDRINUSE
         else "set server.host and server.port to an address of this machine and a port this user may open"
     )
-    msg = f"cannot listen on {host}:{port}: {reason}; {hint}"
+    msg = f"cannot listen on {_in_url(host)}:{port}: {reason}; {hint}"
     raise CannotListen(msg) from problem
 
 
@@ -204,10 +205,19 @@ class Server(uvicorn.Server):
         return task
 
 
+def url_of(settings: ServerSettings, sockets: Sequence[socket.socket]) -> str:
+    """Where the service listens, as a URL."""
+    return f"http://{_in_url(settings.host)}:{sockets[0].getsockname()[1]}"
+
+
+def _in_url(host: str) -> str:
+    """RFC 3986 and 6874: IPv6 addresses stand in brackets, and the scope behind a `%25`."""
+    return f"[{host.replace('%', '%25')}]" if ":" in host and not host.startswith("[") else host
+
+
 def log_listening(settings: ServerSettings, sockets: Sequence[socket.socket]) -> None:
     """Say where, when requests are answered."""
-    port = sockets[0].getsockname()[1]
-    _log.info("listening", url=f"http://{settings.host}:{port}", port=port)
+    _log.info("listening", url=url_of(settings, sockets), port=sockets[0].getsockname()[1])
 
 
 def run_server(app: Litestar, settings: ServerSettings) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from provider.app import create_app
 from provider.cli.orders import TERMINAL_SIGNALS, Assignment, News
 from provider.cli.server import Server, serve_on
+from provider.cli.streams import prepare_streams
 from provider.errors import ProviderError
 from provider.telemetry.logs import configure_logging
 
@@ -120,6 +121,7 @@ class WorkerServer(Server):
 
 def main() -> None:
     """Work until told to end. The supervisor says why it ended; its log lines are this process's own."""
+    prepare_streams()
     # Blocked by the supervisor while it started this process, so that none is taken before here.
     for number in TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -184,11 +184,11 @@ def remember(asked: Asked, snapshot: Snapshot) -> None:
     if revision == snapshot.revision:
         return
     try:
-        if note.is_file() and note.read_text() == snapshot.revision:
+        if note.is_file() and note.read_text(encoding="ascii") == snapshot.revision:
             return
         note.parent.mkdir(parents=True, exist_ok=True)
         fresh = note.with_name(f"{note.name}.{os.getpid()}.tmp")
-        fresh.write_text(snapshot.revision)
+        fresh.write_text(snapshot.revision, encoding="ascii")
         fresh.replace(note)
     except OSError:
         return

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from processes import clean_environment, running
+from waiting import finish
 
 from provider.backends import (
     BackendOptions,
@@ -71,10 +72,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, specs: dict[str, ModelSpec])
     """A cache that holds every model of `SHAPES`, compiled at the same time."""
     folder = tmp_path_factory.mktemp("xdg") / "emb-provider" / "torch-compile"
     threads = [threading.Thread(target=load, args=(spec, folder)) for spec in specs.values()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    finish(threads)
     return folder
 
 
@@ -173,6 +171,7 @@ print(backend.embed(batch).shape, sorted({"torch._dynamo", "torch._inductor", "t
         env=clean_environment(PATH=""),
         capture_output=True,
         check=True,
+        timeout=120,
     )
     assert done.stdout.decode().strip() == "(2, 16) []"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from waiting import finish
 
 from provider.backends import BackendOptions, BackendUnavailable, InvalidModel, ModelSpec, TokenBatch
 from provider.backends.torch_eager import TorchBackend, TorchOptions
@@ -216,7 +217,6 @@ def test_every_lane_computes_with_the_threads_it_was_given(folder: Path) -> None
         seen.append(torch.get_num_threads())
 
     thread = threading.Thread(target=lane)
-    thread.start()
-    thread.join()
+    finish([thread])
     assert seen == [1]
     torch.set_num_threads(before)

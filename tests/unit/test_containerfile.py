@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from waiting import join
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "Containerfile").read_text()
@@ -110,7 +111,7 @@ def _server(status: int) -> Iterator[int]:
             yield server.server_port
         finally:
             server.shutdown()
-            thread.join()
+            join(thread)
 
 
 def _check_health(port: int) -> int:
@@ -119,7 +120,8 @@ def _check_health(port: int) -> int:
     # A proxy that nobody answers at: the check must go past it.
     proxies = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     environ = {**os.environ, **proxies, "EMB_PROVIDER_PORT": str(port)}
-    return subprocess.run([sys.executable, *arguments], env=environ, capture_output=True, check=False).returncode
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environ, capture_output=True, check=False, timeout=60).returncode
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])

@@ -28,6 +28,7 @@ def export(*arguments: str, environment: Path = KEPT, **more: str) -> "subproces
         capture_output=True,
         text=True,
         check=False,
+        timeout=900,
         env=clean_environment(**more),
     )
 

@@ -200,7 +200,7 @@ def test_nothing_is_reported_to_anybody() -> None:
         "import emb_provider_openvino, sys, nncf.telemetry.wrapper as n, openvino.tools.ovc.telemetry_utils as o;"
         "print(o.tm.__name__, 'openvino_telemetry.main' in sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert found.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "False"]
 
 
@@ -216,7 +216,7 @@ def test_torch_is_not_imported_if_the_converted_model_is_there(load: Load, tmp_p
         "print(backend.traits.extra['source'], 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(folder), kept]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert found.stdout.split() == ["cache", "False"]
 
 

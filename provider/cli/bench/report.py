@@ -201,7 +201,7 @@ def _spread(values: list[float]) -> Spread:
 def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
     """What a reader wants to know of it."""
     try:
-        lines = cpuinfo.read_text().splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

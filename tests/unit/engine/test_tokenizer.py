@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
+from waiting import join
 
 from provider.engine.tokenizer import Tokenizer
 from provider.errors import InputTooLong, InvalidModel, InvalidRequest
@@ -119,7 +120,7 @@ def test_a_long_text_leaves_the_interpreter_to_others() -> None:
     ours.encode(["a " * 450_000 + "x" * 450_000], truncate="start")
     spent = time.perf_counter() - started
     stop.set()
-    watcher.join()
+    join(watcher)
     assert max(gaps) < max(0.2, spent / 2)
 
 

@@ -23,7 +23,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     """Backend to the tests that it failed, with what they said."""
     report = tmp_path_factory.mktemp("contract") / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", str(FLAWED)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for case in ET.parse(report).iter("testcase"):

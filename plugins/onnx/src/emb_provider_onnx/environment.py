@@ -74,7 +74,7 @@ def _python(folder: Path) -> Path:
 def _lock(path: Path) -> Iterator[None]:
     """The lock ends with the process, however that ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

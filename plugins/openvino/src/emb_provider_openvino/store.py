@@ -91,7 +91,7 @@ class Store:
     def _read(self, place: Path) -> Converted | None:
         """What is kept at `place`; None if there is nothing, or if it is damaged: then it is removed."""
         try:
-            manifest = json.loads((place / _MANIFEST).read_text())
+            manifest = json.loads((place / _MANIFEST).read_bytes())
             if {name: _digest(place / name) for name in _FILES} == manifest["sha256"]:
                 model: openvino.Model = openvino.Core().read_model(place / _FILES[0])
                 return Converted(model, manifest["facts"], is_from_disk=True)
@@ -110,7 +110,7 @@ class Store:
             folder.mkdir()
             openvino.save_model(model, folder / _FILES[0], compress_to_fp16=False)
             manifest = {"sha256": {name: _digest(folder / name) for name in _FILES}, "facts": dict(facts)}
-            (folder / _MANIFEST).write_text(json.dumps(manifest))
+            (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
             # Where another process was faster there is a folder already, which cannot be replaced, and need not be.
             with contextlib.suppress(FileExistsError):
                 _move(folder, place)
