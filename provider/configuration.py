@@ -1,7 +1,7 @@
 """From files, environment and flags to `Settings`, and where each value came from.
 
-Later wins over earlier: defaults, an installed package, YAML file, `.env`, environment, flags. A typo or a wrong type is a `SettingsError`
-that names the setting, the value and what is allowed.
+Later wins over earlier: defaults, an installed package, YAML file, `.env`, environment, flags. A typo or a wrong type
+is a `SettingsError` that names the setting, the value and what is allowed.
 """
 
 import difflib
@@ -27,7 +27,8 @@ from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Settings, env
 # Kubernetes describes a service called `emb-provider` to every pod by variables of these names.
 _SERVICE_LINK = re.compile(rf"{ENV_PREFIX}(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
 # What belongs to one model and would be wrong for another: where it comes from, and what it is or may be called.
-_MODEL_IDENTITY = ("name", "path", "repo", "revision", "aliases", "default_prompt")
+_MODEL_SOURCE = ("name", "path", "repo", "revision")
+_MODEL_IDENTITY = (*_MODEL_SOURCE, "aliases", "default_prompt")
 INSTALLED = "installed package"
 """The label of what an installed package brings."""
 _MODELS_VARIABLE = f"{ENV_PREFIX}MODELS"
@@ -70,7 +71,7 @@ def load_settings(
 
     Args:
         path: the YAML file.
-        installed: "section.field" to value, for what an installed package brings; everything else wins over it.
+        installed: "section.field" to value: the model of an installed package, for where nothing names one.
         environ: the environment; only `EMB_PROVIDER_*` is looked at.
         dotenv: what `.env` holds, by variable name.
         flags: "section.field" to value, for the command-line flags that were given.
@@ -78,10 +79,11 @@ def load_settings(
     Raises:
         SettingsError: one message that names setting, value and what is allowed.
     """
-    layers = [Layer(INSTALLED, dict(installed or {}))]
-    layers += [Layer(str(path), _from_yaml(path))] if path else []
+    layers = [Layer(str(path), _from_yaml(path))] if path else []
     layers += [_from_environment(".env", dotenv or {}), _from_environment("environment", environ)]
     layers.append(Layer("flag", dict(flags or {}), textual=True))
+    if not any(f"model.{key}" in layer.values for key in _MODEL_SOURCE for layer in layers):
+        layers.insert(0, Layer(INSTALLED, dict(installed or {})))
     merged: dict[str, tuple[Any, Layer]] = {}
     for layer in layers:
         if _names_another_model(layer, merged):

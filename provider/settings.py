@@ -79,7 +79,9 @@ class ModelSettings:
     """One model: what it is called, where it comes from, and how it runs."""
 
     name: str | None = option(
-        None, f"name that clients ask for; without it the name of `path`'s folder, else {DEFAULT_MODEL}"
+        None,
+        "name that clients ask for; without it the name of `path`'s folder, else the packaged model if installed, else "
+        f"{DEFAULT_MODEL}",
     )
     path: str | None = option(
         None, "folder of the model, or package:NAME/FOLDER for a folder inside an installed package", path=True

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import httpx
+import pytest
 from processes import clean_environment, running
 
 MODEL = "model"
@@ -33,6 +34,7 @@ async def send(url: str, requests: int, seed: int) -> None:
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
 
+@pytest.mark.slow
 def test_thousands_of_varied_requests_add_next_to_nothing_to_memory(minilm: Path) -> None:
     environment = clean_environment(EMB_PROVIDER_CACHE_ENABLED="false")
     with running(["--model", str(minilm)], env=environment) as server:

@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pytest
 from processes import PATIENCE_SECONDS, ROOT, clean_environment, running
 
 # A fence, with the name of the file that it is the content of, if a line before says so.
@@ -73,6 +74,7 @@ class Reader:
             assert server.wait(PATIENCE_SECONDS) == 0
 
 
+@pytest.mark.slow
 def test_who_follows_the_page_has_a_backend_that_serves(tmp_path: Path) -> None:
     (tmp_path / "emb-provider").symlink_to(ROOT)
     reader = Reader(tmp_path)

@@ -162,7 +162,7 @@ def test_dotenv_is_read_with_and_without_a_byte_order_mark_and_other_peoples_lin
     ("content", "says"),
     [
         (b"A=1\n\nEMB_PROVIDER_AUTH_KEYS secret\n", r"EMB_PROVIDER_AUTH_KEYS \(.*\.env, line 3\): expected NAME=value"),
-        (b"\xff\xfe", r"cannot read .*\.env: it is not UTF-8 text"),
+        (b"\xff\xfe", r"cannot read the file .*\.env: line 1 is not UTF-8 text"),
     ],
 )
 def test_a_dotenv_that_cannot_be_understood_is_one_line_without_its_values(
@@ -214,3 +214,78 @@ def test_a_model_is_called_by_its_name_or_where_it_comes_from(fields: Any, name:
     model = ModelSettings(**fields)
     assert model.served_name == name
     assert repository is None or model.repository == repository
+
+
+PACKAGED = {"model.name": "small", "model.path": "package:small/model"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "path"),
+    [
+        ({}, "small", "package:small/model"),
+        ({"EMB_PROVIDER_MODEL_ALIASES": "other"}, "small", "package:small/model"),
+        ({"EMB_PROVIDER_MODEL_NAME": "small"}, "small", None),
+        ({"EMB_PROVIDER_MODEL_PATH": "package:small/model"}, "small/model", "package:small/model"),
+        ({"EMB_PROVIDER_MODEL_REVISION": "v1"}, "all-MiniLM-L12-v2", None),
+        ({"EMB_PROVIDER_MODEL_NAME": "all-MiniLM-L12-v2"}, "all-MiniLM-L12-v2", None),
+        ({"EMB_PROVIDER_MODEL_PATH": "/models/mine"}, "mine", "/models/mine"),
+        ({"EMB_PROVIDER_MODEL_REPO": "org/mine"}, "org/mine", None),
+    ],
+)
+def test_an_installed_model_is_the_default_until_anything_names_another(environ: Any, name: str, path: Any) -> None:
+    model = load_settings(None, environ, installed=PACKAGED).settings.model
+    assert (model.served_name, model.path) == (name, path)
+
+
+@pytest.mark.parametrize("text", ["[::1]", "{x}", "[a, b]", '{"a": 1}'])
+def test_a_text_that_looks_like_json_stays_text(text: str) -> None:
+    assert load_settings(None, {"EMB_PROVIDER_HOST": text}).settings.server.host == text
+    assert load_settings(None, {}, flags={"model.name": text}).settings.model.name == text
+
+
+def test_a_list_may_be_json_or_separated_by_commas() -> None:
+    for text in ("[a]", '["a"', "[1]"):
+        with pytest.raises(SettingsError, match="a list of texts"):
+            load_settings(None, {"EMB_PROVIDER_MODEL_ALIASES": text})
+    for text in ("a,{b}", ' ["a", "{b}"]'.strip()):
+        assert load_settings(None, {"EMB_PROVIDER_MODEL_ALIASES": text}).settings.model.aliases == ["a", "{b}"]
+
+
+def test_every_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = [
+        (section, each) for section, shape in SECTIONS.items() for each in attrs.fields(shape) if each.metadata["path"]
+    ]
+    assert {f"{section}.{each.name}" for section, each in paths} >= {
+        "model.path",
+        "auth.keys_file",
+        "hub.cache_folder",
+    }
+    for section, each in paths:
+        environ = {environment_variable(section, each): "~/some/place"}
+        value = getattr(getattr(load_settings(None, environ).settings, section), each.name)
+        assert value == str(tmp_path / "some" / "place")
+    assert load_settings(None, {}, flags={"model.path": "~"}).settings.model.path == str(tmp_path)
+    (tmp_path / "x.yaml").write_text("models: [{path: ~/more}]", encoding="utf-8")
+    assert load_settings(tmp_path / "x.yaml", {}).settings.models[0].path == str(tmp_path / "more")
+
+
+def test_every_setting_that_is_a_file_or_folder_is_a_path() -> None:
+    for shape in SECTIONS.values():
+        for each in attrs.fields(shape):
+            is_named_so = each.name == "path" or each.name.endswith(("_path", "_file", "_folder"))
+            assert each.metadata["path"] == is_named_so, each.name
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_the_file_is_utf8_with_and_without_a_byte_order_mark(tmp_path: Path, mark: bytes) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(mark + 'model: {name: "größe"}'.encode())
+    assert load_settings(path, {}).settings.model.name == "größe"
+
+
+def test_a_file_in_another_encoding_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes('model:\n  name: "größe"'.encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"x\.yaml: line 2 is not UTF-8 text; save the file as UTF-8"):
+        load_settings(path, {})

@@ -29,18 +29,26 @@ ODD = [each.text for each in Corpus.bundled().texts if each.kind == "odd"]
 
 class TestOnnxBackend(BackendContract):
     backend_class = OnnxBackend
-    shapes: ClassVar = {name: with_graph(write) for name, write in TINY_SHAPES.items()}
+    shapes: ClassVar = {"mean": with_graph(TINY_SHAPES["mean"])}
 
     def test_an_unknown_provider_is_refused_with_those_there_are(self, spec: ModelSpec) -> None:
         with pytest.raises(BackendUnavailable, match=r"^.* no execution provider 'Abacus'; it has: .*CPU.*$"):
             OnnxBackend.load(spec, BackendOptions(own=OnnxOptions(providers=["Abacus"])))
 
 
+@pytest.mark.slow
+class TestOnnxBackendOnOtherShapes(BackendContract):
+    backend_class = OnnxBackend
+    shapes: ClassVar = {name: with_graph(write) for name, write in TINY_SHAPES.items() if name != "mean"}
+
+
+@pytest.mark.slow
 class TestOnnxBackendOnTheRealModel(BackendContract):
     backend_class = OnnxBackend
     shapes: ClassVar = {"all-MiniLM-L6-v2": exported_minilm}
 
 
+@pytest.mark.slow
 class TestOnnxBackendInInt8OnTheRealModel(BackendContract):
     backend_class = OnnxBackend
     dtype = "int8"

@@ -48,6 +48,13 @@ def unit(vectors: Any) -> Any:
 
 class TestOpenVINOBackend(BackendContract):
     backend_class = OpenVINOBackend
+    shapes: ClassVar = {"mean": tiny_bert}
+
+
+@pytest.mark.slow
+class TestOpenVINOBackendOnOtherShapes(BackendContract):
+    backend_class = OpenVINOBackend
+    shapes: ClassVar = {name: make for name, make in TINY_SHAPES.items() if name != "mean"}
 
 
 class TestOpenVINOBackendInInt8(BackendContract):
@@ -58,6 +65,7 @@ class TestOpenVINOBackendInInt8(BackendContract):
     least_cosine = 0.97
 
 
+@pytest.mark.slow
 class TestOpenVINOBackendOnTheRealModel(BackendContract):
     backend_class = OpenVINOBackend
     shapes: ClassVar = {"all-MiniLM-L6-v2": packaged_minilm}
