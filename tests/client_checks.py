@@ -59,7 +59,7 @@ class Server:
     def occupied(self) -> Iterator[None]:
         """A request whose body has not arrived holds a place."""
         host, port = re.findall(r"//(.+):(\d+)/", self.url)[0]
-        with socket.create_connection((host, int(port))) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
             yield
 

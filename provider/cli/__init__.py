@@ -1,5 +1,6 @@
 """The command `emb-provider`. Each command is a file of its own, imported when it is called: `--help` stays quick."""
 
+import errno
 import importlib
 import os
 import sys
@@ -26,6 +27,7 @@ _COMMANDS = {
     "backends": ("provider.cli.backends:backends", "List the installed backends."),
     "config": ("provider.cli.config:config", "Show the settings in force and where each comes from."),
 }
+_CANNOT_WRITE = (errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC)
 
 
 class _LazyGroup(click.Group):
@@ -62,9 +64,9 @@ def main() -> None:
         click.echo(f"emb-provider: {exc.message}", err=True)
         sys.exit(2 if isinstance(exc, SettingsError) else 1)
     except OSError as exc:
-        # Files have a name in the error; what has none is the stream that results go to.
-        if exc.filename is not None or exc.errno is None:
+        # The stream that results go to has no file name.
+        if exc.filename is not None or exc.errno not in _CANNOT_WRITE:
             raise
-        click.echo(f"emb-provider: cannot write to standard output: {os.strerror(exc.errno)}", err=True)
+        click.echo(f"emb-provider: cannot write the output: {os.strerror(exc.errno)}", err=True)
         drop_results()
         sys.exit(1)

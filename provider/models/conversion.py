@@ -161,7 +161,7 @@ def _write_index(order: Conversion, partial: Path) -> None:
                 msg = f"{order.source / name} has no weight_map; download the model again"
                 raise InvalidModel(msg)
             index["weight_map"] = {tensor: safetensors_name(str(file)) for tensor, file in places.items()}
-            (partial / safetensors_name(name)).write_text(json.dumps(index))
+            (partial / safetensors_name(name)).write_text(json.dumps(index), encoding="utf-8")
 
 
 def _run_converter(order: Conversion, partial: Path) -> None:
@@ -201,6 +201,6 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold the lock that goes with a place. The kernel gives it back, however this process ends."""
     import fcntl  # noqa: PLC0415 - not on Windows
 
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -50,7 +50,7 @@ def test_results_that_cannot_be_written_are_one_line_and_exit_1(
     tmp_path: Path, redirection: str, reason: bytes
 ) -> None:
     done = shell(f"{COMMAND} config {redirection}", tmp_path)
-    assert (done.returncode, done.stderr) == (1, b"emb-provider: cannot write to standard output: " + reason + b"\n")
+    assert (done.returncode, done.stderr) == (1, b"emb-provider: cannot write the output: " + reason + b"\n")
 
 
 def test_messages_that_nobody_can_read_change_no_exit_code(tmp_path: Path) -> None:
