@@ -10,12 +10,13 @@ from litestar.types import ControllerRouterHandler
 
 from provider.api.auth import KeyRing
 from provider.api.cors import cors_config
+from provider.api.docs import docs_assets, openapi_document
 from provider.api.embeddings import EmbeddingsController
 from provider.api.errors import HANDLERS
 from provider.api.head import AnswersHead
 from provider.api.health import HealthController
 from provider.api.models import ModelsController
-from provider.api.openapi import docs_assets, openapi_config
+from provider.api.openapi import openapi_config
 from provider.api.root import root
 from provider.engine.service import EmbeddingService
 from provider.settings import Settings
@@ -40,7 +41,15 @@ def build_application(
         SettingsError: the keys cannot be read, or an origin of CORS is none.
     """
     app = Litestar(
-        route_handlers=[EmbeddingsController, ModelsController, HealthController, root, docs_assets, *more_routes],
+        route_handlers=[
+            EmbeddingsController,
+            ModelsController,
+            HealthController,
+            root,
+            docs_assets,
+            openapi_document,
+            *more_routes,
+        ],
         # One dependency, without dependencies of its own: resolving more costs more than all of parsing.
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         exception_handlers=HANDLERS,

@@ -13,7 +13,7 @@ from provider.api.admission import Admission
 from provider.api.auth import RequireKey
 from provider.api.body import read_body
 from provider.api.connection import while_connected
-from provider.api.openapi import EmbeddingsOperation
+from provider.api.openapi import NEEDS_KEY, EmbeddingsOperation
 from provider.api.routes import EMBEDDINGS_PATHS
 from provider.domain import Embedded
 from provider.engine.service import EmbeddingService
@@ -28,6 +28,7 @@ class EmbeddingsController(Controller):
     """Vectors for texts."""
 
     middleware = [RequireKey, Admission]  # noqa: RUF012 - Litestar's way
+    security = NEEDS_KEY
     tags = ["Embeddings"]  # noqa: RUF012
 
     @post(EMBEDDINGS_PATHS, status_code=200, operation_class=EmbeddingsOperation)

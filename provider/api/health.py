@@ -1,14 +1,30 @@
 """Health that tells the truth: alive is not ready, and neither runs the model."""
 
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
+from provider.api.openapi import ReadinessOperation
 from provider.api.routes import LIVE_PATHS, MODELS_PATHS, READY_PATHS
 from provider.engine.hooks import ModelState
 from provider.engine.runtime import ModelRuntime
 from provider.engine.service import EmbeddingService
+
+
+class Liveness(TypedDict):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
+class Readiness(TypedDict):
+    """Whether all models work that are to be there from the start, and why not."""
+
+    status: Literal["ready", "not_ready", "draining"]
+    models: dict[str, str]
+    problems: dict[str, str]
+    worker: NotRequired[int]
 
 
 class HealthController(Controller):
@@ -17,16 +33,18 @@ class HealthController(Controller):
     tags = ["Health"]  # noqa: RUF012 - Litestar's way
 
     @get(LIVE_PATHS)
-    async def live(self) -> dict[str, str]:
+    async def live(self) -> Liveness:
         """The process answers. Restart it when this fails."""
         return {"status": "alive"}
 
-    @get(READY_PATHS)
-    async def ready(self, service: NamedDependency[EmbeddingService]) -> Response[dict[str, Any]]:
+    @get(READY_PATHS, operation_class=ReadinessOperation)
+    async def ready(self, service: NamedDependency[EmbeddingService]) -> Response[Readiness]:
         """200 when every model that was asked for is loaded, warm and working; else 503 and the reasons."""
         problems = {name: _for_everyone(service.runtimes[name], text) for name, text in service.problems.items()}
-        status = "draining" if service.is_draining else "not_ready" if problems else "ready"
-        body: dict[str, Any] = {
+        status: Literal["ready", "not_ready", "draining"] = (
+            "draining" if service.is_draining else "not_ready" if problems else "ready"
+        )
+        body: Readiness = {
             "status": status,
             "models": {name: str(runtime.state) for name, runtime in service.runtimes.items()},
             "problems": problems,

@@ -12,6 +12,10 @@ DOCS_PATH = "/docs"
 DOCS_ASSETS_PATH = "/docs-assets"
 OPENAPI_PATH = "/openapi.json"
 
+_ALL_NAMES = (EMBEDDINGS_PATHS, MODELS_PATHS, MODEL_PATHS, LIVE_PATHS, READY_PATHS)
+ALIASES = frozenset(path.replace(":path", "") for paths in _ALL_NAMES for path in paths[1:])
+"""Further names of paths, as the OpenAPI document would write them."""
+
 _ENDPOINTS = {
     "embeddings": f"POST {EMBEDDINGS_PATHS[0]}",
     "models": f"GET {MODELS_PATHS[0]}",
