@@ -71,7 +71,7 @@ def create_app(
     service = EmbeddingService(settings, hooks, worker=worker, show_progress=show_progress)
     metrics = Metrics(list(service.runtimes), dict(service.catalogue.names()), worker)
     hooks.add(metrics.on_event)
-    metrics.watch_service(lambda: service.cached_bytes, lambda: service.active)
+    metrics.watch_service(lambda: service.cached_bytes, lambda: service.requests.active, lambda: service.waiting)
     for name, runtime in service.runtimes.items():
         metrics.watch_queue(name, partial(getattr, runtime, "waiting"))
     app = build_application(

@@ -43,6 +43,9 @@ caller over HTTP may read it; of the others they only learn that something faile
 
 from typing import ClassVar
 
+MOST_RETRY_SECONDS = 59
+"""Clients ignore longer times: the AI SDK from 60 seconds on, OpenAI's own above 60."""
+
 
 class ProviderError(Exception):
     """Base of every error the product raises on purpose."""
@@ -146,16 +149,13 @@ class AuthenticationFailed(RequestError):
 
 
 class NotAvailable(ProviderError):
-    """Nothing is wrong with the request; try again in `retry_after_seconds` (1 to 59).
-
-    Clients ignore longer times: the AI SDK from 60 seconds on, OpenAI's own above 60.
-    """
+    """Nothing is wrong with the request; try again in `retry_after_seconds` (1 to 59)."""
 
     public = True
 
     def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(message)
-        self.retry_after_seconds = min(59, max(1, retry_after_seconds))
+        self.retry_after_seconds = min(MOST_RETRY_SECONDS, max(1, retry_after_seconds))
 
 
 class Overloaded(NotAvailable):

@@ -155,9 +155,12 @@ def _folder_name(path: str) -> str:
 
 @frozen
 class QueueSettings:
-    """Work that waits. What does not fit is answered with 429 at once."""
+    """Work that waits. What does not fit waits for room, and is answered with 429 if that would take too long."""
 
     max_tokens: int = option(600_000, "most tokens that wait for one model", least=1)
+    max_wait_seconds: float = option(
+        30.0, "seconds that a request may wait for room, before its body is read and before the queue", least=0
+    )
     max_requests: int = option(1024, "most requests under way, being read, waiting, running or being written", least=1)
     max_request_bytes: int = option(
         256 * 1024 * 1024, "most bytes of request bodies under way, all requests together", least=1024

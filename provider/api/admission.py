@@ -18,9 +18,9 @@ class Admission:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI; raises as `EmbeddingService.admission`."""
+        """ASGI; raises as `RequestLimiter.admission`."""
         state = scope["litestar_app"].state
         service: EmbeddingService = state.service
         limit: int = state.settings.server.max_body_bytes
-        with service.admission(Framing.of(scope["headers"]).most_bytes(limit)):
+        async with service.requests.admission(Framing.of(scope["headers"]).most_bytes(limit)):
             await self._app(scope, receive, send)

@@ -159,11 +159,11 @@ class Server(uvicorn.Server):
     async def _drain(self, reason: str) -> None:
         service = self._service
         service.drain()
-        _log.info("draining", reason=reason, requests=service.active, seconds=self._settings.shutdown_seconds)
+        _log.info("draining", reason=reason, requests=service.requests.active, seconds=self._settings.shutdown_seconds)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(service.idle(), self._settings.shutdown_seconds)
-        if service.active:
-            _log.warning("requests_abandoned", requests=service.active)
+            await asyncio.wait_for(service.requests.idle(), self._settings.shutdown_seconds)
+        if service.requests.active:
+            _log.warning("requests_abandoned", requests=service.requests.active)
         # What still waits is answered with 503 rather than cut off.
         await service.close()
         await self._linger()

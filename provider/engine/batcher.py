@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from attrs import define, frozen
 
 from provider.engine.rows import Row
-from provider.errors import Overloaded
 
 # What one pass more costs beside its tokens, as a share of a full batch: on a CPU, with batches of 512 tokens, it is as
 # much as 10 to 30 of them cost.
@@ -64,9 +63,8 @@ class _Waiting:
 class Batcher:
     """The queue of one model. Not thread-safe: `Lanes` guards it."""
 
-    def __init__(self, limits: BatchLimits, *, max_queue_tokens: int) -> None:
+    def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
-        self._max_queue_tokens = max_queue_tokens
         self._by_length: list[tuple[int, int, _Waiting]] = []
         self._requests: deque[deque[_Waiting]] = deque()
         self._order = 0
@@ -77,21 +75,8 @@ class Batcher:
         """Rows that wait."""
         return len(self._by_length)
 
-    def add(self, rows: Sequence[Row], *, retry_after_seconds: float = 1.0) -> None:
-        """Admit all rows of a request, or none.
-
-        Raises:
-            Overloaded: their tokens do not fit. An empty queue takes any request.
-        """
-        tokens = sum(row.tokens for row in rows)
-        if self.tokens and self.tokens + tokens > self._max_queue_tokens:
-            self._drop_unwanted()
-        if self.tokens and self.tokens + tokens > self._max_queue_tokens:
-            msg = (
-                f"The service is overloaded: {self.tokens} tokens wait, this request has {tokens} and the queue holds "
-                f"{self._max_queue_tokens}. Please try again in {max(1, round(retry_after_seconds))}s."
-            )
-            raise Overloaded(msg, retry_after_seconds=round(retry_after_seconds))
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take the rows of a request."""
         request: deque[_Waiting] = deque()
         for row in sorted(rows, key=lambda each: -each.tokens):
             self._order += 1
@@ -99,7 +84,7 @@ class Batcher:
             request.append(waiting)
             insort(self._by_length, (*waiting.key, waiting))
         self._requests.append(request)
-        self.tokens += tokens
+        self.tokens += sum(row.tokens for row in rows)
 
     def take(self) -> list[Row]:
         """The next batch; empty if nothing waits. Rows that nobody waits for are dropped on the way."""
@@ -154,7 +139,8 @@ class Batcher:
             tokens, longest = tokens + length, max(longest, length)
         return low, high
 
-    def _drop_unwanted(self) -> None:
+    def drop_unwanted(self) -> None:
+        """Forget rows that nobody waits for."""
         kept = []
         for entry in self._by_length:
             if entry[2].row.is_wanted:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Literal
 
 from attrs import frozen
 
@@ -94,6 +95,18 @@ class BatchDone:
 
 
 @frozen
+class RequestWaited:
+    """A request waited for room, before its body was read or before its model's queue, and does so no longer.
+
+    Attributes:
+        outcome: `admitted`; `refused`, because it took too long or the service ends; `left`, as its caller did.
+    """
+
+    seconds: float
+    outcome: Literal["admitted", "refused", "left"]
+
+
+@frozen
 class RequestEmbedded:
     """A request was answered by the engine. Sent in the context (contextvars) of the request."""
 
@@ -103,7 +116,7 @@ class RequestEmbedded:
     timings: Timings
 
 
-Event = ModelChanged | ModelVerified | DownloadChanged | BatchDone | RequestEmbedded
+Event = ModelChanged | ModelVerified | DownloadChanged | BatchDone | RequestWaited | RequestEmbedded
 Hook = Callable[[Event], None]
 """Called with every event, on the event loop's thread; quick, never blocking, never raising."""
 

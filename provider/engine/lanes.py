@@ -8,15 +8,17 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from attrs import frozen
 
 from provider.backends import Backend, TokenBatch
 from provider.domain import Vectors
-from provider.engine.batcher import Batcher
+from provider.engine.hooks import RequestWaited
+from provider.engine.line import InLine, Line
 from provider.engine.rows import Row
-from provider.errors import EmbeddingFailed, ShuttingDown
+from provider.errors import EmbeddingFailed, NotAvailable, ShuttingDown
 
 _JOIN_SECONDS = 5.0
 
@@ -44,36 +46,39 @@ class BatchOutcome:
 
 
 class Lanes:
-    """Runs a `Batcher` on a `Backend`. `submit` and `close` are called on the event loop's thread."""
+    """Runs a `Batcher` on a `Backend`. `submit`, `drain` and `close` are called on the event loop's thread."""
 
     def __init__(
         self,
         backend: Backend,
-        batcher: Batcher,
+        line: Line,
         *,
         dimension: int,
         count: int,
         name: str,
         on_batch: Callable[[BatchOutcome], None],
         on_row: Callable[[Row], None] = lambda _: None,
+        on_waited: Callable[[RequestWaited], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing runs until `start`.
 
         Args:
             backend: called from the lanes' threads.
-            batcher: guarded by this object from now on.
+            line: before the batcher; both are guarded by this object from now on.
             dimension: width that the backend's vectors must have.
             count: number of lanes; 1 unless the backend is `concurrent`.
             name: of the model, for thread names.
             on_batch: called on the event loop's thread after each forward pass, when its rows are settled.
             on_row: called on the event loop's thread for each settled row (the cache keeps vectors).
+            on_waited: called on the event loop's thread for each request that stood in line.
             clock: seconds, monotonic.
         """
-        self._backend, self._batcher, self._dimension = backend, batcher, dimension
-        self._on_batch, self._on_row, self._clock = on_batch, on_row, clock
+        self._backend, self._line, self._dimension = backend, line, dimension
+        self._batcher = line.batcher
+        self._on_batch, self._on_row, self._on_waited, self._clock = on_batch, on_row, on_waited, clock
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._is_draining = False
         self._busy_since: dict[int, float] = {}
         self._running: dict[int, Sequence[Row]] = {}
         self._tokens_per_second = 0.0
@@ -102,6 +107,12 @@ class Lanes:
         return self._batcher.tokens
 
     @property
+    def requests_in_line(self) -> int:
+        """Requests for which the queue has no room yet."""
+        with self._changed:
+            return len(self._line)
+
+    @property
     def longest_forward_seconds(self) -> float:
         """For how long the slowest forward pass under way has been running; 0 if none is."""
         # A lane may finish during the loop; a copy of the values cannot change under it.
@@ -109,22 +120,32 @@ class Lanes:
         return self._clock() - min(since) if since else 0.0
 
     def submit(self, rows: Sequence[Row]) -> None:
-        """Queue all rows, or none.
+        """Queue all rows, or none; without room for them they stand in line, and fail with Overloaded if that is long.
 
         Raises:
-            Overloaded: they do not fit; the error says after how many seconds they may, by the measured rate.
-            ShuttingDown: the lanes are closed.
+            Overloaded: there will be no room in time, by the measured rate.
+            ShuttingDown: the lanes are closed, or draining and without room.
         """
         with self._changed:
             if self._closed:
-                msg = "The model is being shut down. Please try again later."
-                raise ShuttingDown(msg, retry_after_seconds=5)
+                raise _shutting_down()
             now = self._clock()
             for row in rows:
                 row.enqueued_at = now
-            wait = self._batcher.tokens / self._tokens_per_second if self._tokens_per_second else 1.0
-            self._batcher.add(rows, retry_after_seconds=wait)
+            waiting = self._line.join(rows, now=now, tokens_per_second=self._tokens_per_second)
             self._changed.notify(len(self._threads))
+        if waiting is not None:
+            waiting.timer = asyncio.get_running_loop().call_later(self._line.max_wait_seconds, self._give_up, waiting)
+            if self._is_draining:
+                self.drain()
+
+    def drain(self) -> None:
+        """Nobody stands in line from now on; rows in the queue are still run."""
+        self._is_draining = True
+        with self._changed:
+            gone = self._line.clear()
+        for waiting in gone:
+            self._end_wait(waiting, _shutting_down())
 
     async def close(self) -> bool:
         """Fail what still waits, let running forward passes end, and stop the threads.
@@ -136,6 +157,7 @@ class Lanes:
             self._closed = True
             left = self._batcher.take_all()
             self._changed.notify_all()
+        self.drain()
         _abandon(left)
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
@@ -150,7 +172,7 @@ class Lanes:
     def _run(self, lane: int) -> None:
         while True:
             with self._changed:
-                while not (rows := self._batcher.take()):
+                while not (rows := self._take()):
                     if self._closed:
                         return
                     self._changed.wait()
@@ -159,6 +181,37 @@ class Lanes:
                 self._embed(rows)
             finally:
                 del self._busy_since[lane], self._running[lane]
+
+    def _take(self) -> list[Row]:
+        """The next batch; what it leaves room for moves up."""
+        rows = self._batcher.take()
+        admitted = self._line.let_in()
+        if admitted:
+            self._call(self._admitted, admitted)
+            self._changed.notify(len(self._threads))
+        return rows or self._batcher.take()
+
+    def _admitted(self, admitted: Sequence[InLine]) -> None:
+        for waiting in admitted:
+            self._end_wait(waiting, None)
+
+    def _give_up(self, waiting: InLine) -> None:
+        with self._changed:
+            error = self._line.give_up(waiting, tokens_per_second=self._tokens_per_second)
+            admitted = self._line.let_in()
+            self._changed.notify(len(self._threads))
+        if error is not None:
+            self._end_wait(waiting, error)
+        self._admitted(admitted)
+
+    def _end_wait(self, waiting: InLine, error: NotAvailable | None) -> None:
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        outcome: Literal["admitted", "refused", "left"] = "refused" if error is not None else "admitted"
+        self._on_waited(RequestWaited(self._clock() - waiting.since, outcome if waiting.is_wanted else "left"))
+        if error is not None:
+            for row in waiting.rows:
+                row.settle(error=error)
 
     def _embed(self, rows: Sequence[Row]) -> None:
         """One forward pass. If it fails, its halves are tried, so that one bad row fails alone."""
@@ -199,12 +252,13 @@ class Lanes:
         self._tokens_per_second = 0.8 * self._tokens_per_second + 0.2 * rate if self._tokens_per_second else rate
 
     def _hand_over(self, outcome: BatchOutcome, started: float, *, is_final: bool) -> None:
-        loop = self._loop
-        if loop is None:
-            return
+        self._call(self._settle, outcome, started, is_final)
+
+    def _call(self, what: Callable[..., None], *args: Any) -> None:  # noqa: ANN401 - what is called knows them
         # The loop may be closed already, when the process was told to end at once: then nobody waits for the outcome.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._settle, outcome, started, is_final)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(what, *args)
 
     def _settle(self, outcome: BatchOutcome, started: float, is_final: bool) -> None:  # noqa: FBT001 - call_soon_threadsafe takes no keywords
         # Callers first: whatever a listener does, nobody is left waiting.
@@ -230,4 +284,8 @@ def _failure(cause: Exception | None) -> EmbeddingFailed:
 def _abandon(rows: Sequence[Row]) -> None:
     for row in rows:
         if not row.is_settled:
-            row.settle(error=ShuttingDown("The service is shutting down.", retry_after_seconds=5))
+            row.settle(error=_shutting_down())
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("The service is shutting down. Please try again later.", retry_after_seconds=5)

@@ -11,6 +11,7 @@ from provider.domain import ALONE, Worker
 from provider.engine.batcher import Batcher
 from provider.engine.hooks import BatchDone, DownloadChanged, Hook, ModelChanged, ModelState, ModelVerified
 from provider.engine.lanes import BatchOutcome, Lanes
+from provider.engine.line import Line
 from provider.engine.loading import FoundModel, ModelParts, find_model, in_daemon_thread, load_parts
 from provider.engine.probing import Prober
 from provider.engine.rows import Row, Ticket
@@ -129,6 +130,16 @@ class ModelRuntime:
             raise ModelLoading(msg)
         self.lanes.submit(rows)
 
+    @property
+    def in_line(self) -> int:
+        """Requests for which the queue has no room yet."""
+        return self.lanes.requests_in_line if self.lanes else 0
+
+    def drain(self) -> None:
+        """Requests that wait for room are refused from now on; those in the queue are still run."""
+        if self.lanes is not None:
+            self.lanes.drain()
+
     async def close(self) -> None:
         """Stop the lanes and free the model; work that still waits fails with ShuttingDown."""
         self.prober.stop()
@@ -187,12 +198,17 @@ class ModelRuntime:
     def _start_lanes(self, parts: ModelParts) -> Lanes:
         lanes = Lanes(
             parts.backend,
-            Batcher(parts.limits, max_queue_tokens=self._queue.max_tokens),
+            Line(
+                Batcher(parts.limits),
+                max_queue_tokens=self._queue.max_tokens,
+                max_wait_seconds=self._queue.max_wait_seconds,
+            ),
             dimension=parts.spec.dimension,
             count=parts.plan.lanes,
             name=self.name,
             on_batch=self._batch_done,
             on_row=self._on_row,
+            on_waited=self._hooks,
             clock=self._clock,
         )
         lanes.start()

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +23,7 @@ from provider.domain import (
 )
 from provider.engine.cache import VectorCache
 from provider.engine.hooks import Hook, RequestEmbedded
+from provider.engine.limiter import RequestLimiter
 from provider.engine.loading import ModelParts
 from provider.engine.patience import Patience
 from provider.engine.prompts import prompt_for
@@ -31,7 +31,7 @@ from provider.engine.rows import Row, Ticket
 from provider.engine.runtime import ModelRuntime
 from provider.engine.tokenizer import Encoded
 from provider.engine.vectors import check_dimensions, finish
-from provider.errors import InvalidRequest, Overloaded, ShuttingDown, TooManyTokens
+from provider.errors import InvalidRequest, TooManyTokens
 from provider.models.catalogue import Catalogue
 from provider.settings import ModelSettings, Settings
 
@@ -87,13 +87,9 @@ class EmbeddingService:
             )
             for model in settings.all_models()
         }
-        self.is_draining = False
         self.are_workers_loaded: Callable[[], bool] = lambda: True
-        self.active = 0
-        self._body_bytes = 0
+        self.requests = RequestLimiter(settings.queue, hooks)
         self.patience = Patience()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def open(self) -> Self:
         """Start loading every model that is not lazy, in the background, in the order of the configuration."""
@@ -104,49 +100,25 @@ class EmbeddingService:
 
     async def close(self) -> None:
         """Stop all models; what still waits fails with ShuttingDown."""
-        self.is_draining = True
+        self.drain()
         self.patience.end()
         await asyncio.gather(*(runtime.close() for runtime in self.runtimes.values()))
 
     def drain(self) -> None:
-        """From now on new requests are refused; those accepted go on."""
-        self.is_draining = True
+        """From now on new requests are refused, and those that wait for room; accepted ones go on."""
+        self.requests.drain()
+        for runtime in self.runtimes.values():
+            runtime.drain()
 
-    @contextmanager
-    def admission(self, body_bytes: int) -> Iterator[None]:
-        """Around a request, from before it is read until its answer is written. `idle` waits for those inside.
+    @property
+    def is_draining(self) -> bool:
+        """Whether new requests are refused."""
+        return self.requests.is_draining
 
-        Args:
-            body_bytes: how large its body may turn out. A request is let in whatever its size if it is the only one.
-
-        Raises:
-            ShuttingDown: the service takes no more requests.
-            Overloaded: too many, or too many bytes, are under way.
-        """
-        if self.is_draining:
-            msg = "The service is shutting down. Please try again later."
-            raise ShuttingDown(msg, retry_after_seconds=5)
-        queue, total = self._settings.queue, self._body_bytes + body_bytes
-        if self.active and (self.active >= queue.max_requests or total > queue.max_request_bytes):
-            msg = (
-                f"The service is overloaded: {self.active} requests with up to {self._body_bytes} bytes are under way. "
-                "Please try again in 1s."
-            )
-            raise Overloaded(msg, retry_after_seconds=1)
-        self.active += 1
-        self._body_bytes += body_bytes
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self.active -= 1
-            self._body_bytes -= body_bytes
-            if not self.active:
-                self._idle.set()
-
-    async def idle(self) -> None:
-        """Return when no admitted request is under way."""
-        await self._idle.wait()
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for room: before their body is read, or before a model's queue."""
+        return self.requests.waiting + sum(runtime.in_line for runtime in self.runtimes.values())
 
     @property
     def cached_bytes(self) -> int:

@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from provider.domain import ALONE, Worker
-from provider.engine.hooks import BatchDone, Event, ModelChanged, ModelState, RequestEmbedded
+from provider.engine.hooks import BatchDone, Event, ModelChanged, ModelState, RequestEmbedded, RequestWaited
 from provider.telemetry.request import RequestRecord
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -85,6 +85,9 @@ class Metrics:
         self._load_seconds = gauge("model_load_seconds", "What loading took, download included", one)
         self._cache_bytes = Gauge("emb_provider_cache_bytes", "Memory of cached vectors", registry=self.registry)
         self._under_way = Gauge("emb_provider_requests_under_way", "Requests admitted to embed", registry=self.registry)
+        self._waiting = Gauge("emb_provider_waiting_requests", "Requests that wait for room", registry=self.registry)
+        waited = seconds("waiting", "Wait for room of requests that did not find it at once", ("outcome",))
+        self._waited = {outcome: waited.labels(outcome) for outcome in ("admitted", "refused", "left")}
         # Looked up once: `labels` takes longer than counting. It also registers every series at zero: one that appears
         # with its first event cannot be alerted on, and its first increase is lost.
         self._series = {
@@ -112,10 +115,13 @@ class Metrics:
             self._requests.labels("/v1/embeddings", "POST", model, "200")
             self._request_seconds.labels("/v1/embeddings", model)
 
-    def watch_service(self, cached_bytes: Callable[[], int], under_way: Callable[[], int]) -> None:
-        """Ask for the cache's size and the requests under way at every scrape."""
+    def watch_service(
+        self, cached_bytes: Callable[[], int], under_way: Callable[[], int], waiting: Callable[[], int]
+    ) -> None:
+        """Ask for the cache's size, the requests under way and those that wait for room at every scrape."""
         self._cache_bytes.set_function(cached_bytes)
         self._under_way.set_function(under_way)
+        self._waiting.set_function(waiting)
 
     def watch_queue(self, model: str, waiting: Callable[[], tuple[int, int]]) -> None:
         """Ask `waiting` for a model's rows and tokens at every scrape: callers who leave change them too."""
@@ -142,6 +148,8 @@ class Metrics:
                 series.batch_tokens.observe(event.tokens)
                 if event.error is not None:
                     series.failures.inc()
+            case RequestWaited():
+                self._waited[event.outcome].observe(event.seconds)
             case ModelChanged(model=model):
                 for state in ModelState:
                     self._state.labels(model, str(state)).set(state is event.state)

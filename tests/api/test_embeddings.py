@@ -9,6 +9,8 @@ import attrs
 import numpy as np
 import pytest
 
+from provider.settings import QueueSettings
+
 MODEL = "org/model"
 
 
@@ -212,15 +214,15 @@ async def test_a_caller_who_leaves_stops_its_work(client: Any) -> None:
     }
     running = asyncio.create_task(client.app(dict(scope), receive, send))
     assert await asyncio.to_thread(backend.started.wait, 10)
-    assert service.active == 1
+    assert service.requests.active == 1
     leave.set()
     await asyncio.wait_for(running, 5)
-    assert service.active == 0
+    assert service.requests.active == 0
     assert sent[0]["status"] == 499
     messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": body[:10], "more_body": True}]
     sent.clear()
     await asyncio.wait_for(client.app(dict(scope), receive, send), 5)
-    assert (service.active, sent[0]["status"]) == (0, 499)
+    assert (service.requests.active, sent[0]["status"]) == (0, 499)
     backend.gate.set()
 
 
@@ -232,3 +234,48 @@ async def test_what_was_measured_at_the_start_is_shown_with_what_came_of_it(
         entry = (await client.get(f"/v1/models/{MODEL}")).json()
     assert (entry["tuning"] is not None) is tune
     assert entry["batch_tokens"] in {256, 512, 1024} if tune else entry["batch_tokens"] == 512
+
+
+@pytest.mark.parametrize("queue", [QueueSettings(max_tokens=12_000), QueueSettings(max_requests=1)])
+async def test_parts_of_a_bulk_that_are_sent_at_once_are_all_answered(open_app: Any, queue: QueueSettings) -> None:
+    async with open_app(queue=queue) as client:
+        parts = [[f"part {part} text {i}" for i in range(2048)] for part in range(4)]
+        bodies = [{"model": MODEL, "input": texts, "encoding_format": "base64"} for texts in parts]
+        answers = await asyncio.gather(*(client.post("/v1/embeddings", json=body) for body in bodies))
+        assert [answer.status_code for answer in answers] == [200] * 4
+        metrics = (await client.get("/metrics")).text
+        assert 'emb_provider_waiting_seconds_count{outcome="admitted"} 3.0' in metrics
+        assert "emb_provider_waiting_requests 0.0" in metrics
+
+
+async def test_a_part_that_would_wait_for_too_long_is_429_and_says_when_to_return(open_app: Any) -> None:
+    async with open_app(queue=QueueSettings(max_requests=1, max_wait_seconds=0.05)) as client:
+        backend = client.app.state.service.runtimes[MODEL].loaded.backend
+        backend.gate.clear()
+        answers = [
+            asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": str(i)})) for i in range(3)
+        ]
+        refused = [await asyncio.wait_for(answer, 10) for answer in answers[1:]]
+        assert [(answer.status_code, answer.headers["retry-after"]) for answer in refused] == [(429, "1")] * 2
+        backend.gate.set()
+        assert (await asyncio.wait_for(answers[0], 10)).status_code == 200
+
+
+async def test_who_waits_for_room_is_told_at_once_when_the_service_ends(open_app: Any) -> None:
+    async with open_app(queue=QueueSettings(max_requests=2, max_tokens=1)) as client:
+        service = client.app.state.service
+        backend = service.runtimes[MODEL].loaded.backend
+        backend.started.clear()
+        backend.gate.clear()
+        running = asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": "runs"}))
+        assert await asyncio.to_thread(backend.started.wait, 10)
+        waiting = [
+            asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": str(i)})) for i in range(2)
+        ]
+        async with asyncio.timeout(10):
+            while service.waiting < 1 or service.requests.active < 2:  # noqa: ASYNC110 - there is no event for this
+                await asyncio.sleep(0.005)
+        service.drain()
+        assert (await asyncio.wait_for(waiting[1], 10)).status_code == 503
+        backend.gate.set()
+        assert [(await asyncio.wait_for(each, 10)).status_code for each in (running, waiting[0])] == [200, 200]

@@ -166,7 +166,7 @@ async def test_a_body_that_does_not_arrive_is_408_and_one_that_breaks_off_is_nob
         error = error_of(response)
         assert (response.status_code, error["code"]) == (408, "request_timeout")
         assert response.headers["connection"] == "close"
-        assert client.app.state.service.active == 0
+        assert client.app.state.service.requests.active == 0
 
 
 @pytest.mark.parametrize("host", ["x:abc", "x:99999999", "[", ""])
@@ -224,7 +224,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_overload_is_429_with_a_whole_number_of_seconds(open_app: Any) -> None:
-    async with open_app(queue=QueueSettings(max_tokens=10)) as client:
+    async with open_app(queue=QueueSettings(max_tokens=10, max_wait_seconds=0)) as client:
         backend = client.app.state.service.runtimes[MODEL].loaded.backend
         backend.gate.clear()
         backend.started.clear()

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from provider.engine.batcher import Batcher, BatchLimits
 from provider.engine.rows import Row, Ticket
-from provider.errors import Overloaded
 
 
 def rows_of(*lengths: int) -> list[Row]:
@@ -29,10 +28,8 @@ def wanted(rows: Sequence[Row]) -> list[Row]:
     return list(rows)
 
 
-def batcher(
-    max_rows: int = 32, max_tokens: int = 512, *, queue: int = 1_000_000, free: bool = False, equal: bool = False
-) -> Batcher:
-    return Batcher(BatchLimits(max_rows, max_tokens, free, equal), max_queue_tokens=queue)
+def batcher(max_rows: int = 32, max_tokens: int = 512, *, free: bool = False, equal: bool = False) -> Batcher:
+    return Batcher(BatchLimits(max_rows, max_tokens, free, equal))
 
 
 def drain(queue: Batcher) -> list[list[Row]]:
@@ -118,21 +115,6 @@ def test_a_row_longer_than_the_budget_makes_a_batch_of_its_own() -> None:
     assert sorted(row.tokens for batch in drain(queue) for row in batch) == [20, 300]
 
 
-def test_a_request_that_does_not_fit_is_refused_as_a_whole_and_says_when_to_return() -> None:
-    queue = batcher(queue=100)
-    queue.add(wanted(rows_of(60)))
-    with pytest.raises(Overloaded, match=r"60 tokens wait, this request has 50 .* try again in 9s") as refused:
-        queue.add(wanted(rows_of(25, 25)), retry_after_seconds=9.2)
-    assert refused.value.retry_after_seconds == 9
-    assert queue.rows == 1
-
-
-def test_an_empty_queue_takes_a_request_larger_than_itself() -> None:
-    queue = batcher(queue=10)
-    queue.add(wanted(rows_of(50)))
-    assert queue.rows == 1
-
-
 def test_rows_that_nobody_waits_for_are_never_run() -> None:
     queue = batcher()
     queue.add(rows_of(5, 6))
@@ -140,11 +122,13 @@ def test_rows_that_nobody_waits_for_are_never_run() -> None:
     assert queue.tokens == 0
 
 
-def test_rows_that_nobody_waits_for_make_room_for_others() -> None:
-    queue = batcher(queue=100)
+def test_rows_that_nobody_waits_for_can_be_dropped_at_once() -> None:
+    queue = batcher()
     queue.add(rows_of(90))
     fresh = wanted(rows_of(80))
     queue.add(fresh)
+    queue.drop_unwanted()
+    assert queue.tokens == 80
     assert queue.take() == fresh
 
 

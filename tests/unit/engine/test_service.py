@@ -199,7 +199,7 @@ async def test_a_model_that_always_fails_turns_readiness_red_until_it_works_agai
 
 
 async def test_a_probe_that_meets_a_full_queue_tries_again(fake: Fake) -> None:
-    async with fake(queue=QueueSettings(max_tokens=1)) as (service, backend):
+    async with fake(queue=QueueSettings(max_tokens=1, max_wait_seconds=0)) as (service, backend):
         runtime = service.runtimes["m"]
         runtime.prober.pause_seconds = 0.01
         backend.failing = True
@@ -281,8 +281,8 @@ async def test_a_forward_pass_that_hangs_turns_readiness_red(fake: Fake) -> None
         await holding
 
 
-async def test_a_full_queue_refuses_at_once_and_says_when_to_return(fake: Fake) -> None:
-    async with fake(queue=QueueSettings(max_tokens=10)) as (service, backend):
+async def test_a_full_queue_refuses_at_once_where_nobody_may_wait_and_says_when_to_return(fake: Fake) -> None:
+    async with fake(queue=QueueSettings(max_tokens=10, max_wait_seconds=0)) as (service, backend):
         holding = await held(service, backend)
         waiting = asyncio.create_task(service.embed(ask("this one waits")))
         await asyncio.sleep(0.01)
@@ -398,37 +398,18 @@ async def test_who_waits_for_a_lazy_model_is_told_when_the_service_ends(open_ser
 
 async def test_draining_refuses_new_requests_and_finishes_accepted_ones(fake: Fake) -> None:
     async with fake() as (service, backend):
-        with service.admission(1):
+        async with service.requests.admission(1):
             accepted = await held(service, backend)
             service.drain()
-            with pytest.raises(ShuttingDown), service.admission(1):
-                pass
-            idle = asyncio.create_task(service.idle())
+            with pytest.raises(ShuttingDown):
+                async with service.requests.admission(1):
+                    pass
+            idle = asyncio.create_task(service.requests.idle())
             await asyncio.sleep(0.01)
             assert not idle.done()
             backend.gate.set()
             assert (await accepted).usage.inputs == 1
         await asyncio.wait_for(idle, 5)
-
-
-async def test_only_so_many_requests_are_under_way_at_once(fake: Fake) -> None:
-    async with fake(queue=QueueSettings(max_requests=1)) as (service, _):
-        with (
-            service.admission(1),
-            pytest.raises(Overloaded, match="1 requests with up to 1 bytes"),
-            service.admission(1),
-        ):
-            pass
-        with service.admission(1):
-            assert service.active == 1
-
-
-async def test_only_so_many_bytes_are_under_way_at_once_but_one_request_always_is(fake: Fake) -> None:
-    async with fake(queue=QueueSettings(max_request_bytes=1024)) as (service, _):
-        with service.admission(5000), pytest.raises(Overloaded), service.admission(1):
-            pass
-        with service.admission(500), service.admission(500):
-            assert service.active == 2
 
 
 async def test_closing_answers_what_still_waits_and_closes_the_backend(fake: Fake) -> None:

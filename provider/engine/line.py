@@ -1,0 +1,128 @@
+"""The line before a model's queue: requests that wait for room, first come, first served, for a bounded time.
+
+Not thread-safe: `Lanes` guards it, as it does the batcher behind it.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Sequence
+
+from attrs import define
+
+from provider.engine.batcher import Batcher
+from provider.engine.rows import Row
+from provider.errors import MOST_RETRY_SECONDS, Overloaded
+
+
+@define(eq=False)
+class InLine:
+    """All rows of a request that waits.
+
+    Attributes:
+        since: when it came.
+        timer: fires when it has waited for too long.
+    """
+
+    rows: Sequence[Row]
+    tokens: int
+    since: float
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether its caller is still there."""
+        return any(row.is_wanted for row in self.rows)
+
+
+class Line:
+    """Lets requests into a batcher that holds a bounded number of tokens. Nobody overtakes, however small."""
+
+    def __init__(self, batcher: Batcher, *, max_queue_tokens: int, max_wait_seconds: float) -> None:
+        """Nobody waits yet.
+
+        Args:
+            batcher: the queue; it takes rows from here only.
+            max_queue_tokens: most tokens that it holds. Empty, it takes any request.
+            max_wait_seconds: how long a request may stand in line; 0: nobody does.
+        """
+        self.batcher, self.max_wait_seconds = batcher, max_wait_seconds
+        self._max_queue_tokens = max_queue_tokens
+        self._waiting: deque[InLine] = deque()
+
+    def __len__(self) -> int:
+        """Requests that wait."""
+        return sum(each.is_wanted for each in self._waiting)
+
+    def join(self, rows: Sequence[Row], *, now: float, tokens_per_second: float) -> InLine | None:
+        """Let all rows of a request in, or put them in line: None if they are in.
+
+        Args:
+            rows: of one request.
+            now: the time.
+            tokens_per_second: the measured rate; 0 where it is not known yet.
+
+        Raises:
+            Overloaded: by that rate there will be no room in time; the error says in how many seconds there will.
+        """
+        tokens = sum(row.tokens for row in rows)
+        if not self._waiting and self._has_room(tokens):
+            self.batcher.add(rows)
+            return None
+        self.batcher.drop_unwanted()
+        self.let_in()
+        if not self._waiting and self._has_room(tokens):
+            self.batcher.add(rows)
+            return None
+        before = self.batcher.tokens + sum(each.tokens for each in self._waiting)
+        seconds = self._seconds_until_room(before, tokens, tokens_per_second)
+        if seconds > self.max_wait_seconds or not self.max_wait_seconds:
+            raise self._overloaded(before, tokens, seconds)
+        self._waiting.append(InLine(rows, tokens, now))
+        return self._waiting[-1]
+
+    def let_in(self) -> list[InLine]:
+        """Let in whom there is room for, from the front. Called whenever the batcher has given rows away.
+
+        Returns:
+            Who was let in; callers who are gone are only forgotten.
+        """
+        admitted: list[InLine] = []
+        while self._waiting and (not self._waiting[0].is_wanted or self._has_room(self._waiting[0].tokens)):
+            first = self._waiting.popleft()
+            if first.is_wanted:
+                self.batcher.add(first.rows)
+                admitted.append(first)
+        return admitted
+
+    def give_up(self, waiting: InLine, *, tokens_per_second: float) -> Overloaded | None:
+        """Take a request that has waited for too long out of the line; None if it is not in it any more."""
+        if waiting not in self._waiting:
+            return None
+        self._waiting.remove(waiting)
+        before = self.batcher.tokens
+        return self._overloaded(
+            before, waiting.tokens, self._seconds_until_room(before, waiting.tokens, tokens_per_second)
+        )
+
+    def clear(self) -> list[InLine]:
+        """Send everyone away."""
+        gone = list(self._waiting)
+        self._waiting.clear()
+        return gone
+
+    def _has_room(self, tokens: int) -> bool:
+        return not self.batcher.tokens or self.batcher.tokens + tokens <= self._max_queue_tokens
+
+    def _seconds_until_room(self, before: int, tokens: int, tokens_per_second: float) -> float:
+        """A request with `tokens` gets in when all but the rest of the queue's size has gone of those `before` it."""
+        room = max(0, self._max_queue_tokens - tokens)
+        return (before - room) / tokens_per_second if tokens_per_second else 0.0
+
+    def _overloaded(self, before: int, tokens: int, seconds: float) -> Overloaded:
+        retry = min(MOST_RETRY_SECONDS, max(1, math.ceil(seconds)))
+        msg = (
+            f"The service is overloaded: {before} tokens wait, this request has {tokens} and the queue holds "
+            f"{self._max_queue_tokens}. Please try again in {retry}s."
+        )
+        return Overloaded(msg, retry_after_seconds=retry)
