@@ -35,6 +35,7 @@ ProviderError
 │   └── ExportFailed            a model could not be written in another format
 ├── VerificationFailed          a model's vectors are not those of its reference
 ├── CannotListen                the port is taken, or the address is not ours
+├── ServerFailed                a server that a command asks does not answer, or not with vectors
 └── ContenderFailed             a contender of a benchmark is not there, or gave up
 
 The message is written for whoever can act on it: what was got, what is allowed, what to do. `public` says whether a
@@ -237,6 +238,10 @@ class VerificationFailed(ProviderError):
 
 class CannotListen(ProviderError):
     """The port is taken, or the address is not ours."""
+
+
+class ServerFailed(ProviderError):
+    """A server that a command asks for vectors does not answer, or answers something else."""
 
 
 class ContenderFailed(ProviderError):

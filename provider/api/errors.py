@@ -64,6 +64,7 @@ TABLE: dict[type[errors.ProviderError], Answer] = {
     errors.VerificationFailed: Answer(500, SERVER),
     errors.ExportFailed: Answer(500, SERVER),
     errors.CannotListen: Answer(500, SERVER),
+    errors.ServerFailed: Answer(500, SERVER),
     errors.ContenderFailed: Answer(500, SERVER),
 }
 

@@ -14,7 +14,7 @@ from provider.errors import ProviderError, SettingsError
 # Name, where it is, and what it does in a line, so that the overview imports none of them.
 _COMMANDS = {
     "serve": ("provider.cli.serve:serve", "Start the service."),
-    "embed": ("provider.cli.embed:embed", "Embed texts, files or standard input without a server."),
+    "embed": ("provider.cli.embed.command:embed", "Embed texts, files or standard input without a server."),
     "download": ("provider.cli.download:download", "Fetch a model, for this machine or to carry to another."),
     "convert": ("provider.cli.convert:convert", "Convert a model's pickled weights to safetensors, once."),
     "export": ("provider.cli.export:export", "Write a model in the format of another runtime."),

@@ -1,15 +1,26 @@
-"""Texts from arguments, files and standard input, each with the place it came from."""
+"""Texts from arguments, files and standard input, each with the place it came from and what stands beside it."""
 
+import csv
 import json
+import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import click
 from attrs import field, frozen
 
+from provider.cli.text_files import STANDARD_INPUT, shown_name, text_lines
 from provider.errors import InvalidRequest
+
+FORMATS = ("lines", "jsonl", "json", "csv", "tsv")
+DEFAULT_FIELD = "text"
+
+_BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
+# So many places are named in a message.
+_NAMED_PLACES = 3
 
 
 @frozen
@@ -17,81 +28,279 @@ class Record:
     """One text.
 
     Attributes:
-        text: what is embedded.
-        place: where it stands, for error messages.
-        fields: what else its JSON object holds; it is written out again beside the vector.
+        text: what is embedded; a blank one is skipped or refused by `read_records`.
+        source: the file, for messages.
+        number: its line, item or argument, from 1.
+        unit: which of the three.
+        fields: its JSON object or CSV row, written out again beside the vector; None for a bare text.
     """
 
     text: str
-    place: str
-    fields: dict[str, Any] = field(factory=dict)
+    source: str
+    number: int
+    unit: str = "line"
+    fields: Mapping[str, Any] | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for messages."""
+        return f"{self.source}, {self.unit} {self.number}" if self.source else f"{self.unit} {self.number}"
 
 
-def read_records(texts: Sequence[str], files: Sequence[Path], *, input_format: str, field: str) -> list[Record]:
+@frozen
+class ReadOptions:
+    """How texts are found in files.
+
+    Attributes:
+        input_format: one of `FORMATS`, or `auto`: by the file's name, else by its first line.
+        field: the field of a JSON object that holds the text; None for `text`.
+        column: the column of a CSV file that holds the text, by name or by number from 1; None for `text`.
+        has_header: whether the first row of a CSV file names its columns.
+        skip_empty: leave blank texts out instead of refusing them.
+    """
+
+    input_format: str = "auto"
+    field: str | None = None
+    column: str | None = None
+    has_header: bool = True
+    skip_empty: bool = False
+
+
+@frozen
+class Records:
+    """What was read. `skipped` are the places of blank texts that were left out; the others keep their order."""
+
+    texts: list[Record] = field(factory=list)
+    skipped: list[str] = field(factory=list)
+
+
+_DEFAULT = ReadOptions()
+
+
+def read_records(texts: Sequence[str], files: Sequence[Path], options: ReadOptions = _DEFAULT) -> Records:
     """All texts, in order: arguments, then files; standard input if there is neither.
 
     Args:
-        texts: arguments.
+        texts: arguments; `-` stands for standard input.
         files: `-` is standard input.
-        input_format: `lines`, `jsonl`, or `auto` to go by each file's name.
-        field: the field of a JSON object that holds the text.
+        options: how to read files.
 
     Raises:
-        InvalidRequest: an empty text, a line that is no JSON, or no text at all; the message names the line.
+        InvalidRequest: a blank text, a line that cannot be read, an option that has no effect, or no text at all.
     """
-    records = [Record(text, f"argument {i + 1}") for i, text in enumerate(texts)]
-    for path in files or ([] if texts else [Path("-")]):
-        is_jsonl = input_format == "jsonl" or (input_format == "auto" and path.suffix in (".jsonl", ".ndjson"))
-        name = "standard input" if str(path) == "-" else str(path)
-        try:
-            with _opened(path) as lines:
-                records += _read_lines(lines, name, field if is_jsonl else None)
-        except UnicodeDecodeError as exc:
-            msg = f"{name} is not UTF-8 text: {exc.reason} at byte {exc.start}"
-            raise InvalidRequest(msg) from exc
-    for record in records:
-        if not record.text:
-            msg = f"{record.place} is empty; an empty text has no embedding. Remove it"
-            raise InvalidRequest(msg)
-    if not records:
+    paths = [*files, *([] if files or texts else [STANDARD_INPUT])]
+    if [*texts, *map(str, paths)].count("-") > 1:
+        msg = "standard input (-) is named twice, and can be read once"
+        raise InvalidRequest(msg)
+    formats: set[str] = set()
+    found: list[Iterable[Record]] = [
+        _from_file(STANDARD_INPUT, options, formats)
+        if text == "-"
+        else [Record(_argument(text), "", number, "argument")]
+        for number, text in enumerate(texts, 1)
+    ]
+    records = Records()
+    blank: list[str] = []
+    for record in chain(*found, *(_from_file(path, options, formats) for path in paths)):
+        if record.text.strip():
+            records.texts.append(record)
+        else:
+            blank.append(record.place)
+    _check_used(options, formats)
+    if blank and not options.skip_empty:
+        are = "is" if len(blank) == 1 else "are"
+        msg = f"{places(blank)} {are} empty; remove empty texts (`embed --skip-empty` leaves them out)"
+        raise InvalidRequest(msg)
+    records.skipped.extend(blank)
+    if not records.texts:
         msg = "no texts: give some as arguments, with --file, or on standard input"
         raise InvalidRequest(msg)
     return records
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Iterable[str]]:
-    """A file, or standard input, which stays open."""
-    if str(path) == "-":
-        yield sys.stdin
-    else:
-        # With or without the byte order mark that Windows' editors put first.
-        with path.open(encoding="utf-8-sig") as file:
-            yield file
+def _argument(text: str) -> str:
+    """Arguments are UTF-8 in a locale that is not, where Python keeps their bytes as unpaired surrogates."""
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text  # other surrogates, which the tokenizer refuses
 
 
-def _read_lines(lines: Iterable[str], name: str, field: str | None) -> Iterator[Record]:
-    for number, line in enumerate(lines, 1):
-        place = f"{name}, line {number}"
-        text = line.rstrip("\r\n")
-        yield Record(text, place) if field is None else _from_json(text, place, field)
+def places(all_places: Sequence[str]) -> str:
+    """The first few places, and how many there are."""
+    named = "; ".join(all_places[:_NAMED_PLACES])
+    return named if len(all_places) <= _NAMED_PLACES else f"{named}; and {len(all_places) - _NAMED_PLACES} more"
 
 
-def _from_json(line: str, place: str, field: str) -> Record:
+def _check_used(options: ReadOptions, formats: set[str]) -> None:
+    is_table = bool(formats & {"csv", "tsv"})
+    for flag, is_given, is_used, kind in (
+        ("--field", options.field is not None, bool(formats & {"jsonl", "json"}), "JSON"),
+        ("--column", options.column is not None, is_table, "CSV"),
+        ("--no-header", not options.has_header, is_table, "CSV"),
+    ):
+        if is_given and not is_used:
+            msg = f"{flag} is for {kind} input, and there is none; remove it, or set --input-format"
+            raise InvalidRequest(msg)
+
+
+def _from_file(path: Path, options: ReadOptions, formats: set[str]) -> Iterator[Record]:
+    name = shown_name(path)
+    with text_lines(path) as lines:
+        kind, numbered = _format(path, enumerate(lines, 1), options)
+        formats.add(kind)
+        field = options.field or DEFAULT_FIELD
+        if kind == "lines":
+            for number, line in numbered:
+                yield Record(line.rstrip("\r\n"), name, number)
+        elif kind == "jsonl":
+            for number, line in numbered:
+                yield _from_json_line(line, name, number, field)
+        elif kind == "json":
+            yield from _from_document("".join(line for _, line in numbered), name, field)
+        else:
+            yield from _from_table((line for _, line in numbered), name, options, "\t" if kind == "tsv" else ",")
+
+
+def _format(
+    path: Path, numbered: Iterator[tuple[int, str]], options: ReadOptions
+) -> tuple[str, Iterator[tuple[int, str]]]:
+    """The format of a file, and its lines with those that were read to find out."""
+    if options.input_format != "auto":
+        return options.input_format, numbered
+    suffix = Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+    known = _BY_SUFFIX.get(suffix)
+    if known is not None and known != "json":
+        return known, numbered
+    seen = []
+    for each in numbered:
+        seen.append(each)
+        if each[1].strip():
+            break
+    first = seen[-1][1].strip() if seen else ""
+    kind = _guess(first, shown_name(path), options.field or DEFAULT_FIELD) if first else "lines"
+    if known == "json":
+        # Files of JSON lines are often called so, too.
+        kind = "jsonl" if kind == "jsonl" else "json"
+    elif kind != "lines":
+        click.echo(
+            f"emb-provider: {shown_name(path)} is read as {'JSON lines' if kind == 'jsonl' else 'JSON'} "
+            "(--input-format lines for plain text)",
+            err=True,
+        )
+    return kind, chain(seen, numbered)
+
+
+def _guess(line: str, name: str, field: str) -> str:
+    """What the first line looks like: `lines`, `jsonl` or `json`.
+
+    Raises:
+        InvalidRequest: it may be meant as JSON or as text.
+    """
+    try:
+        value = json.loads(line)
+    except ValueError:
+        # The first line of a document that goes on; text that only begins with a bracket is text.
+        return "json" if re.match(r'(\{|\[)\s*($|")|\[\s*\{', line) else "lines"
+    if isinstance(value, dict) and isinstance(value.get(field), str):
+        return "jsonl"
+    if isinstance(value, list) and value and all(isinstance(each, str | dict) for each in value):
+        return "json"
+    if isinstance(value, str | dict):
+        keys = f" without the field {field!r} (it has: {', '.join(value)})" if isinstance(value, dict) else ""
+        what = "a JSON object" if isinstance(value, dict) else "a JSON string"
+        msg = (
+            f"{name}, line 1 is {what}{keys}; pass --input-format jsonl (and --field NAME for objects) to read it "
+            "as JSON, or --input-format lines to embed it as it stands"
+        )
+        raise InvalidRequest(msg)
+    return "lines"
+
+
+def _from_json_line(line: str, name: str, number: int, field: str) -> Record:
+    if not line.strip():
+        return Record("", name, number)
     try:
         value = json.loads(line, parse_constant=_refuse_constant)
-    except ValueError as exc:
-        msg = f"{place} is no JSON: {exc}"
+    except (ValueError, RecursionError) as exc:
+        msg = f"{name}, line {number} is no JSON: {exc}; --input-format lines reads plain text"
         raise InvalidRequest(msg) from exc
+    return _from_value(value, Record("", name, number), field)
+
+
+def _from_document(text: str, name: str, field: str) -> Iterator[Record]:
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as exc:
+        msg = f"{name} is no JSON document: {exc}; --input-format jsonl reads JSON lines, lines reads plain text"
+        raise InvalidRequest(msg) from exc
+    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
+        yield _from_value(item, Record("", name, number, "item"), field)
+
+
+def _from_value(value: Any, at: Record, field: str) -> Record:  # noqa: ANN401 - JSON
     if isinstance(value, str):
-        return Record(value, place)
-    if not isinstance(value, dict) or not isinstance(value.get(field), str):
-        msg = f"{place}: expected a string, or an object with the text in its field {field!r} (see --field)"
-        raise InvalidRequest(msg)
-    return Record(value[field], place, value)
+        return Record(value, at.source, at.number, at.unit)
+    if isinstance(value, dict) and field in value:
+        text = "" if value[field] is None else value[field]
+        if isinstance(text, str):
+            return Record(text, at.source, at.number, at.unit, value)
+    has = f"an object with {', '.join(value) or 'no fields'}" if isinstance(value, dict) else _JSON_NAMES[type(value)]
+    msg = f"{at.place}: expected a string, or an object with the text in its field {field!r} (--field), got {has}"
+    raise InvalidRequest(msg)
+
+
+_JSON_NAMES = {list: "an array", int: "a number", float: "a number", bool: "a boolean", type(None): "null"}
 
 
 def _refuse_constant(name: str) -> None:
     """Python reads NaN and Infinity, which are no JSON and could not be written out again."""
     msg = f"{name} is not a JSON value"
     raise ValueError(msg)
+
+
+def _from_table(lines: Iterable[str], name: str, options: ReadOptions, delimiter: str) -> Iterator[Record]:
+    """Rows of CSV as RFC 4180 has it: cells may be quoted and hold line ends. All values stay texts."""
+    csv.field_size_limit(sys.maxsize)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    names: list[str] = []
+    position = 0
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as exc:
+            msg = f"{name}, line {line} is no valid table: {exc}; quote the cell and double the quotes in it"
+            raise InvalidRequest(msg) from exc
+        if row is None:
+            return
+        if not row:
+            if names:
+                yield Record("", name, line)
+            continue
+        if not names:
+            names, position = _columns(row, name, options)
+            if options.has_header:
+                continue
+        if len(row) != len(names):
+            msg = f"{name}, line {line} has {len(row)} cells, the first row has {len(names)}"
+            raise InvalidRequest(msg)
+        yield Record(row[position], name, line, fields=dict(zip(names, row, strict=True)))
+
+
+def _columns(first: Sequence[str], name: str, options: ReadOptions) -> tuple[list[str], int]:
+    """The names of a table's columns, and which one holds the texts."""
+    names = list(first) if options.has_header else [f"column_{number}" for number in range(1, len(first) + 1)]
+    if len(set(names)) < len(names):
+        msg = f"{name} has two columns of one name: {', '.join(names)}; rename one"
+        raise InvalidRequest(msg)
+    wanted = options.column or DEFAULT_FIELD
+    if options.has_header and wanted in names:
+        return names, names.index(wanted)
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
+        return names, int(wanted) - 1
+    if options.has_header:
+        msg = f"{name} has no column {wanted!r}; its columns are {', '.join(names)}: name one with --column"
+    else:
+        msg = f"{name} has {len(names)} columns without names; give --column a number from 1 to {len(names)}"
+    raise InvalidRequest(msg)

@@ -95,8 +95,7 @@ def _corpus(job: VerifyJob) -> Corpus:
             places.setdefault(pair.second, line)
         texts = [_text(text, f"{job.pairs}, line {line}") for text, line in places.items()]
     if job.texts is not None:
-        records = read_records([], [job.texts], input_format="auto", field="text")
-        texts = [_text(record.text, record.place) for record in records]
+        texts = [_text(record.text, record.place) for record in read_records([], [job.texts]).texts]
     return corpus.with_sentences(texts) if texts else corpus
 
 

@@ -68,7 +68,7 @@ class Numbers(click.ParamType, Generic[N]):  # type: ignore[type-arg]  # older v
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
     help="A file of texts, one a line or JSON lines, instead of the shipped ones.",
 )
-@click.option("--field", default="text", show_default=True, help="The field of a JSON object that holds the text.")
+@click.option("--field", help="The field of a JSON object that holds the text [default: text].")
 @click.option("--repeat-texts", is_flag=True, help="The same texts again and again: measures caches.")
 @click.option("--seconds", type=click.FloatRange(min=0.05), default=2.0, show_default=True, help="Length of a slice.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Slices of each load.")

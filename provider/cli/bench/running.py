@@ -14,7 +14,6 @@ from attrs import frozen
 from rich.console import Console
 
 from provider.backends.registry import find_entry_point
-from provider.cli.bench.connection import Endpoint
 from provider.cli.bench.contenders import Contender, started
 from provider.cli.bench.messages import (
     Arrivals,
@@ -29,7 +28,8 @@ from provider.cli.bench.report import build_report
 from provider.cli.bench.rounds import Plan, run_rounds
 from provider.cli.bench.table import show
 from provider.cli.bench.texts import SHIPPED, TextPool
-from provider.cli.records import read_records
+from provider.cli.endpoint import Endpoint
+from provider.cli.records import ReadOptions, read_records
 from provider.errors import ContenderFailed, InvalidRequest
 
 # What clients do: one after the other, many at once, and documents in bulk, alone and several.
@@ -49,7 +49,7 @@ class Bench:
     arrivals: Arrivals
     lengths: tuple[int, ...] | None
     texts: Path | None
-    field: str
+    field: str | None
     repeat_texts: bool
     seconds: float
     rounds: int
@@ -146,8 +146,8 @@ def run(job: Bench) -> None:
     if job.plot is not None and find_spec("matplotlib") is None:
         msg = "--plot needs matplotlib: pip install 'emb-provider[plots]'"
         raise InvalidRequest(msg)
-    files = [job.texts or SHIPPED]
-    sentences = tuple(each.text for each in read_records((), files, input_format="auto", field=job.field))
+    records = read_records((), [job.texts or SHIPPED], ReadOptions(field=job.field))
+    sentences = tuple(record.text for record in records.texts)
     texts = Texts(sentences, repeat=job.repeat_texts)
     loads, plan = job.loads(), Plan(job.seconds, job.rounds, job.timeout, seed=secrets.randbits(32))
     setups = job.setups(texts)

@@ -10,10 +10,11 @@ from typing import Any, Self
 import msgspec
 import orjson
 
-from provider.cli.bench.connection import Endpoint, Pool, error_message
+from provider.cli.bench.connection import Pool
 from provider.cli.bench.drive import Drive
 from provider.cli.bench.messages import Load, Outcome, ServerSetup, Slice
 from provider.cli.bench.texts import TextPool
+from provider.cli.endpoint import Endpoint, error_message
 from provider.errors import ContenderFailed
 
 # Requests that are made ahead of a slice, for so many times as many as the slice before had a second.

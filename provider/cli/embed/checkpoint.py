@@ -1,0 +1,233 @@
+"""Vectors of a run that is not complete, on disk beside its output, from which the same command goes on.
+
+`.NAME.part/` holds `vectors.npy`, to which rows are appended; `state.json`, which says what they were made from; and
+the output while it is written. How far a run got is the size of the file: a row that a killed process left half-written
+is cut off. All of it is removed when the output is complete, or when there is no vector in it. A lock keeps two runs
+apart, and ends with the process that holds it.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+from numpy.lib import format as npy
+
+from provider.cli.embed.formats import Format, Npy
+from provider.cli.records import Record
+from provider.domain import Vectors
+from provider.errors import InvalidRequest
+
+# Raised when the files change their meaning: older ones are begun anew.
+_VERSION = 1
+_STATE, _NEW_STATE, _VECTORS, _OUTPUT, _LOCK = "state.json", "state.new", "vectors.npy", "output", "lock"
+
+
+class Checkpoint:
+    """The unfinished run of one output file. Made by `opened`.
+
+    Attributes:
+        done: vectors that are kept.
+    """
+
+    def __init__(self, output: Path, form: Format, records: Sequence[Record], made_from: Mapping[str, object]) -> None:
+        self._output, self._format, self._records, self._made_from = output, form, records, made_from
+        # What a link points to is replaced, not the link.
+        self._target = output.resolve()
+        self._folder = self._target.with_name(f".{self._target.name}.part")
+        self._file: IO[bytes] | None = None
+        self.done = 0
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls,
+        output: Path,
+        form: Format,
+        records: Sequence[Record],
+        made_from: Mapping[str, object],
+        *,
+        restart: bool = False,
+    ) -> Iterator[Self]:
+        """What an interrupted run left, or a new run.
+
+        Args:
+            output: the file that is to be written.
+            form: its format.
+            records: what is embedded.
+            made_from: JSON values that the vectors depend on, by name; a run with others is not continued.
+            restart: remove what an interrupted run left.
+
+        Raises:
+            InvalidRequest: the folder cannot be written to, another process writes the same output, or an interrupted
+                run had other inputs or options.
+        """
+        run = cls(output, form, records, made_from)
+        with run._locked():
+            try:
+                if restart:
+                    run._clear()
+                run._take_up(made_from)
+                yield run
+            finally:
+                if run._file is not None:
+                    run._file.close()
+                if not run.done:
+                    run._clear()
+
+    def begin(self, made_by: Mapping[str, object], dimension: int) -> None:
+        """Say which model makes the vectors, and be ready for `append`.
+
+        Args:
+            made_by: as `made_from`, known only now.
+            dimension: width of the vectors.
+
+        Raises:
+            InvalidRequest: an interrupted run had another model, or the folder cannot be written to.
+        """
+        made = {**self._made_from, **made_by, "dimension": dimension}
+        self._take_up(made)
+        with _writing(self._output):
+            if not self.done:
+                self._start(made, dimension)
+            # Unbuffered: what is written is there, whatever happens to this process.
+            self._file = (self._folder / _VECTORS).open("r+b", buffering=0)
+            self._file.truncate(_header_bytes(self._file) + 4 * dimension * self.done)
+            self._file.seek(0, os.SEEK_END)
+
+    def append(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """Keep the vectors of the next records, (records, dimension) float32.
+
+        Raises:
+            InvalidRequest: they cannot be written.
+        """
+        assert self._file is not None, "`begin` comes first"  # noqa: S101
+        left = memoryview(np.ascontiguousarray(vectors, "<f4").tobytes())
+        with _writing(self._output):
+            while left:
+                left = left[self._file.write(left) :]
+        self.done += len(records)
+
+    def finish(self) -> Iterator[int]:
+        """Write the output and move it to its place; yields the rows of each part that is written.
+
+        Raises:
+            InvalidRequest: it cannot be written; the vectors are kept.
+        """
+        written = self._folder / (_VECTORS if isinstance(self._format, Npy) else _OUTPUT)
+        with _writing(self._output):
+            try:
+                if not isinstance(self._format, Npy):
+                    yield from self._format.write(self._folder / _VECTORS, written, self._records)
+                with written.open("r+b") as file:
+                    os.fsync(file.fileno())
+                written.replace(self._target)
+            finally:
+                (self._folder / _OUTPUT).unlink(missing_ok=True)
+            self._clear()
+
+    def _start(self, made: Mapping[str, object], dimension: int) -> None:
+        with (self._folder / _VECTORS).open("wb") as file:
+            shape = (len(self._records), dimension)
+            npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        state = json.dumps({"version": _VERSION, "made": made}, indent=2)
+        (self._folder / _NEW_STATE).write_text(state, encoding="utf-8")
+        (self._folder / _NEW_STATE).replace(self._folder / _STATE)
+
+    def _take_up(self, made: Mapping[str, object]) -> None:
+        """Count what an interrupted run left, and compare what that was made from as far as it is known."""
+        earlier = self._read_state()
+        self.done = 0 if earlier is None else self._rows_on_disk(earlier)
+        if earlier is None or not self.done:
+            return
+        differs = [
+            f"{name} was {json.dumps(earlier.get(name))}, is {json.dumps(value)}"
+            for name, value in made.items()
+            if earlier.get(name) != value
+        ]
+        if differs:
+            msg = (
+                f"{self._output}: an interrupted run of {self.done} texts differs from this one: {'; '.join(differs)}. "
+                "Repeat its command to finish it, or pass --restart to begin anew"
+            )
+            raise InvalidRequest(msg)
+
+    def _read_state(self) -> dict[str, Any] | None:
+        """What the vectors on disk were made from; None if there are none, or if that cannot be known."""
+        try:
+            state = json.loads((self._folder / _STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return state["made"] if isinstance(state, dict) and state.get("version") == _VERSION else None
+
+    def _rows_on_disk(self, made: Mapping[str, Any]) -> int:
+        try:
+            with (self._folder / _VECTORS).open("rb") as file:
+                rows: int = (os.fstat(file.fileno()).st_size - _header_bytes(file)) // (4 * made["dimension"])
+        except (OSError, ValueError):
+            return 0
+        return min(rows, len(self._records))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder for this process; it is removed at the end if nothing but the lock is left in it."""
+        with _writing(self._output):
+            lock = self._lock()
+        with lock:
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    if [each.name for each in self._folder.iterdir()] == [_LOCK]:
+                        (self._folder / _LOCK).unlink()
+                        self._folder.rmdir()
+
+    def _lock(self) -> IO[bytes]:
+        while True:
+            self._folder.mkdir(exist_ok=True)
+            try:
+                lock = (self._folder / _LOCK).open("ab")
+            except FileNotFoundError:
+                continue  # the run before this one has just removed the folder
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                lock.close()
+                msg = f"another process is writing {self._output}; wait for it, or choose another output"
+                raise InvalidRequest(msg) from exc
+            # Between opening and locking, a run that ended may have removed the file.
+            if os.fstat(lock.fileno()).st_nlink:
+                return lock
+            lock.close()
+
+    def _clear(self) -> None:
+        for name in (_OUTPUT, _VECTORS, _STATE, _NEW_STATE):
+            (self._folder / name).unlink(missing_ok=True)
+        self.done = 0
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """What the system refuses, in one line."""
+    try:
+        yield
+    except OSError as exc:
+        # Libraries (pyarrow) have sentences of their own around the system's.
+        msg = f"cannot write {output}: {os.strerror(exc.errno) if exc.errno else exc}"
+        raise InvalidRequest(msg) from exc
+
+
+def _header_bytes(file: IO[bytes]) -> int:
+    """The length of a `.npy` file's header.
+
+    Raises:
+        ValueError: it is none.
+    """
+    npy.read_magic(file)
+    npy.read_array_header_1_0(file)
+    return file.tell()

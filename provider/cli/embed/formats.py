@@ -1,0 +1,165 @@
+"""The formats of an output: what each can hold, and how it is written from records and their vectors."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+
+from provider.cli.records import DEFAULT_FIELD, Record
+from provider.domain import Vectors
+from provider.errors import InvalidRequest
+
+VECTOR_FIELD = "embedding"
+
+# Rows that are written at a time; a row group of a Parquet file.
+_ROWS = 8192
+
+
+class JsonLines:
+    """Each record's fields and its vector, one object a line."""
+
+    def check(self, records: Sequence[Record]) -> Sequence[str]:
+        """Find out before a model is loaded what cannot be written.
+
+        Returns:
+            Sentences about what is written in another way than it was read.
+
+        Raises:
+            InvalidRequest: a field has the name of the vector's.
+        """
+        _check_no_vector_field(records)
+        return ()
+
+    def write(self, vectors: Path, target: Path, records: Sequence[Record]) -> Iterator[int]:
+        """Write the whole file, and yield the number of rows of each part.
+
+        Args:
+            vectors: a `.npy` file, (records, dimension) float32.
+            target: written anew.
+            records: one a row.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with target.open("wb") as file:
+            for chunk, rows in _parts(vectors, records):
+                write_json_lines(file, chunk, rows)
+                yield len(chunk)
+
+
+class Npy:
+    """The vectors only, (records, dimension) float32: the file in which they are collected anyway."""
+
+    def check(self, records: Sequence[Record]) -> Sequence[str]:  # noqa: ARG002 - any will do
+        """As `JsonLines.check`."""
+        return ()
+
+
+class Parquet:
+    """A column for each field and one for the vector, a list of fixed size. Types are inferred, nested ones too."""
+
+    def __init__(self) -> None:
+        """Raises InvalidRequest where pyarrow is missing."""
+        if find_spec("pyarrow") is None:
+            msg = "Parquet needs pyarrow: pip install 'emb-provider[parquet]'"
+            raise InvalidRequest(msg)
+        # The Arrow type of each field; None where its JSON text is written.
+        self._columns: dict[str, Any] = {}
+
+    def check(self, records: Sequence[Record]) -> Sequence[str]:
+        """As `JsonLines.check`."""
+        _check_no_vector_field(records)
+        names = dict.fromkeys(name for record in records for name in _fields(record))
+        self._columns = {name: _arrow_type([_fields(record).get(name) for record in records]) for name in names}
+        return [
+            f"the values of {name!r} have no common type in Parquet: the column holds their JSON text"
+            for name, kind in self._columns.items()
+            if kind is None
+        ]
+
+    def write(self, vectors: Path, target: Path, records: Sequence[Record]) -> Iterator[int]:
+        """As `JsonLines.write`."""
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+        from pyarrow import parquet  # noqa: PLC0415
+
+        dimension = np.load(vectors, mmap_mode="r").shape[1]
+        types = [(name, pa.string() if kind is None else kind) for name, kind in self._columns.items()]
+        schema = pa.schema([*types, (VECTOR_FIELD, pa.list_(pa.float32(), dimension))])
+        with parquet.ParquetWriter(target, schema) as file:
+            for chunk, rows in _parts(vectors, records):
+                columns = [
+                    pa.array(_cells(chunk, name, as_json=kind is None), schema.field(name).type)
+                    for name, kind in self._columns.items()
+                ]
+                columns.append(pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), dimension))
+                file.write_table(pa.table(columns, schema=schema))
+                yield len(chunk)
+
+
+Format = JsonLines | Npy | Parquet
+FORMATS: Mapping[str, type[Format]] = {"jsonl": JsonLines, "npy": Npy, "parquet": Parquet}
+FORMAT_OF_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy", ".parquet": "parquet"}
+
+
+def write_json_lines(file: BinaryIO, records: Sequence[Record], vectors: Vectors) -> None:
+    """Append a line for each record."""
+    file.write(b"".join(_line(record, vector) for record, vector in zip(records, vectors, strict=True)))
+
+
+def _check_no_vector_field(records: Sequence[Record]) -> None:
+    """A field of the input must not be replaced by the vector.
+
+    Raises:
+        InvalidRequest: a record has a field of the vector's name.
+    """
+    for record in records:
+        if record.fields is not None and VECTOR_FIELD in record.fields:
+            msg = (
+                f"{record.place} has a field {VECTOR_FIELD!r} already, and the output would replace it; "
+                "rename or remove it in the input"
+            )
+            raise InvalidRequest(msg)
+
+
+def _fields(record: Record) -> Mapping[str, Any]:
+    return {DEFAULT_FIELD: record.text} if record.fields is None else record.fields
+
+
+def _line(record: Record, vector: Any) -> bytes:  # noqa: ANN401 - one row of Vectors
+    numbers = orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        fragment = {VECTOR_FIELD: orjson.Fragment(numbers)}
+        return orjson.dumps({**_fields(record), **fragment}, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # Legal JSON that orjson does not write: integers beyond 64 bits, unpaired surrogates.
+        return json.dumps({**_fields(record), VECTOR_FIELD: json.loads(numbers)}).encode() + b"\n"
+
+
+def _parts(vectors: Path, records: Sequence[Record]) -> Iterator[tuple[Sequence[Record], Vectors]]:
+    rows = np.load(vectors, mmap_mode="r")
+    for start in range(0, len(records), _ROWS):
+        yield records[start : start + _ROWS], np.ascontiguousarray(rows[start : start + _ROWS])
+
+
+def _cells(records: Sequence[Record], name: str, *, as_json: bool) -> list[Any]:
+    values = [_fields(record).get(name) for record in records]
+    return [None if value is None else json.dumps(value) for value in values] if as_json else values
+
+
+def _arrow_type(values: list[Any]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """The type of a column that holds all of `values`; None where only their JSON text can be kept."""
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415
+
+    try:
+        kind = pa.infer_type(values)
+        pa.array(values, kind)
+        # Some types that Arrow has cannot be written to Parquet, such as a struct without fields.
+        parquet.write_table(pa.schema([("column", kind)]).empty_table(), pa.BufferOutputStream())
+    except (pa.ArrowException, OverflowError, UnicodeError):
+        return None
+    return kind

@@ -1,0 +1,94 @@
+"""How far a run is, on standard error if that is a terminal, and what it came to."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+from attrs import define, field
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from provider.cli.records import Record, places
+from provider.domain import Embedded
+
+
+class Steps:
+    """A bar for each step of the work, one after the other."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    @classmethod
+    @contextmanager
+    def shown(cls, *, is_wanted: bool) -> Iterator[Self]:
+        """Bars until the end of the block; none where standard error is no terminal. rich obeys NO_COLOR."""
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        is_hidden = not is_wanted or not console.is_terminal
+        with Progress(*columns, console=console, disable=is_hidden, transient=True) as progress:
+            yield cls(progress)
+
+    def start(self, name: str, total: int, done: int = 0) -> None:
+        """Replace the bar by that of the next step."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(name, total=total, completed=done)
+
+    def advance(self, count: int) -> None:
+        """So much more is done."""
+        if self._task is not None:
+            self._progress.advance(self._task, count)
+
+
+@define
+class Tally:
+    """What a run came to.
+
+    Attributes:
+        resumed: texts that an interrupted run had embedded.
+        embedded: texts of this run.
+        tokens: of those, as the model took them.
+        cut: their places, of those that were too long.
+        seconds: time that embedding took.
+    """
+
+    resumed: int = 0
+    embedded: int = 0
+    tokens: int = 0
+    cut: list[str] = field(factory=list)
+    seconds: float = 0.0
+
+    def add(self, records: Sequence[Record], embedded: Embedded) -> None:
+        """These were embedded."""
+        self.embedded += len(records)
+        self.tokens += embedded.usage.tokens
+        self.cut += [records[each.index].place for each in embedded.truncated]
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Around the embedding."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds = time.perf_counter() - started
+
+    def shown(self, output: str, model: str, fingerprint: str, skipped: Sequence[str]) -> str:
+        """The line at the end of a run."""
+        parts = [f"{_texts(self.embedded)}, {self.tokens} tokens in {self.seconds:.1f} s"]
+        if self.embedded and self.seconds:
+            parts[0] += f" ({self.embedded / self.seconds:.0f} texts/s)"
+        if self.resumed:
+            parts.append(f"{_texts(self.resumed)} from an interrupted run")
+        if self.cut:
+            parts.append(f"{len(self.cut)} too long and cut ({places(self.cut)})")
+        if skipped:
+            parts.append(f"{len(skipped)} empty and skipped ({places(skipped)})")
+        parts.append(f"written to {output}; model {model}{f', fingerprint {fingerprint}' if fingerprint else ''}")
+        return "; ".join(parts)
+
+
+def _texts(count: int) -> str:
+    return f"{count} text{'' if count == 1 else 's'}"
