@@ -149,8 +149,7 @@ _GENERIC = "TokenizersBackend"
 _CLASSES = {
     _GENERIC: TokenizerClass({}),
     "BertTokenizer": TokenizerClass(_BERT_TOKENS, ("cls_token", "sep_token"), _wordpiece),
-    # It inherits BERT's constructor, and the base class then reads all but the special tokens from the file.
-    "DistilBertTokenizer": TokenizerClass(_BERT_TOKENS, ("cls_token", "sep_token")),
+    "DistilBertTokenizer": TokenizerClass(_BERT_TOKENS, ("cls_token", "sep_token"), _wordpiece),
     "XLMRobertaTokenizer": TokenizerClass(_ROBERTA_TOKENS, ("bos_token", "eos_token"), _unigram),
     "RobertaTokenizer": TokenizerClass(_ROBERTA_TOKENS, ("cls_token", "sep_token"), _roberta),
     "MPNetTokenizer": TokenizerClass({**_ROBERTA_TOKENS, "unk_token": "[UNK]"}, ("cls_token", "sep_token"), _wordpiece),

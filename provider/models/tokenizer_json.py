@@ -71,16 +71,17 @@ def special_ids(post_processor: Json | None) -> tuple[tuple[int, ...], tuple[int
         return (), ()
     if kind in {"BertProcessing", "RobertaProcessing"}:
         return (post_processor["cls"][1],), (post_processor["sep"][1],)
-    before: tuple[int, ...] = ()
-    behind: tuple[int, ...] = ()
     if kind == "Sequence":
-        for inner in post_processor["processors"]:
-            first, last = special_ids(inner)
-            before, behind = (*first, *before), (*behind, *last)
-        return before, behind
+        found_in = [ids for ids in map(special_ids, post_processor["processors"]) if any(ids)]
+        if len(found_in) > 1:
+            msg = "several steps of its post-processor add special tokens"
+            raise ValueError(msg)
+        return found_in[0] if found_in else ((), ())
     if kind != "TemplateProcessing":
         msg = f"its post-processor is a {kind}"
         raise ValueError(msg)
+    before: tuple[int, ...] = ()
+    behind: tuple[int, ...] = ()
     found = False
     for piece in post_processor["single"]:
         if "Sequence" in piece:
