@@ -130,7 +130,9 @@ class Tokenizer:
             msg = f"Invalid 'prompt': it has {len(prompt)} characters, at most {whole_up_to} are allowed."
             raise InvalidRequest(msg, param="prompt", code="string_above_max_length")
         prompt_tokens = len(self._content(prompt)) if prompt else 0
-        skip = 0 if self._pools_prompt or not prompt else len(self._prefix) + prompt_tokens
+        # sentence-transformers measures the prompt with its special tokens and takes the last one off.
+        special = len(self._prefix) + max(len(self._suffix) - 1, 0)
+        skip = 0 if self._pools_prompt or not prompt else special + prompt_tokens
         joined = [prompt + text for text in texts]
         short = [text for text in joined if len(text) <= whole_up_to]
         encodings = iter(self._encode_batch(short, joined))
@@ -270,7 +272,8 @@ class Tokenizer:
             raise InvalidInput(index, msg)
 
     def _name(self, token: int) -> str:
-        return f"{self._tokenizer.id_to_token(token)!r} (id {token})"
+        known = self._tokenizer.id_to_token(token)
+        return f"id {token}" if known is None else f"{known!r} (id {token})"
 
 
 def _with_skip(encoded: Encoded, skip: int) -> Encoded:

@@ -2,7 +2,6 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 from tokenizers import normalizers
@@ -54,20 +53,18 @@ def _put_lowercase_first(tokenizer: tokenizers.Tokenizer) -> None:
 def _built(folder: Path, spec: TokenizerSpec) -> tokenizers.Tokenizer:
     """What transformers' class builds from all files, taken out of it."""
     # A second that only such folders need.
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
     logging.set_verbosity_error()
     try:
         built = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **spec.arguments)
     except Exception as exc:
-        _refuse_python_only(folder, _class_named(folder))
-        raise InvalidModel(_reason(folder, exc)) from exc
-    kind: Any = type(built)
-    _refuse_python_only(folder, kind)
-    for method in ("__call__", "_encode_plus"):
-        if getattr(kind, method) is not getattr(PreTrainedTokenizerFast, method):
-            raise _python_only(folder, kind, "does a part of its work in Python")
+        named = _class_named(folder)
+        # What is missing for a class that is refused anyway is no reason.
+        _check_class(folder, named)
+        raise InvalidModel(_reason(folder, named, exc)) from exc
+    _check_class(folder, type(built))
     tokenizer: tokenizers.Tokenizer = built.backend_tokenizer
     return tokenizer
 
@@ -87,21 +84,24 @@ def _class_named(folder: Path) -> type | None:
     return kind
 
 
-def _refuse_python_only(folder: Path, kind: type | None) -> None:
+def _check_class(folder: Path, kind: type | None) -> None:
+    """See that all the work is done by the `tokenizers` library."""
     from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
 
-    if kind is not None and not issubclass(kind, PreTrainedTokenizerFast):
-        raise _python_only(folder, kind, "is written in Python")
-
-
-def _python_only(folder: Path, kind: type, what: str) -> InvalidModel:
-    return InvalidModel(
-        f"the tokenizer of {folder} is transformers' {kind.__name__}, which {what}; supported are those of the "
-        "tokenizers library (tokenizer.json). Choose a model with such a tokenizer"
+    if kind is None:
+        return
+    if issubclass(kind, PreTrainedTokenizerFast):
+        methods = ("__call__", "_encode_plus")
+        if all(getattr(kind, each) is getattr(PreTrainedTokenizerFast, each) for each in methods):
+            return
+    msg = (
+        f"the tokenizer of {folder} is transformers' {kind.__name__}, which works in Python, at least in part; "
+        "supported are those that the tokenizers library runs alone (tokenizer.json). Choose a model with such a one"
     )
+    raise InvalidModel(msg)
 
 
-def _reason(folder: Path, exc: Exception) -> str:
+def _reason(folder: Path, kind: type | None, exc: Exception) -> str:
     """Why the tokenizer was not loaded, and the way out."""
     sources = sorted(path.name for path in folder.iterdir() if path.suffix in _CONVERTED)
     missing = [package for module, package in _CONVERTERS.items() if not _has(module)]
@@ -113,8 +113,9 @@ def _reason(folder: Path, exc: Exception) -> str:
     text = " ".join(str(exc).split())
     text = text if len(text) <= 300 else f"{text[:300]} …"
     return (
-        f"the tokenizer in {folder} cannot be loaded by transformers: {type(exc).__name__}: {text}; restore its files, "
-        "or download the model again"
+        f"transformers' {kind.__name__ if kind else 'tokenizer'} cannot be made from the files in {folder}: "
+        f"{type(exc).__name__}: {text}; see that tokenizer_class in tokenizer_config.json is theirs, or download the "
+        "model again"
     )
 
 

@@ -30,7 +30,13 @@ def read_document(path: Path) -> Any:  # noqa: ANN401 - whatever the JSON docume
         InvalidModel: it cannot be read, or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            msg = (
+                f"{path} begins with a byte order mark, which transformers does not read; save it as UTF-8 without one"
+            )
+            raise InvalidModel(msg)
+        return json.loads(text)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:

@@ -12,7 +12,7 @@ from provider.models.folder import positive, read_config
 from provider.models.kinds import ABOUT_FILE, check_adapter, check_config, check_saved_as, first_architecture
 from provider.models.pipeline import Pipeline, plain_pipeline, read_modules, read_pipeline
 from provider.models.tokenizer_files import read_tokenizer
-from provider.models.weights import check_safetensors, fingerprint, has_weights, weight_files
+from provider.models.weights import check_safetensors, embedding_rows, fingerprint, has_weights, weight_files
 
 # Without an explicit limit no input is longer, whatever the model could take: memory grows with the length.
 DEFAULT_MAX_TOKENS = 512
@@ -154,7 +154,7 @@ def read_spec(
         head=pipeline.head,
         prompts=prompts,
         default_prompt=chosen,
-        vocabulary_size=_first(("vocab_size",), text, config),
+        vocabulary_size=_first(("vocab_size",), text, config) or embedding_rows(weights),
         pad_id=_pad_id(model_type, config, text, tokenizer.pad_id),
         tokenizer=tokenizer.spec,
     )

@@ -7,8 +7,11 @@ The format is described at https://huggingface.co/docs/safetensors: eight bytes 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+
+from safetensors import safe_open
 
 from provider.errors import InvalidModel
 from provider.models.folder import names_in, read_object
@@ -35,6 +38,7 @@ _OTHER_FORMATS = (
 # safetensors itself refuses longer headers.
 _LONGEST_HEADER = 100_000_000
 _CHUNK_BYTES = 1 << 20
+_EMBEDDINGS = re.compile(r"(.*\.)?(word_embeddings?|embed_tokens|tok_embeddings|wte|shared)\.weight")
 
 
 def has_weights(folder: Path) -> bool:
@@ -187,3 +191,16 @@ def fingerprint(folder: Path, files: Iterable[Path]) -> str:
             msg = f"{path} cannot be read: {exc.strerror}; restore the file or download the model again"
             raise InvalidModel(msg) from exc
     return digest.hexdigest()[:16]
+
+
+def embedding_rows(paths: Iterable[Path]) -> int | None:
+    """Rows of the table of token embeddings, by the usual names for it; None where it cannot be told.
+
+    Args:
+        paths: all files with the model's weights, whole.
+    """
+    found = set()
+    for path in paths:
+        with safe_open(path, framework="numpy") as file:
+            found |= {file.get_slice(name).get_shape()[0] for name in file.keys() if _EMBEDDINGS.fullmatch(name)}  # noqa: SIM118 - it is no mapping
+    return found.pop() if len(found) == 1 else None

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from provider.engine.tokenizer import Tokenizer
-from provider.errors import InvalidRequest
+from provider.errors import InvalidModel, InvalidRequest
 from provider.models.spec import read_spec
 from provider.testing import tiny
 
@@ -206,3 +206,71 @@ def test_a_model_saved_by_sentence_transformers_has_its_ids(family: str, tmp_pat
     SentenceTransformer(str(made), device="cpu").save_pretrained(str(tmp_path / "saved"))
     alone = equals_theirs(tmp_path / "saved")
     assert alone is (family != "t5")
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("PhobertTokenizer", {"vocab.txt": "a 1\n", "bpe.codes": "a b 1\n"}),
+        ("BertJapaneseTokenizer", {"vocab.txt": "[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\n"}),
+        ("EsmTokenizer", {"vocab.txt": "<cls>\n<pad>\n<eos>\n<unk>\n<mask>\n"}),
+        ("XLMTokenizer", {"vocab.json": "{}", "merges.txt": ""}),
+        ("MarianTokenizer", {"vocab.json": "{}", "source.spm": "x", "target.spm": "x"}),
+        ("LukeTokenizer", {"vocab.json": '{"<s>": 0}', "merges.txt": "", "entity_vocab.json": '{"[MASK]": 0}'}),
+    ],
+)
+def test_a_tokenizer_that_exists_in_python_only_is_refused_for_that(
+    kind: str, files: dict[str, str], folder: Path
+) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    with pytest.raises(InvalidModel, match=rf"is transformers' {kind}, which works in Python.*Choose a model"):
+        tokenizer_of(folder)
+
+
+def test_a_package_that_a_conversion_needs_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "XLMRobertaTokenizer"}))
+    (folder / "sentencepiece.bpe.model").write_bytes(b"damaged")
+    monkeypatch.setattr("provider.engine.tokenizer_loading._CONVERTERS", {"no_such_module": "its-package"})
+    with pytest.raises(InvalidModel, match=r"sentencepiece\.bpe\.model.*pip install its-package"):
+        tokenizer_of(folder)
+
+
+def test_files_that_the_class_cannot_read_are_refused_with_its_name(folder: Path) -> None:
+    put(folder, "tokenizer_config.json", tokenizer_class="AlbertTokenizer")
+    with pytest.raises(InvalidModel, match=r"transformers' AlbertTokenizer cannot be made"):
+        tokenizer_of(folder)
+
+
+def test_special_tokens_are_found_though_the_vocabulary_has_no_letters(folder: Path) -> None:
+    document = json.loads((folder / "tokenizer.json").read_text())
+    document["model"] = {"type": "WordLevel", "vocab": {"[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "42": 9}, "unk_token": "?"}
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    put(folder, "tokenizer_config.json", tokenizer_class="TokenizersBackend")
+    tokenizer, _ = tokenizer_of(folder)
+    assert tokenizer.encode(["42 " * 100], truncate="end")[0].ids.tolist() == [2, *[9] * 62, 3]
+
+
+def test_a_token_without_a_row_is_refused_by_its_place_token_and_id(folder: Path) -> None:
+    both(added(), shrink)(folder)
+    tokenizer, _ = tokenizer_of(folder)
+    first = tokenizer.vocabulary_size
+    assert tokenizer.ids_without_row == 1
+    assert tokenizer.encode(["the cat", "no horse"])
+    with pytest.raises(
+        InvalidRequest, match=rf"'input\[1\]': the token 'zebra' \(id {first}\).*0 to {first - 1}"
+    ) as raised:
+        tokenizer.encode(["the cat", "a zebra"])
+    assert raised.value.param == "input[1]"
+
+
+def test_special_tokens_without_a_row_are_refused_at_once(folder: Path) -> None:
+    document = json.loads((folder / "tokenizer.json").read_text())
+    document["post_processor"]["special_tokens"]["[SEP]"]["ids"] = [9999]
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    put(folder, "tokenizer_config.json", tokenizer_class="TokenizersBackend")
+    with pytest.raises(InvalidModel, match=r"id 9999.*every text has no row"):
+        tokenizer_of(folder)
