@@ -1,10 +1,15 @@
 """Released clients against the service as shipped, in environments of their own."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 from client_checks import Servers, examine, servers
-from released_clients import CLIENTS, Client, install
+from processes import ROOT
+from released_clients import CLIENTS, INSTALLED, NEWEST, Client, install, run, tool
+
+_EXAMPLE = re.compile(r"^## (?P<client>.+?)$.*?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+EXAMPLES = list(_EXAMPLE.finditer((ROOT / "docs" / "clients.md").read_text()))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -20,3 +25,14 @@ def live() -> Iterator[Servers]:
 async def test_a_released_client_gets_vectors_reasons_and_another_try(client: Client, live: Servers) -> None:
     wrong = {check: found for check, found in (await examine(client, live)).items() if found}
     assert not wrong
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["client"])
+def test_the_examples_of_the_clients_page_run(example: re.Match[str], live: Servers) -> None:
+    program = example["text"].replace("http://localhost:9000/v1", live.usual.url)
+    if example["language"] == "js":
+        path = INSTALLED / "node" / "example.mjs"  # beside the packages that it imports
+        path.write_text(f'const texts = ["A cat.", "A dog."];\n{program}')
+        run([tool("node", "nodejs"), str(path)])
+    else:
+        run([str(NEWEST.python), "-c", program])

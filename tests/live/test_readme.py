@@ -40,14 +40,14 @@ def blocks(page: Path, language: str) -> list[tuple[str, str]]:
     return found
 
 
-def readme_block(language: str, start: str) -> str:
-    """README's only block of a language that has a line with that start."""
-    (found,) = (text for text, _ in blocks(README, language) if re.search(rf"^{re.escape(start)}", text, re.MULTILINE))
+def block(page: Path, language: str, start: str) -> str:
+    """The only block of a language that has a line with that start."""
+    (found,) = (text for text, _ in blocks(page, language) if re.search(rf"^{re.escape(start)}", text, re.MULTILINE))
     return found
 
 
 def here(text: str, server: ServerProcess) -> str:
-    """README's server is the one under test."""
+    """The page's server is the one under test."""
     assert "localhost:9000" in text
     return text.replace("localhost:9000", f"localhost:{server.port}")
 
@@ -104,7 +104,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_the_curl_example_answers_a_vector(shipped: ServerProcess, tmp_path: Path) -> None:
-    answer = json.loads(run(["sh", "-c", here(readme_block("sh", "curl "), shipped)], tmp_path))
+    answer = json.loads(run(["sh", "-c", here(block(README, "sh", "curl "), shipped)], tmp_path))
     (entry,) = answer["data"]
     assert len(entry["embedding"]) == 384
     assert all(isinstance(number, float) for number in entry["embedding"])
@@ -112,12 +112,12 @@ def test_the_curl_example_answers_a_vector(shipped: ServerProcess, tmp_path: Pat
 
 
 def test_the_python_example_runs(shipped: ServerProcess, tmp_path: Path) -> None:
-    program = here(readme_block("python", "from openai import"), shipped)
+    program = here(block(README, "python", "from openai import"), shipped)
     assert run([sys.executable, "-c", program], tmp_path).startswith("2 vectors of 384 numbers, ")
 
 
 def test_the_langchain_example_runs(shipped: ServerProcess, tmp_path: Path) -> None:
-    program = here(readme_block("python", "from langchain_openai import"), shipped)
+    program = here(block(ROOT / "docs" / "clients.md", "python", "from langchain_openai import"), shipped)
     program += "\nassert len(embeddings.embed_query('hello')) == 384\n"
     run([sys.executable, "-c", program], tmp_path)
 
