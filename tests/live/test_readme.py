@@ -190,15 +190,15 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 def shown_backend(page: Path) -> dict[str, Any]:
     """The names of the module with the backend that a page shows whole."""
-    (text,) = (text for text, _ in blocks(page, "python") if re.search(r"^class BagBackend:", text, re.MULTILINE))
     names: dict[str, Any] = {"__name__": "emb_provider_bag"}
-    exec(compile(text, page.name, "exec"), names)
+    exec(compile(block(page, "python", "class BagBackend:"), page.name, "exec"), names)
     return names
 
 
-class ShownBackend(BackendContract):
-    """A backend that a page shows keeps the contract; the reference counts one token at a time."""
+class TestShownBackend(BackendContract):
+    """The backend of the page keeps the contract; the reference counts one token at a time."""
 
+    backend_class = shown_backend(ROOT / "docs" / "backends.md")["BagBackend"]
     shapes: ClassVar = {"mean": tiny_bert}
 
     @pytest.fixture(scope="class")
@@ -212,11 +212,3 @@ class ShownBackend(BackendContract):
             return vectors
 
         return count
-
-
-class TestReadmeBackend(ShownBackend):
-    backend_class = shown_backend(README)["BagBackend"]
-
-
-class TestDocsBackend(ShownBackend):
-    backend_class = shown_backend(ROOT / "docs" / "backends.md")["BagBackend"]
