@@ -89,7 +89,7 @@ def servers(url: str | None = None) -> Iterator[Servers]:
         else:
             with urlopen(f"{url}/models", timeout=ANSWER_SECONDS) as response:
                 usual = Server(url, json.load(response)["data"][0]["id"])
-        narrow = start(EMB_PROVIDER_QUEUE_MAX_REQUESTS="1")
+        narrow = start(EMB_PROVIDER_QUEUE_MAX_REQUESTS="1", EMB_PROVIDER_QUEUE_MAX_WAIT_SECONDS="0")
         yield Servers(usual, narrow, short=start(EMB_PROVIDER_QUEUE_MAX_TOKENS="26000"))
 
 
