@@ -72,6 +72,8 @@ class ModelSpec:
         prompts: name to text, from `config_sentence_transformers.json`.
         default_prompt: the text put before inputs when a request chooses none; "" for none.
         normalize: whether vectors have unit length when a request does not say.
+        config: what transformers' configuration is made from instead of `config.json`, for models that are read as
+            another class than they name; None for the file.
         vocabulary_size: rows of the table of token embeddings; ids are below it. None if the configuration is silent.
         pad_id: the id that fills a rectangle; it is always masked.
         tokenizer: how texts become token ids.
@@ -95,6 +97,7 @@ class ModelSpec:
     pad_id: int = 0
     vocabulary_size: int | None = None
     tokenizer: TokenizerSpec = field(factory=TokenizerSpec)
+    config: Mapping[str, Any] | None = None
 
 
 @frozen(eq=False)

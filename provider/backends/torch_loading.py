@@ -1,6 +1,7 @@
 """From a model's folder to an encoder: transformers' model classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,28 @@ from provider.errors import BackendUnavailable, InvalidModel
 
 # Tensors that may be missing from a checkpoint: they take no part in an embedding.
 _UNUSED = ("pooler.", "lm_head.", "cls.", "position_ids")
+# Of these encoder-decoders sentence-transformers runs the encoder alone (`_ENCODER_ONLY_MODELS` in its
+# base/modules/transformer.py), of all others the whole model. model_type to the class, which lies in the module of that
+# name.
+_ENCODERS = {
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    "longt5": "LongT5EncoderModel",
+    "switch_transformers": "SwitchTransformersEncoderModel",
+    "t5gemma": "T5GemmaEncoderModel",
+    "prophetnet": "ProphetNetEncoder",
+    "blenderbot": "BlenderbotEncoder",
+    "blenderbot-small": "BlenderbotSmallEncoder",
+    "m2m_100": "M2M100Encoder",
+    "marian": "MarianEncoder",
+    "pegasus": "PegasusEncoder",
+    "pegasus_x": "PegasusXEncoder",
+}
+# Tensors of checkpoints written by code of the model's own; what else differs, transformers renames by itself.
+_RENAMED = {"jina_embeddings_v3": {r"\.parametrizations\.weight\.original$": ".weight"}}
+# Tokens of the pass that shows whether a class can run on text alone.
+_TRIAL_TOKENS = 3
 
 
 def load_encoder(
@@ -36,28 +59,20 @@ def load_encoder(
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    config = _config(spec)
+    dtype = choose(str(getattr(config, "dtype", None) or "float32").removeprefix("torch."))
     try:
-        config = transformers.AutoConfig.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as exc:
-        msg = (
-            f"transformers {transformers.__version__} does not know the architecture {spec.architecture!r} "
-            f"of {spec.folder}: {_line(exc)}"
-        )
-        raise BackendUnavailable(msg) from exc
-    checkpoint_dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    dtype = choose(checkpoint_dtype)
-    # Only the encoder of an encoder-decoder takes part in an embedding.
-    loader = transformers.T5EncoderModel if config.model_type == "t5" else transformers.AutoModel
-    try:
-        loaded = loader.from_pretrained(
+        loaded = _loader(config).from_pretrained(
             spec.folder,
             config=config,
             dtype=getattr(torch, dtype),
             attn_implementation=None if attention == "auto" else attention,
             local_files_only=True,
             use_safetensors=True,
-            trust_remote_code=False,
             output_loading_info=True,
+            # Not ignored: they are told below, with sizes.
+            ignore_mismatched_sizes=True,
+            key_mapping=_RENAMED.get(config.model_type),
         )
     except ImportError as exc:
         msg = f"the model {spec.name!r} cannot run with attention {attention!r}: {_line(exc)}"
@@ -65,20 +80,99 @@ def load_encoder(
     except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
         msg = f"the weights in {spec.folder} cannot be loaded: {_line(exc)}"
         raise InvalidModel(msg) from exc
-    # With `output_loading_info` the call returns a pair, which its annotation does not say.
-    encoder, info = cast("tuple[torch.nn.Module, dict[str, list[str]]]", loaded)
-    missing = [key for key in info["missing_keys"] if not any(unused in key for unused in _UNUSED)]
-    if missing:
+    except (AttributeError, KeyError, TypeError, AssertionError, ZeroDivisionError) as exc:
         msg = (
-            f"the weights in {spec.folder} lack {len(missing)} tensors that {spec.architecture} needs "
-            f"(first: {min(missing)}); the files do not belong to this config.json"
+            f"transformers {transformers.__version__} cannot build {spec.architecture} from "
+            f"{spec.folder / 'config.json'} ({type(exc).__name__}: {_line(exc)}); correct the file, or restore it"
         )
-        raise InvalidModel(msg)
+        raise InvalidModel(msg) from exc
+    # With `output_loading_info` the call returns a pair, which its annotation does not say.
+    encoder, info = cast("tuple[torch.nn.Module, dict[str, Any]]", loaded)
+    _check_tensors(spec, encoder, info)
     if getattr(encoder, "pooler", None) is not None:
         # Its output is not used, and it costs a matrix product.
         setattr(encoder, "pooler", None)  # noqa: B010 - torch's stubs allow no assignment of None
+    encoder.eval()
+    _try_out(spec, encoder)
     chosen: Any = encoder.config
-    return encoder.eval(), dtype, str(chosen._attn_implementation)  # noqa: SLF001 - there is no other way
+    return encoder, dtype, str(chosen._attn_implementation)  # noqa: SLF001 - there is no other way
+
+
+def _config(spec: ModelSpec) -> transformers.PretrainedConfig:
+    try:
+        if spec.config is not None:
+            return transformers.AutoConfig.for_model(**spec.config)
+        config = transformers.AutoConfig.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as exc:
+        msg = (
+            f"transformers {transformers.__version__} cannot read {spec.folder / 'config.json'} of the architecture "
+            f"{spec.architecture}: {_line(exc)}"
+        )
+        raise BackendUnavailable(msg) from exc
+    # Their names would be looked up before transformers' own class.
+    config.auto_map = None
+    if config.model_type == "t5gemma":
+        config.is_encoder_decoder = False
+    return config
+
+
+def _loader(config: transformers.PretrainedConfig) -> Any:  # noqa: ANN401 - a class with `from_pretrained`
+    name = _ENCODERS.get(config.model_type)
+    if name is None:
+        return transformers.AutoModel
+    module = config.model_type.replace("-", "_")
+    return getattr(import_module(f"transformers.models.{module}.modeling_{module}"), name)
+
+
+def _check_tensors(spec: ModelSpec, encoder: torch.nn.Module, info: dict[str, Any]) -> None:
+    mismatched = sorted(info["mismatched_keys"])
+    if mismatched:
+        name, has, wanted = mismatched[0]
+        more = f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""
+        msg = (
+            f"the weights in {spec.folder} have {name} of shape {tuple(has)}, but by config.json it has {tuple(wanted)}"
+            f"{more}; correct config.json, or take the weights that belong to it"
+        )
+        raise InvalidModel(msg)
+    missing = _needed(info["missing_keys"])
+    if not missing:
+        return
+    kind = type(encoder).__name__
+    msg = f"the weights in {spec.folder} lack {len(missing)} tensors that {kind} needs (first: {missing[0]})"
+    if kind in _ENCODERS.values() and not kind.endswith("Model"):
+        msg += (
+            "; sentence-transformers reads the encoder alone and would leave these random. If they are the weights of "
+            "the whole model, save its encoder: transformers.AutoModel.from_pretrained(FOLDER).get_encoder()."
+            "save_pretrained(NEW)"
+        )
+    else:
+        msg += "; the files do not belong to this config.json"
+    raise InvalidModel(msg)
+
+
+def _needed(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if not any(unused in name for unused in _UNUSED))
+
+
+@torch.inference_mode()
+def _try_out(spec: ModelSpec, encoder: torch.nn.Module) -> None:
+    """See that the class runs on ids and a mask alone, and gives one hidden state a token."""
+    ids = torch.full((1, _TRIAL_TOKENS), spec.pad_id or 0)
+    ids[0, 0] = 1
+    try:
+        hidden = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    except Exception as exc:
+        msg = (
+            f"{type(encoder).__name__} of transformers {transformers.__version__} does not run on token ids alone "
+            f"({type(exc).__name__}: {_line(exc)}); choose a model that encodes text"
+        )
+        raise BackendUnavailable(msg) from exc
+    if tuple(hidden.shape) != (1, _TRIAL_TOKENS, spec.hidden_size):
+        msg = (
+            f"{type(encoder).__name__} gives hidden states of shape {tuple(hidden.shape)} for {_TRIAL_TOKENS} tokens, "
+            f"expected {(1, _TRIAL_TOKENS, spec.hidden_size)}: one a token, as wide as config.json says"
+        )
+        raise InvalidModel(msg)
 
 
 def _line(exc: Exception) -> str:

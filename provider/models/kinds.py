@@ -13,6 +13,7 @@ from typing import Any
 
 from provider.errors import InvalidModel
 from provider.models.folder import read_object
+from provider.models.own_code import JINA_MODULE, is_jina, read_as_known
 
 ABOUT_FILE = "config_sentence_transformers.json"
 
@@ -94,12 +95,9 @@ def check_modules(folder: Path, types: Sequence[str]) -> None:
         package, _, name = kind.rpartition(".")
         if package.startswith("pylate"):
             raise _refused(folder, _LATE, f"module {kind} in modules.json")
-        if not kind.startswith("sentence_transformers."):
-            msg = (
-                f"{folder / 'modules.json'} has a module {kind!r}, which is code of the model's own and never run; "
-                "choose a model of the sentence_transformers modules Transformer, Pooling, Dense and Normalize"
-            )
-            raise InvalidModel(msg)
+        # Whether this one can be read as another is seen from its config.json.
+        if not kind.startswith("sentence_transformers.") and kind != JINA_MODULE:
+            raise _needs_module(folder, kind)
         if name in _KINDS:
             raise _refused(folder, _KINDS[name], f"module {name} in modules.json")
 
@@ -151,13 +149,13 @@ def check_adapter(folder: Path) -> None:
         raise InvalidModel(msg)
 
 
-def check_config(folder: Path, config: dict[str, Any], *, is_pipeline: bool, needs_class: bool) -> None:
+def check_config(folder: Path, config: dict[str, Any], *, first_module: str, needs_class: bool) -> None:
     """See that `config.json` is that of an encoder of text.
 
     Args:
         folder: the transformer's.
         config: its `config.json`.
-        is_pipeline: whether a `modules.json` says what follows the transformer.
+        first_module: the first type in `modules.json`; "" where there is no such file.
         needs_class: whether the backend computes the model by a class of transformers, from its weights. One that
             reads a graph of its own does not.
 
@@ -174,8 +172,10 @@ def check_config(folder: Path, config: dict[str, Any], *, is_pipeline: bool, nee
         raise _refused(folder, _IMAGES, f"{other} in config.json")
     if "ColBERT" in architecture or architecture.endswith("ForRetrieval"):
         raise _refused(folder, _LATE, f"architecture {architecture} in config.json")
-    if not is_pipeline:
+    if not first_module:
         _check_head(folder, config, architecture)
+    elif first_module == JINA_MODULE and not is_jina(config):
+        raise _needs_module(folder, first_module)
     if needs_class:
         _check_class(folder, config, model_type)
 
@@ -214,7 +214,7 @@ def _check_class(folder: Path, config: dict[str, Any], model_type: str) -> None:
     if not model_type:
         msg = f'{where} has no model_type, which says the architecture; add it, for instance "model_type": "bert"'
         raise InvalidModel(msg)
-    if not is_known_type(model_type):
+    if read_as_known(folder, config) is None and not is_known_type(model_type):
         code = own_code(config)
         needs = f"needs code of its own ({code}, auto_map in config.json), which is never run" if code else "is unknown"
         msg = (
@@ -238,12 +238,7 @@ def own_code(config: dict[str, Any]) -> str:
 
 @cache
 def is_known_type(model_type: str) -> bool:
-    """Whether transformers has a configuration class for `model_type`, or we read it as one of those.
-
-    Importing transformers takes seconds, so its table of names is read as text.
-    """
-    if model_type in READ_AS:
-        return True
+    """Whether transformers has a class for `model_type`. Importing it takes seconds, so its table is read as text."""
     found = importlib.util.find_spec("transformers")
     if found is None or found.origin is None:
         return True
@@ -254,8 +249,11 @@ def is_known_type(model_type: str) -> bool:
     return f'("{model_type}", "' in table
 
 
-READ_AS: dict[str, str] = {}
-"""`model_type` of repositories with code of their own to that of the transformers class which computes the same."""
+def _needs_module(folder: Path, kind: str) -> InvalidModel:
+    return InvalidModel(
+        f"{folder / 'modules.json'} has a module {kind!r}, which is code of the model's own and never run; choose a "
+        "model of the sentence_transformers modules Transformer, Pooling, Dense and Normalize"
+    )
 
 
 def _refused(folder: Path, kind: str, shown_by: str) -> InvalidModel:

@@ -62,10 +62,15 @@ class Pipeline:
 
 @frozen
 class Module:
-    """An entry of `modules.json`: the name of its class, and its folder."""
+    """An entry of `modules.json`: its class with the package, and its folder."""
 
-    kind: str
+    type: str
     folder: Path
+
+    @property
+    def kind(self) -> str:
+        """The name of the class; old and new saves differ in the packages before it."""
+        return self.type.rpartition(".")[2]
 
 
 def plain_pipeline(config: dict[str, Any], hidden_size: int) -> Pipeline:
@@ -140,8 +145,7 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
         if place.is_absolute() or ".." in place.parts:
             msg = f"{where} has a module at {str(place)!r}, expected a folder inside the model's own"
             raise InvalidModel(msg)
-        # Old and new saves differ in the packages before the class.
-        modules.append(Module(kind.rpartition(".")[2], folder / place))
+        modules.append(Module(kind, folder / place))
     if not modules or modules[0].kind != "Transformer":
         first = modules[0].kind if modules else "nothing"
         raise _unsupported(folder, first, "as the first module (only Transformer is)")

@@ -1,5 +1,6 @@
 """What a model's folder says about itself, read without loading weights and without running code from it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,7 +10,15 @@ from provider.domain import ModelSpec
 from provider.errors import InvalidModel, SettingsError
 from provider.models.arguments import read_transformer
 from provider.models.folder import positive, read_config
-from provider.models.kinds import ABOUT_FILE, check_adapter, check_config, check_saved_as, first_architecture
+from provider.models.kinds import (
+    ABOUT_FILE,
+    check_adapter,
+    check_config,
+    check_saved_as,
+    first_architecture,
+    own_code,
+)
+from provider.models.own_code import is_jina, read_as_known
 from provider.models.pipeline import Pipeline, plain_pipeline, read_modules, read_pipeline
 from provider.models.tokenizer_files import read_tokenizer
 from provider.models.weights import check_safetensors, embedding_rows, fingerprint, has_weights, weight_files
@@ -19,6 +28,8 @@ DEFAULT_MAX_TOKENS = 512
 
 _HIDDEN_SIZE_KEYS = ("hidden_size", "d_model", "dim", "n_embd", "emb_dim")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions")
+# Repositories of these often name code of their own, with which transformers' class was compared.
+_COMPARED = frozenset({"nomic_bert", "gte", "eurobert"})
 # Positions are relative: `n_positions` in these configurations is the length they were trained with.
 _RELATIVE = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers", "xlnet"})
 # Their first token has position pad_token_id + 1, so that the first rows of the table are never used
@@ -42,6 +53,7 @@ class _Documents:
         transformer_file: where they stand; None where there are none.
         pipeline: what follows the transformer.
         is_pipeline: whether there is a `modules.json`.
+        known: what `config.json` would say for another class that computes the model; None for the class it names.
         files: those that decide a vector.
     """
 
@@ -54,6 +66,7 @@ class _Documents:
     hidden_size: int
     pipeline: Pipeline
     is_pipeline: bool
+    known: dict[str, Any] | None
     files: tuple[Path, ...]
 
     @classmethod
@@ -64,14 +77,20 @@ class _Documents:
         folder = modules[0].folder if modules else root
         check_adapter(folder)
         config = read_config(folder)
-        check_config(folder, config, is_pipeline=bool(modules), needs_class=needs_class)
+        check_config(folder, config, first_module=modules[0].type if modules else "", needs_class=needs_class)
         nested = config.get("text_config")
         text = nested if isinstance(nested, dict) else {}
         hidden_size = _hidden_size(folder, config, text)
         transformer, where = read_transformer(folder, config) if modules else ({}, None)
         pipeline = read_pipeline(root, modules, hidden_size) if modules else plain_pipeline(config, hidden_size)
         files = (folder / "config.json", *pipeline.files, *([root / ABOUT_FILE] if about else []))
-        return cls(folder, config, text, about, transformer, where, hidden_size, pipeline, bool(modules), files)
+        try:
+            known = read_as_known(folder, config)
+        except InvalidModel:
+            if needs_class:
+                raise
+            known = None
+        return cls(folder, config, text, about, transformer, where, hidden_size, pipeline, bool(modules), known, files)
 
 
 def check_supported(folder: Path, *, needs_class: bool = True) -> None:
@@ -122,7 +141,7 @@ def read_spec(
     weights = weight_files(model.folder) if needs_class or has_weights(model.folder) else ()
     for path in weights:
         check_safetensors(path)
-    notices: list[str] = []
+    notices = list(_about_code(config, model.known))
     if not model.is_pipeline:
         notices.append(
             f"the model has no modules.json: {pipeline.pooling[0]} pooling is used, as sentence-transformers does; "
@@ -157,8 +176,23 @@ def read_spec(
         vocabulary_size=_first(("vocab_size",), text, config) or embedding_rows(weights),
         pad_id=_pad_id(model_type, config, text, tokenizer.pad_id),
         tokenizer=tokenizer.spec,
+        config=model.known,
     )
     return spec, tuple(notices)
+
+
+def _about_code(config: dict[str, Any], known: dict[str, Any] | None) -> Iterator[str]:
+    """What an operator should know of a model that brings code of its own."""
+    if known is None and (code := own_code(config)) and config.get("model_type") not in _COMPARED:
+        yield (
+            f"config.json names code of the model's own ({code}); it is not run, transformers' class for "
+            f"{config.get('model_type')} computes the model, as in sentence-transformers without trust_remote_code"
+        )
+    if is_jina(config) and config.get("lora_adaptations"):
+        yield (
+            f"the model's task adapters ({', '.join(map(str, config['lora_adaptations']))}) are not applied: vectors "
+            "are those of the model without a task"
+        )
 
 
 def _first(keys: tuple[str, ...], *sources: dict[str, Any]) -> Any:  # noqa: ANN401 - what the file holds
