@@ -28,7 +28,7 @@ from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Settings, env
 _SERVICE_LINK = re.compile(rf"{ENV_PREFIX}(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
 # What belongs to one model and would be wrong for another: where it comes from, and what it is or may be called.
 _MODEL_SOURCE = ("name", "path", "repo", "revision")
-_MODEL_IDENTITY = (*_MODEL_SOURCE, "aliases", "default_prompt")
+_MODEL_IDENTITY = (*_MODEL_SOURCE, "aliases", "prompts", "default_prompt", "normalize")
 INSTALLED = "installed package"
 """The label of what an installed package brings."""
 _MODELS_VARIABLE = f"{ENV_PREFIX}MODELS"

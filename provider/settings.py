@@ -129,7 +129,13 @@ class ModelSettings:
     verify_min_cosine: float | None = option(
         None, "smallest cosine with the reference that is served; none: by dtype (docs/verify.md)", least=0, most=1
     )
+    prompts: dict[str, str] = option(
+        {}, "prompts by name, beside those in the model's files and before them: what goes before an input"
+    )
     default_prompt: str | None = option(None, "name of the prompt for requests that choose none; none: the model's own")
+    normalize: bool | None = option(
+        None, "whether vectors have length 1 unless a request says otherwise; none: as the model's files say"
+    )
 
     @property
     def served_name(self) -> str:

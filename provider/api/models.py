@@ -90,6 +90,8 @@ def describe(name: str, runtime: ModelRuntime) -> ModelEntry:
         "max_model_len": spec.max_tokens if spec else None,
         "pooling": "+".join(spec.pooling) if spec else None,
         "prompts": sorted(spec.prompts) if spec else None,
+        "normalize": spec.normalize if spec else None,
+        "notices": list(runtime.notices) if spec else None,
         "details": dict(traits.extra) if traits else None,
         "fingerprint": model.fingerprint if model else None,
         "verified": runtime.verified.summary() if runtime.verified else None,

@@ -34,8 +34,8 @@ _ENCODERS = {
 }
 # Tensors of checkpoints written by code of the model's own; what else differs, transformers renames by itself.
 _RENAMED = {"jina_embeddings_v3": {r"\.parametrizations\.weight\.original$": ".weight"}}
-# Tokens of the pass that shows whether a class can run on text alone.
-_TRIAL_TOKENS = 3
+# Tokens of the passes that show whether a class can run on text alone.
+_TRIAL_LENGTHS = (1, 3)
 
 
 def load_encoder(
@@ -91,26 +91,37 @@ def load_encoder(
     _check_tensors(spec, encoder, info)
     if getattr(encoder, "pooler", None) is not None:
         # Its output is not used, and it costs a matrix product.
-        setattr(encoder, "pooler", None)  # noqa: B010 - torch's stubs allow no assignment of None
+        encoder.pooler = _NoPooler()
     encoder.eval()
     _try_out(spec, encoder)
     chosen: Any = encoder.config
     return encoder, dtype, str(chosen._attn_implementation)  # noqa: SLF001 - there is no other way
 
 
+class _NoPooler(torch.nn.Module):
+    """In the place of a pooler, which some classes call without asking whether they have one."""
+
+    def forward(self, hidden: torch.Tensor, *_: object) -> torch.Tensor:
+        return hidden
+
+
 def _config(spec: ModelSpec) -> transformers.PretrainedConfig:
+    config: transformers.PretrainedConfig
     try:
         if spec.config is not None:
-            return transformers.AutoConfig.for_model(**spec.config)
-        config = transformers.AutoConfig.from_pretrained(spec.folder, local_files_only=True, trust_remote_code=False)
+            config = transformers.AutoConfig.for_model(**spec.config)
+        else:
+            config = transformers.AutoConfig.from_pretrained(
+                spec.folder, local_files_only=True, trust_remote_code=False
+            )
     except Exception as exc:
         msg = (
             f"transformers {transformers.__version__} cannot read {spec.folder / 'config.json'} of the architecture "
             f"{spec.architecture}: {_line(exc)}"
         )
         raise BackendUnavailable(msg) from exc
-    # Their names would be looked up before transformers' own class.
-    config.auto_map = None
+    # Its classes would be looked up before transformers' own.
+    config.auto_map = {}
     if config.model_type == "t5gemma":
         config.is_encoder_decoder = False
     return config
@@ -157,22 +168,24 @@ def _needed(names: Iterable[str]) -> list[str]:
 @torch.inference_mode()
 def _try_out(spec: ModelSpec, encoder: torch.nn.Module) -> None:
     """See that the class runs on ids and a mask alone, and gives one hidden state a token."""
-    ids = torch.full((1, _TRIAL_TOKENS), spec.pad_id or 0)
-    ids[0, 0] = 1
-    try:
-        hidden = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-    except Exception as exc:
-        msg = (
-            f"{type(encoder).__name__} of transformers {transformers.__version__} does not run on token ids alone "
-            f"({type(exc).__name__}: {_line(exc)}); choose a model that encodes text"
-        )
-        raise BackendUnavailable(msg) from exc
-    if tuple(hidden.shape) != (1, _TRIAL_TOKENS, spec.hidden_size):
-        msg = (
-            f"{type(encoder).__name__} gives hidden states of shape {tuple(hidden.shape)} for {_TRIAL_TOKENS} tokens, "
-            f"expected {(1, _TRIAL_TOKENS, spec.hidden_size)}: one a token, as wide as config.json says"
-        )
-        raise InvalidModel(msg)
+    kind = f"{type(encoder).__name__} of transformers {transformers.__version__}"
+    for tokens in _TRIAL_LENGTHS:
+        # Not of padding: some classes look for the last token that is none.
+        ids = torch.full((1, tokens), 1 if spec.pad_id == 0 else 0)
+        try:
+            hidden = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        except Exception as exc:
+            msg = (
+                f"{kind} does not run on a text of {tokens} token{'s'[: tokens - 1]}, given ids and a mask "
+                f"({type(exc).__name__}: {_line(exc)}); choose a model that encodes text of any length"
+            )
+            raise BackendUnavailable(msg) from exc
+        if tuple(hidden.shape) != (1, tokens, spec.hidden_size):
+            msg = (
+                f"{kind} gives hidden states of shape {tuple(hidden.shape)} for {tokens} token{'s'[: tokens - 1]}, "
+                f"expected {(1, tokens, spec.hidden_size)}: one a token, as wide as config.json says"
+            )
+            raise InvalidModel(msg)
 
 
 def _line(exc: Exception) -> str:

@@ -84,6 +84,8 @@ def _describe(model: Any, hub: Any, *, with_fingerprint: bool) -> dict[str, Any]
             name=model.served_name,
             max_context_length=model.max_context_length,
             default_prompt=model.default_prompt,
+            prompts=model.prompts,
+            normalize=model.normalize,
             needs_class=not source.own,
         )
         entry |= {
@@ -94,6 +96,7 @@ def _describe(model: Any, hub: Any, *, with_fingerprint: bool) -> dict[str, Any]
             "max_tokens": spec.max_tokens,
             "pooling": "+".join(spec.pooling),
             "prompts": sorted(spec.prompts),
+            "normalize": spec.normalize,
             "digest": spec.fingerprint,
             "notices": [*source.notices, *notices],
         }

@@ -73,7 +73,7 @@ def run(job: VerifyJob) -> bool:
         parts = load_parts(found, model)
         try:
             thresholds = attrs.evolve(Thresholds.of(parts.backend.traits.dtype), **job.limits)
-            peer, note = _peer(parts.spec.folder, on_step) if job.wants_peer else (None, None)
+            peer, note = _peer(parts.source.folder, on_step) if job.wants_peer else (None, None)
             report = verify(parts, model, corpus, thresholds, peer=peer, on_step=on_step)
         finally:
             parts.backend.close()

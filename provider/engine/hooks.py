@@ -76,6 +76,14 @@ class ModelVerified:
 
 
 @frozen
+class ModelNoticed:
+    """A request showed something about a model that an operator should know. Sent once a model and notice."""
+
+    model: str
+    notice: str
+
+
+@frozen
 class BatchDone:
     """One forward pass ended.
 
@@ -116,7 +124,7 @@ class RequestEmbedded:
     timings: Timings
 
 
-Event = ModelChanged | ModelVerified | DownloadChanged | BatchDone | RequestWaited | RequestEmbedded
+Event = ModelChanged | ModelNoticed | ModelVerified | DownloadChanged | BatchDone | RequestWaited | RequestEmbedded
 Hook = Callable[[Event], None]
 """Called with every event, on the event loop's thread; quick, never blocking, never raising."""
 

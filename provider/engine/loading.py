@@ -129,8 +129,10 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         name=settings.served_name,
         max_context_length=settings.max_context_length,
         default_prompt=settings.default_prompt,
-        # A backend with files of its own may read a graph that needs no class.
-        needs_class=not issubclass(backend_class, SelectsFiles),
+        prompts=settings.prompts,
+        normalize=settings.normalize,
+        # A backend that found files of its own reads a graph that needs no class.
+        needs_class=not source.own,
     )
     tokenizer = Tokenizer.from_folder(
         spec.folder,
@@ -153,7 +155,8 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         undo.callback(backend.close)
         # Alone, before lanes call at once: libraries set themselves up at their first call, and in some of them two
         # threads that do so together wait for each other forever.
-        backend.embed(TokenBatch.of_rows([np.zeros(1, np.int32)]))
+        # Not of padding alone: some classes look for the last token that is none.
+        backend.embed(TokenBatch.of_rows([np.array([1 if spec.pad_id == 0 else 0], np.int32)]))
         is_cpu = backend.traits.device == "cpu"
         if not is_cpu and settings.lanes is None:
             # One lane keeps an accelerator busy; a second would only take memory.
@@ -176,7 +179,7 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         limits,
         tuned,
         weight_bytes=_weight_bytes(source, spec),
-        fingerprint=_fingerprint(spec, backend, own),
+        fingerprint=_fingerprint(spec, backend, own, settings),
     )
 
 
@@ -221,19 +224,22 @@ def _weight_bytes(source: Resolved, spec: ModelSpec) -> int:
     return weight_bytes(spec.folder)
 
 
-def _fingerprint(spec: ModelSpec, backend: Backend, own: object) -> str:
+def _fingerprint(spec: ModelSpec, backend: Backend, own: object, settings: ModelSettings) -> str:
     """16 hex digits of SHA-256 over all that decides a vector.
 
-    These are the model's files (weights, tokenizer, pooling, prompts), the prompt for requests that choose none, the
-    backend, its options and weights of its own, and the dtype; not where the files lie, what the model is called, or
-    how it is batched.
+    These are the model's files (weights, tokenizer, pooling, prompts), configured prompts, the prompt for requests that
+    choose none, whether vectors keep their own length, the backend, its options and weights of its own, and the dtype;
+    not where the files lie, what the model is called, or how it is batched.
 
     Vectors are comparable, and may share a cache entry, only under the same fingerprint.
     """
     kind = type(backend)
     traits, where = backend.traits, f"{kind.__module__}:{kind.__qualname__}"
     parts = (spec.fingerprint, spec.default_prompt, where, traits.dtype, repr(own), traits.weights_digest)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    # Only where they are used, so that other models keep their fingerprints from release to release.
+    more = [f"prompts {sorted(settings.prompts.items())}"] if settings.prompts else []
+    more += [] if spec.normalize else ["own length"]
+    return hashlib.sha256("\0".join((*parts, *more)).encode()).hexdigest()[:16]
 
 
 async def in_daemon_thread(name: str, work: Callable[[], T]) -> T:

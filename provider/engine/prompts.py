@@ -26,8 +26,9 @@ def role_of(input_type: str) -> str:
 def prompt_for(request: EmbedRequest, spec: ModelSpec) -> str:
     """The text to put before the inputs: `prompt`, else that of `prompt_name`, of `input_type`, or the model's default.
 
-    A model without prompts ignores `input_type`: many clients always send it. With prompts, an input type that means
-    nothing to it is an error, because ignoring it would silently answer other vectors than were asked for.
+    A model without prompts ignores `input_type` (see `is_ignored`): many clients always send it. With prompts, an input
+    type that means nothing to it is an error, because ignoring it would silently answer other vectors than were asked
+    for.
 
     Raises:
         InvalidRequest: the model has no prompt of that name or for that input type.
@@ -42,6 +43,18 @@ def prompt_for(request: EmbedRequest, spec: ModelSpec) -> str:
     if request.input_type is not None and any(spec.prompts.values()):
         return _for_input_type(request.input_type, spec)
     return spec.default_prompt
+
+
+IGNORED = (
+    "a request had an input_type, which has no effect: the model's files name no prompts. If its card asks for some "
+    "(such as 'query: '), set model.prompts"
+)
+"""What to tell an operator of a model that ignores `input_type`."""
+
+
+def is_ignored(request: EmbedRequest, spec: ModelSpec) -> bool:
+    """Whether the request's `input_type` has no effect, because the model has no prompts."""
+    return request.input_type is not None and not any(spec.prompts.values())
 
 
 def _for_input_type(input_type: str, spec: ModelSpec) -> str:

@@ -9,7 +9,15 @@ from functools import partial
 
 from provider.domain import ALONE, Worker
 from provider.engine.batcher import Batcher
-from provider.engine.hooks import BatchDone, DownloadChanged, Hook, ModelChanged, ModelState, ModelVerified
+from provider.engine.hooks import (
+    BatchDone,
+    DownloadChanged,
+    Hook,
+    ModelChanged,
+    ModelNoticed,
+    ModelState,
+    ModelVerified,
+)
 from provider.engine.lanes import BatchOutcome, Lanes
 from provider.engine.line import Line
 from provider.engine.loading import FoundModel, ModelParts, find_model, in_daemon_thread, load_parts
@@ -67,6 +75,7 @@ class ModelRuntime:
         self._clock = clock
         self._since = clock()
         self._parts: ModelParts | None = None
+        self._noticed: list[str] = []
         self._loading: asyncio.Task[None] | None = None
         self.prober = Prober(self._embed_probe, name=self.name, pause_seconds=probe_seconds)
         self._verifying = threading.Lock()
@@ -75,6 +84,17 @@ class ModelRuntime:
     def loaded(self) -> ModelParts | None:
         """The model's parts while it is ready, else None."""
         return self._parts if self.state is ModelState.READY else None
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What an operator should know of the loaded model: from its files, and from requests since."""
+        return (*(self._parts.notices if self._parts else ()), *self._noticed)
+
+    def notice(self, text: str) -> None:
+        """Tell an operator `text`, which a request showed; once."""
+        if text not in self._noticed:
+            self._noticed.append(text)
+            self._hooks(ModelNoticed(self.name, text))
 
     @property
     def problem(self) -> str | None:

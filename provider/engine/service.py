@@ -26,7 +26,7 @@ from provider.engine.hooks import Hook, RequestEmbedded
 from provider.engine.limiter import RequestLimiter
 from provider.engine.loading import ModelParts
 from provider.engine.patience import Patience
-from provider.engine.prompts import prompt_for
+from provider.engine.prompts import IGNORED, is_ignored, prompt_for
 from provider.engine.rows import Row, Ticket
 from provider.engine.runtime import ModelRuntime
 from provider.engine.tokenizer import Encoded
@@ -163,6 +163,8 @@ class EmbeddingService:
         runtime = self.runtime(request.model)
         model = await runtime.ready()
         check_dimensions(request.dimensions, model.spec.dimension)
+        if is_ignored(request, model.spec):
+            runtime.notice(IGNORED)
         started = time.perf_counter()
         encoded = await self._encode(runtime.settings, model, request)
         tokenised = time.perf_counter() - started

@@ -1,7 +1,8 @@
 """What a model's folder says about itself, read without loading weights and without running code from it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from attrs import frozen
@@ -32,6 +33,7 @@ _POSITION_KEYS = ("max_position_embeddings", "n_positions")
 _COMPARED = frozenset({"nomic_bert", "gte", "eurobert"})
 # Positions are relative: `n_positions` in these configurations is the length they were trained with.
 _RELATIVE = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers", "xlnet"})
+_DRAWN = frozenset({"big_bird", "bigbird_pegasus"})
 # Their first token has position pad_token_id + 1, so that the first rows of the table are never used
 # (`create_position_ids_from_input_ids` in transformers' modeling files).
 _POSITIONS_BEHIND_PAD = frozenset(
@@ -117,6 +119,8 @@ def read_spec(
     name: str,
     max_context_length: int | None,
     default_prompt: str | None,
+    prompts: Mapping[str, str] = MappingProxyType({}),
+    normalize: bool | None = None,
     needs_class: bool = True,
 ) -> tuple[ModelSpec, tuple[str, ...]]:
     """All that can be known of the model in `folder` without loading it. Reads every byte of it once.
@@ -127,6 +131,8 @@ def read_spec(
         name: the configured name.
         max_context_length: most tokens of one input; None for the model's own limit, but at most 512.
         default_prompt: name of the prompt for requests that choose none; None for the model's own.
+        prompts: name to text, beside those of the files and before them.
+        normalize: whether vectors have unit length when a request does not say; None for what the files say.
         needs_class: as in `check_supported`. Without a need for them, weights may be missing.
 
     Returns:
@@ -153,7 +159,13 @@ def read_spec(
     notices += tokenizer.notices
     model_type = str(config.get("model_type") or "")
     max_positions = _max_positions(model_type, config, text)
-    prompts, chosen = _prompts(folder, about, default_prompt)
+    known_prompts, chosen = _prompts(folder, about, prompts, default_prompt)
+    own_length = _keeps_length(about, pipeline)
+    if own_length and normalize is None:
+        notices.append(
+            f"vectors keep the length that the model gives them, which its similarity function "
+            f"({about['similarity_fn_name']!r} in {ABOUT_FILE}) depends on; model.normalize: true scales them to 1"
+        )
     if about.get("truncate_dim"):
         notices.append(
             f"the model asks to be cut to {about['truncate_dim']} dimensions (truncate_dim, {ABOUT_FILE}); "
@@ -171,8 +183,9 @@ def read_spec(
         fingerprint=fingerprint(folder, (*model.files, *tokenizer.files, *weights, *pipeline.weights())),
         pools_prompt=pipeline.pools_prompt,
         head=pipeline.head,
-        prompts=prompts,
+        prompts=known_prompts,
         default_prompt=chosen,
+        normalize=not own_length if normalize is None else normalize,
         vocabulary_size=_first(("vocab_size",), text, config) or embedding_rows(weights),
         pad_id=_pad_id(model_type, config, text, tokenizer.pad_id),
         tokenizer=tokenizer.spec,
@@ -208,6 +221,9 @@ def _hidden_size(folder: Path, config: dict[str, Any], text: dict[str, Any]) -> 
 
 
 def _max_positions(model_type: str, config: dict[str, Any], text: dict[str, Any]) -> int | None:
+    if config.get("attention_type") == "block_sparse" and model_type in _DRAWN:
+        # Beyond this the blocks that see each other are drawn at random; below, attention is whole.
+        return int((5 + 2 * config.get("num_random_blocks", 3)) * config.get("block_size", 64))
     found = _first(_POSITION_KEYS, text, config)
     if model_type in _RELATIVE or isinstance(found, bool) or not isinstance(found, int) or found < 1:
         return None
@@ -226,18 +242,26 @@ def _max_tokens(asked: int | None, own: int | None, positions: int | None, notic
     return asked
 
 
-def _prompts(folder: Path, about: dict[str, Any], wanted: str | None) -> tuple[dict[str, str], str]:
+def _keeps_length(about: dict[str, Any], pipeline: Pipeline) -> bool:
+    """Whether the model is made for a similarity that depends on the length of vectors, and leaves them as they are."""
+    return not pipeline.normalizes and str(about.get("similarity_fn_name") or "cosine") != "cosine"
+
+
+def _prompts(
+    folder: Path, about: dict[str, Any], given: Mapping[str, str], wanted: str | None
+) -> tuple[dict[str, str], str]:
     """The model's prompts, and the text of the one for requests that choose none."""
     found = about.get("prompts") or {}
     if not isinstance(found, dict) or not all(isinstance(text, str | None) for text in found.values()):
         msg = f"prompts in {folder / ABOUT_FILE} are {found!r}, expected names with texts; restore the file"
         raise InvalidModel(msg)
-    prompts = {str(name): text or "" for name, text in found.items()}
+    prompts = {str(name): text or "" for name, text in found.items()} | dict(given)
     if wanted is not None:
         if wanted not in prompts:
             msg = (
                 f"model.default_prompt is {wanted!r}, but this model's prompts are: "
-                f"{', '.join(sorted(prompts)) or 'none'}; name one of them or leave the setting out"
+                f"{', '.join(sorted(prompts)) or 'none'}; name one of them, add it to model.prompts, or leave the "
+                "setting out"
             )
             raise SettingsError(msg)
         return prompts, prompts[wanted]

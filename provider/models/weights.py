@@ -100,9 +100,13 @@ def safetensors_name(pickled: str) -> str:
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:
-    weight_map = read_object(folder / INDEX_FILE).get("weight_map")
+    index = read_object(folder / INDEX_FILE)
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         msg = f"{folder / INDEX_FILE} has no weight_map; download the model again"
+        raise InvalidModel(msg)
+    if "metadata" not in index:
+        msg = f'{folder / INDEX_FILE} has no "metadata", which transformers needs; add "metadata": {{}} to it'
         raise InvalidModel(msg)
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:

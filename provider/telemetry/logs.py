@@ -8,7 +8,15 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from provider.domain import ALONE, Worker
-from provider.engine.hooks import BatchDone, DownloadChanged, Event, ModelChanged, ModelState, ModelVerified
+from provider.engine.hooks import (
+    BatchDone,
+    DownloadChanged,
+    Event,
+    ModelChanged,
+    ModelNoticed,
+    ModelState,
+    ModelVerified,
+)
 from provider.settings import LogSettings
 from provider.telemetry.request import add_request_id
 
@@ -84,6 +92,8 @@ def log_event(event: Event) -> None:
     match event:
         case ModelChanged():
             _log_state(event)
+        case ModelNoticed():
+            _log.warning("model_notice", model=event.model, notice=event.notice)
         case ModelVerified():
             write = _log.info if event.passed else _log.error
             write("model_verified", model=event.model, seconds=round(event.seconds, 3), **event.figures)

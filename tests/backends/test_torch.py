@@ -1,5 +1,6 @@
 """The eager PyTorch backend keeps the contract on models of every shape, and equals sentence-transformers on each."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from architectures import ARCHITECTURES
 from sentence_transformers import SentenceTransformer
 from waiting import finish
 
@@ -176,28 +178,48 @@ def test_a_half_precision_checkpoint_runs_in_float32_on_the_cpu(tmp_path: Path) 
     np.testing.assert_allclose(backend.embed(batch), load(spec_of(folder), dtype="float32").embed(batch), atol=1e-6)
 
 
-def test_weights_that_do_not_belong_to_the_configuration_are_refused(tmp_path: Path) -> None:
-    import json
-
-    folder = tiny_bert(tmp_path / "model")
+def changed(folder: Path, **changes: Any) -> Path:
+    """The folder of a model with other entries in its `config.json`."""
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(InvalidModel, match=r"lack \d+ tensors"):
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+def test_weights_that_do_not_belong_to_the_configuration_are_refused(tmp_path: Path) -> None:
+    folder = changed(tiny_bert(tmp_path / "model"), num_hidden_layers=3)
+    with pytest.raises(InvalidModel, match=r"lack \d+ tensors that BertModel needs \(first: encoder\.layer\.2"):
         load(spec_of(folder))
-    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 7}))
-    with pytest.raises(InvalidModel, match="cannot be loaded"):
-        load(spec_of(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"intermediate_size": 7}, r"intermediate\.dense\.\w+ of shape \(64.*\), but by config\.json it has \(7"),
+        ({"max_position_embeddings": 512}, r"position_embeddings\.weight of shape \(128, 32\).*it has \(512, 32\)"),
+        ({"vocab_size": 9}, r"word_embeddings\.weight of shape \(\d+, 32\).*it has \(9, 32\).*correct config\.json"),
+    ],
+)
+def test_a_tensor_of_another_shape_is_named_with_both_sizes(
+    changes: dict[str, int], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidModel, match=words):
+        load(spec_of(changed(tiny_bert(tmp_path / "model"), **changes)))
+
+
+def test_of_an_encoder_decoder_the_encoder_is_loaded_if_it_was_saved_alone(tmp_path: Path) -> None:
+    ARCHITECTURES["Pegasus, whole"].build(tmp_path / "whole")
+    with pytest.raises(InvalidModel, match=r"PegasusEncoder needs .*get_encoder\(\)\.save_pretrained"):
+        load(spec_of(tmp_path / "whole"))
+    ARCHITECTURES["Pegasus"].build(tmp_path / "alone")
+    backend = load(spec_of(tmp_path / "alone"))
+    assert backend.embed(TokenBatch.of_rows([np.array([5, 6], np.int32)])).shape == (1, 32)
 
 
 def test_an_architecture_that_transformers_does_not_know_is_named(tmp_path: Path) -> None:
-    import json
-
-    folder = tiny_bert(tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "brand-new", "architectures": ["BrandNewModel"]}
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = changed(tiny_bert(tmp_path / "model"), model_type="brand-new", architectures=["BrandNewModel"])
+    spec = read_spec(folder, name="tiny", max_context_length=None, default_prompt=None, needs_class=False)[0]
     with pytest.raises(BackendUnavailable, match="BrandNewModel"):
-        load(spec_of(folder))
+        load(spec)
 
 
 def test_a_device_that_is_not_there_is_an_error(folder: Path) -> None:

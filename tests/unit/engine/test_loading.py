@@ -152,8 +152,17 @@ def test_a_fingerprint_changes_with_pooling_prompts_tokenizer_and_weights(
     assert fingerprint(folder) != fingerprint(tiny)
 
 
-@pytest.mark.parametrize("fields", [{"dtype": "bfloat16"}, {"backend": "example"}, {"default_prompt": "query"}])
-def test_a_fingerprint_changes_with_dtype_backend_and_default_prompt(tiny: Path, fields: Any) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dtype": "bfloat16"},
+        {"backend": "example"},
+        {"default_prompt": "query"},
+        {"prompts": {"title": "title: "}},
+        {"normalize": False},
+    ],
+)
+def test_a_fingerprint_changes_with_all_that_changes_vectors(tiny: Path, fields: Any) -> None:
     assert fingerprint(tiny, **fields) != fingerprint(tiny)
 
 

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
 from provider.domain import Embedded, EmbedRequest
-from provider.engine.hooks import BatchDone, ModelChanged, ModelState, RequestEmbedded
+from provider.engine.hooks import BatchDone, ModelChanged, ModelNoticed, ModelState, RequestEmbedded
 from provider.engine.service import EmbeddingService
 from provider.errors import (
     CallerTooSlow,
@@ -139,6 +140,27 @@ async def test_a_vector_seen_before_comes_from_the_cache_at_its_own_length_too(f
         length = np.linalg.norm(raw.vectors)
         assert abs(length - 1) > 0.01
         np.testing.assert_allclose(raw.vectors / length, unit.vectors, rtol=1e-5)
+
+
+async def test_an_input_type_without_effect_is_told_once(open_service: Any, model: ModelSettings) -> None:
+    events: list[Any] = []
+    async with open_service(Settings(model=model), events=events) as service:
+        for input_type in ("query", "document", "query"):
+            await service.embed(ask("cat", input_type=input_type))
+        noticed = [event for event in events if isinstance(event, ModelNoticed)]
+        assert [event.model for event in noticed] == ["m"]
+        assert "model.prompts" in noticed[0].notice
+        assert noticed[0].notice in service.runtimes["m"].notices
+
+
+async def test_an_input_type_with_a_configured_prompt_has_an_effect(open_service: Any, model: ModelSettings) -> None:
+    prompted = attrs.evolve(model, prompts={"query": "dog "})
+    events: list[Any] = []
+    async with open_service(Settings(model=prompted), events=events) as service:
+        query = await service.embed(ask("cat", input_type="query"))
+        written = await service.embed(ask("dog cat"))
+        np.testing.assert_array_equal(query.vectors, written.vectors)
+        assert not [event for event in events if isinstance(event, ModelNoticed)]
 
 
 async def test_another_prompt_is_another_vector(fake: Fake) -> None:

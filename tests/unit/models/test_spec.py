@@ -1,5 +1,7 @@
 """What is read from a model's folder."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from provider.models.spec import read_spec
 Edit = Callable[..., None]
 
 
-def read(folder: Path, *, length: int | None = None, prompt: str | None = None) -> tuple[ModelSpec, tuple[str, ...]]:
-    return read_spec(folder, name="tiny", max_context_length=length, default_prompt=prompt)
+def read(
+    folder: Path, *, length: int | None = None, prompt: str | None = None, **more: Any
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    return read_spec(folder, name="tiny", max_context_length=length, default_prompt=prompt, **more)
 
 
 def spec_of(folder: Path, **more: Any) -> ModelSpec:
@@ -133,6 +137,38 @@ def test_an_unknown_prompt_lists_those_there_are(folder: Path) -> None:
         read(folder, prompt="title")
 
 
+def test_configured_prompts_win_over_those_of_the_files_and_may_be_the_default(folder: Path) -> None:
+    spec = spec_of(folder, prompts={"query": "find: ", "title": "title: "}, prompt="title")
+    assert spec.prompts == {"query": "find: ", "passage": "passage: ", "title": "title: "}
+    assert spec.default_prompt == "title: "
+
+
+@pytest.mark.parametrize(
+    ("similarity", "has_normalize", "expected"),
+    [
+        (None, False, True),
+        ("cosine", False, True),
+        ("dot", False, False),
+        ("dot", True, True),
+        ("euclidean", False, False),
+        ("manhattan", False, False),
+    ],
+)
+def test_vectors_keep_their_length_where_the_models_similarity_depends_on_it(
+    similarity: str | None, has_normalize: bool, expected: bool, folder: Path, edit: Edit
+) -> None:
+    edit("config_sentence_transformers.json", similarity_fn_name=similarity)
+    if not has_normalize:
+        entries = json.loads((folder / "modules.json").read_text())
+        (folder / "modules.json").write_text(json.dumps(entries[:-1]))
+    spec, notices = read(folder)
+    assert spec.normalize is expected
+    assert any("model.normalize" in notice for notice in notices) is not expected
+    for wanted in (True, False):
+        spec, notices = read(folder, normalize=wanted)
+        assert (spec.normalize, notices) == (wanted, ())
+
+
 def test_a_default_prompt_that_the_model_lacks_is_refused(folder: Path, edit: Edit) -> None:
     edit("config_sentence_transformers.json", default_prompt_name="title")
     with pytest.raises(InvalidModel, match="title"):
@@ -191,3 +227,106 @@ def test_the_fingerprint_depends_on_whatever_the_vectors_depend_on(name: str, fo
 def test_the_fingerprint_does_not_depend_on_readme_name_or_length(folder: Path, tiny: Path) -> None:
     (folder / "README.md").write_text("x")
     assert spec_of(folder, length=16, prompt="query").fingerprint == spec_of(tiny).fingerprint
+
+
+# ---------------------------------------------------------------------------------------- a transformer in a sub-folder
+
+
+IN_TRANSFORMER = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+                  "sentence_bert_config.json")  # fmt: skip
+
+
+def move_transformer(folder: Path, place: str) -> Path:
+    """As sentence-transformers saved models before release 2."""
+    (folder / place).mkdir(parents=True)
+    for name in IN_TRANSFORMER:
+        (folder / name).rename(folder / place / name)
+    entries = json.loads((folder / "modules.json").read_text())
+    entries[0]["path"] = place
+    (folder / "modules.json").write_text(json.dumps(entries))
+    return folder / place
+
+
+@pytest.mark.parametrize("place", ["0_Transformer", "0_BERT", "deep/er"])
+def test_a_transformer_in_a_folder_of_its_own_is_read_there(place: str, folder: Path) -> None:
+    before = spec_of(folder)
+    inner = move_transformer(folder, place)
+    spec, notices = read(folder)
+    assert (spec.folder, notices) == (inner, ())
+    assert (spec.max_tokens, spec.pooling, spec.prompts) == (before.max_tokens, before.pooling, before.prompts)
+    assert spec.head == (HeadStep("dense", folder / "2_Dense", 16),)
+
+
+@pytest.mark.parametrize("name", ["0_Transformer/config.json", "0_Transformer/model.safetensors", "modules.json"])
+def test_the_fingerprint_covers_a_folder_of_its_own_and_the_models_too(name: str, folder: Path) -> None:
+    move_transformer(folder, "0_Transformer")
+    before = spec_of(folder).fingerprint
+    shutil.copytree(folder, folder.parent / "elsewhere")
+    assert spec_of(folder.parent / "elsewhere").fingerprint == before
+    content = bytearray((folder / name).read_bytes())
+    (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if name.endswith("tensors") else content + b" ")
+    assert spec_of(folder).fingerprint != before
+
+
+# ----------------------------------------------------------------------------------------- arguments of the transformer
+
+
+@pytest.mark.parametrize("key", ["config_args", "config_kwargs"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"num_hidden_layers": 1}, r"num_hidden_layers = 1 in config_\w+, .*config\.json"),
+        ({"is_decoder": True}, "is_decoder = True"),
+        ({"hidden_act": "relu", "use_cache": False}, "hidden_act = 'relu'"),
+    ],
+)
+def test_arguments_for_the_configuration_that_change_vectors_are_refused_by_name(
+    key: str, arguments: dict[str, Any], words: str, folder: Path, edit: Edit
+) -> None:
+    edit("sentence_bert_config.json", **{key: arguments})
+    with pytest.raises(InvalidModel, match=words):
+        read(folder)
+
+
+@pytest.mark.parametrize("key", ["model_args", "model_kwargs"])
+@pytest.mark.parametrize("arguments", [{"variant": "fp16"}, {"subfolder": "other"}, {"add_lm_head": True}])
+def test_arguments_for_the_model_that_may_change_vectors_are_refused_by_name(
+    key: str, arguments: dict[str, Any], folder: Path, edit: Edit
+) -> None:
+    edit("sentence_bert_config.json", **{key: arguments})
+    with pytest.raises(InvalidModel, match=rf"{next(iter(arguments))} = .* in {key}"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"config_args": {"num_hidden_layers": 2, "hidden_dropout_prob": 0.3, "output_attentions": True}},
+        {"config_kwargs": {"trust_remote_code": True, "revision": "main"}},
+        {"model_args": {"torch_dtype": "bfloat16", "attn_implementation": "flash_attention_2", "device_map": "auto"}},
+        {
+            "model_kwargs": {
+                "dtype": "float16",
+                "add_pooling_layer": False,
+                "low_cpu_mem_usage": True,
+                "cache_dir": None,
+            }
+        },
+    ],
+)
+def test_arguments_that_cannot_change_a_vector_are_accepted(
+    arguments: dict[str, Any], folder: Path, edit: Edit
+) -> None:
+    edit("sentence_bert_config.json", **arguments)
+    assert spec_of(folder).max_tokens == 64
+
+
+def test_arguments_of_another_shape_are_named(folder: Path, edit: Edit) -> None:
+    edit("sentence_bert_config.json", config_args=["num_hidden_layers"])
+    with pytest.raises(InvalidModel, match=r"config_args = \['num_hidden_layers'\], expected a JSON object"):
+        read(folder)
+
+
+def test_code_of_the_models_own_beside_a_class_of_transformers_is_a_notice(folder: Path, edit: Edit) -> None:
+    edit("config.json", auto_map={"AutoModel": "modeling_mine.MineModel"})
+    assert any("modeling_mine.MineModel" in notice for notice in read(folder)[1])

@@ -57,7 +57,7 @@ def test_a_git_lfs_pointer_says_how_to_get_the_weights(weights: Path) -> None:
 
 def index(folder: Path, *names: str) -> None:
     entries = {f"t{i}": name for i, name in enumerate(names)}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": entries}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": entries}))
 
 
 def test_shards_are_those_that_the_index_lists(weights: Path) -> None:
@@ -68,6 +68,14 @@ def test_shards_are_those_that_the_index_lists(weights: Path) -> None:
     index(folder, two.name, one.name, two.name)
     assert weight_files(folder) == (one, two)
     assert weight_bytes(folder) == 2 * one.stat().st_size
+
+
+def test_an_index_without_metadata_says_what_to_add(weights: Path) -> None:
+    listed = {"weight_map": {"tensor": "shard.safetensors"}}
+    weights.rename(weights.with_name("shard.safetensors"))
+    (weights.parent / "model.safetensors.index.json").write_text(json.dumps(listed))
+    with pytest.raises(InvalidModel, match=r'index\.json has no "metadata".*add "metadata": \{\}'):
+        weight_files(weights.parent)
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
