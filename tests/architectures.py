@@ -14,6 +14,7 @@ import numpy as np
 import transformers
 from attrs import field, frozen
 from sentence_transformers import SentenceTransformer
+from tokenizers import processors
 
 from provider.domain import EmbedRequest
 from provider.engine.hooks import Hooks
@@ -54,13 +55,29 @@ class Architecture:
     models: str = field(default="")
 
 
-def generic(name: str, *, pooling: str = "mean", roberta: bool = False, encoder: str = "", **sizes: Any) -> Any:
-    """A builder for the base class of `name` (as transformers' classes begin), with a tokenizer of BERT's kind."""
+def generic(
+    name: str, *, pooling: str = "mean", roberta: bool = False, encoder: str = "", first_type: int = 0, **sizes: Any
+) -> Any:
+    """A builder for the base class of `name` (as transformers' classes begin), with a tokenizer of BERT's kind.
+
+    Args:
+        name: of the family.
+        pooling: of the hidden states.
+        roberta: whether special tokens have RoBERTa's ids.
+        encoder: the class of an encoder-decoder's encoder, where it is saved alone.
+        first_type: the token type of the first special token.
+        sizes: of the configuration.
+    """
 
     def build(path: Path) -> Path:
         special = _ROBERTA if roberta else _BERT
         before, after = (special[0], special[2]) if roberta else (special[2], special[3])
         tokenizer = wordpiece(special, before=before, after=after, unknown="[UNK]")
+        if first_type:
+            known = [(token, tokenizer.token_to_id(token)) for token in (before, after)]
+            tokenizer.post_processor = processors.TemplateProcessing(
+                single=f"{before}:{first_type} $A:0 {after}:0", special_tokens=known
+            )
         about = {"pad_token": special[1 if roberta else 0], "unk_token": "[UNK]", "cls_token": before}
         about |= {"sep_token": after, "tokenizer_class": "PreTrainedTokenizerFast"}
         ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2} if roberta else {"pad_token_id": 0}
@@ -165,9 +182,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
                 max_position_embeddings=128, local_attn_chunk_length=8, is_decoder=False)
     ),
     "Funnel": Architecture(
-        generic("Funnel", d_model=32, n_head=4, d_head=8, d_inner=64, block_sizes=[1, 1], num_decoder_layers=1)
+        generic("Funnel", first_type=2, d_model=32, n_head=4, d_head=8, d_inner=64, block_sizes=[1, 1],
+                num_decoder_layers=1)
     ),
-    "XLNet": Architecture(generic("XLNet", d_model=32, n_layer=2, n_head=4, d_inner=64)),
+    "XLNet": Architecture(generic("XLNet", first_type=2, d_model=32, n_layer=2, n_head=4, d_inner=64)),
     "XLM": Architecture(generic("XLM", **_XLM)),
     "FlauBERT": Architecture(generic("Flaubert", **_XLM)),
     "X-MOD": Architecture(generic("Xmod", **_BEHIND_PAD, languages=["en_XX"], default_language="en_XX")),
