@@ -16,7 +16,7 @@ from provider.errors import InvalidRequest, MissingModel
 
 EncodingFormat = Literal["float", "base64"]
 
-_FORMATS: dict[str | None, EncodingFormat] = {None: "float", "": "float", "float": "float", "base64": "base64"}
+_FORMATS: dict[str, EncodingFormat] = {"": "float", "float": "float", "base64": "base64"}
 _MAX_INT32 = 2**31 - 1
 # Of a wrong value; it may be as long as the body.
 _SHOWN_CHARACTERS = 100
@@ -48,7 +48,7 @@ def parse(body: bytes, *, max_inputs: int) -> Parsed:
     if not fields.model:
         msg = "you must provide a model parameter"
         raise MissingModel(msg)
-    encoding_format = _FORMATS.get(fields.encoding_format)
+    encoding_format = _FORMATS.get((fields.encoding_format or "").lower())
     if encoding_format is None:
         given = str(fields.encoding_format)[:_SHOWN_CHARACTERS]
         msg = f"Invalid value for 'encoding_format' = {given}. Supported values: ['float', 'base64']."

@@ -1,5 +1,6 @@
 """Request bodies that are compressed: decoded within the limit, or refused."""
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from provider.api.body import Framing
 from provider.settings import QueueSettings, ServerSettings
 
 MODEL = "org/model"
@@ -105,16 +107,32 @@ async def test_the_limit_counts_decoded_bytes(open_app: Any, compress: Any) -> N
             assert response.headers["connection"] == "close"
 
 
-async def test_admission_counts_what_a_body_may_become(open_app: Any) -> None:
-    async with open_app(queue=QueueSettings(max_request_bytes=100_000)) as client:
-        service = client.app.state.service
-        content = gzip.compress(BODY)
-        seen = []
+def test_admission_counts_what_a_body_may_become() -> None:
+    def most(*headers: tuple[bytes, bytes]) -> int:
+        return Framing.of(headers).most_bytes(1_000_000)
 
-        async def watched() -> Any:
-            seen.append(service._body_bytes)
-            yield content
+    assert most((b"content-length", b"100")) == 100
+    assert most((b"content-length", b"100"), (b"content-encoding", b"gzip")) == 103_200
+    assert most((b"content-length", b"100"), (b"content-encoding", b"identity")) == 100
+    assert most((b"content-length", b"2000"), (b"content-encoding", b"deflate")) == 1_000_000
+    assert most((b"content-encoding", b"gzip")) == most() == 1_000_000
+    # Nothing that deflate can make expands further.
+    zeros = bytes(1_000_000)
+    assert len(zeros) <= len(raw_deflate(zeros)) * 1032
 
-        headers = {"content-encoding": "gzip", "content-length": str(len(content))}
-        await client.post("/v1/embeddings", content=watched(), headers=headers)
-        assert seen == [len(content) * 1032]
+
+async def test_a_compressed_body_waits_for_the_room_that_it_may_need(open_app: Any) -> None:
+    async with open_app(queue=QueueSettings(max_request_bytes=100_000, max_wait_seconds=0)) as client:
+        held, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> Any:
+            held.set()
+            await go_on.wait()
+            yield BODY
+
+        first = asyncio.create_task(client.post("/v1/embeddings", content=slow()))
+        await asyncio.wait_for(held.wait(), 10)
+        assert (await post(client, gzip.compress(BODY), "gzip")).status_code == 429
+        go_on.set()
+        assert (await asyncio.wait_for(first, 10)).status_code == 200
+        assert (await post(client, gzip.compress(BODY), "gzip")).status_code == 200

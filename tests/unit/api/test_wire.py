@@ -125,6 +125,11 @@ def test_an_empty_choice_is_no_choice() -> None:
     assert parse("a", **dict.fromkeys(names, "")) == parse("a")
 
 
+@pytest.mark.parametrize(("given", "means"), [("BASE64", "base64"), ("Float", "float"), (None, "float")])
+def test_the_encoding_format_is_read_in_any_case(given: str | None, means: str) -> None:
+    assert parse("a", encoding_format=given).encoding_format == means
+
+
 def test_a_whole_number_may_be_written_with_a_point() -> None:
     assert parse("a", dimensions=128.0) == parse("a", dimensions=128)
 
