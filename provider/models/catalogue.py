@@ -79,9 +79,14 @@ def _card_names(folder: Path, repository: str) -> bool:
 
 def _not_found(name: str, known: list[str]) -> str:
     shown = name[:_SHOWN_CHARACTERS]
-    return (
+    message = (
         f"The model `{shown}` does not exist or you do not have access to it. "
-        f"The models here are: {', '.join(known) or 'none'}. If your client cannot ask for one of these, the operator "
-        f"can add the name: `aliases: [{json.dumps(shown, ensure_ascii=False)}]` under `model` in the configuration, "
-        f"or {ENV_PREFIX}MODEL_ALIASES={shown}"
+        f"The models here are: {', '.join(known) or 'none'}."
+    )
+    if shown != name:
+        return message
+    return (
+        f"{message} If your client cannot ask for one of these, the operator can add the name: "
+        f"`aliases: [{json.dumps(name, ensure_ascii=False)}]` under `model` in the configuration, "
+        f"or {ENV_PREFIX}MODEL_ALIASES={name}"
     )
