@@ -60,11 +60,9 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
         raise InvalidRequest(msg)
     if sys.stdin.isatty():
         click.echo("emb-provider: reading texts from the terminal, one a line; Ctrl-D ends them", err=True)
-    reader = io.BufferedReader(cast("io.RawIOBase", sys.stdin.buffer))
-    try:
-        yield _decompressed(reader)
-    finally:
-        reader.detach()
+    source = sys.stdin.buffer
+    # A second buffer around it would read on behind the end that a terminal's Ctrl-D is.
+    yield _decompressed(source if isinstance(source, io.BufferedReader) else io.BufferedReader(cast("Any", source)))
 
 
 def _decompressed(stream: BufferedReader) -> BufferedReader:

@@ -144,10 +144,7 @@ class ServerEmbedder:
         return Embedded(
             vectors,
             Usage(len(texts), tokens if isinstance(tokens, int) else 0),
-            tuple(
-                Truncated(each["index"], each["kept_tokens"], each["original_tokens"])
-                for each in document.get("truncated") or ()
-            ),
+            _truncated(document),
             Timings(),
             response.headers.get("x-model-fingerprint", ""),
         )
@@ -189,7 +186,8 @@ class ServerEmbedder:
         at = _INPUT.fullmatch(str(fields.get("param")))
         message = error_message(response.content)
         if at is None or int(at[1]) >= len(records):
-            return ServerFailed(f"{self._endpoint.url}/embeddings answers {response.status_code}: {message}")
+            hint = ". A smaller --batch-size may help" if response.status_code in (413, 422) else ""
+            return ServerFailed(f"{self._endpoint.url}/embeddings answers {response.status_code}: {message}{hint}")
         place = records[int(at[1])].place
         if fields.get("code") == "context_length_exceeded":
             return refused([f"{place}: more tokens than the model takes"], any_too_long=True)
@@ -238,6 +236,16 @@ def _vectors(document: dict[str, Any]) -> Vectors | None:
     except (KeyError, TypeError, ValueError):
         return None
     return vectors if vectors.ndim == 2 and np.isfinite(vectors).all() else None
+
+
+def _truncated(document: dict[str, Any]) -> tuple[Truncated, ...]:
+    """The inputs that this service says it cut; other servers do not say."""
+    listed = document.get("truncated")
+    return tuple(
+        Truncated(each["index"], each["kept_tokens"], each["original_tokens"])
+        for each in (listed if isinstance(listed, list) else ())
+        if isinstance(each, dict) and {"index", "kept_tokens", "original_tokens"} <= each.keys()
+    )
 
 
 def _is_unicode(text: str) -> bool:

