@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from provider.domain import Vectors
+from provider.domain import Ids, Truncation, Vectors
 from provider.errors import BackendUnavailable
 
 _BATCH_ROWS = 32
@@ -59,6 +59,24 @@ class SentenceTransformersPeer:
             max_tokens: longer texts are cut at the end.
         """
         return self._thread.submit(self._encode, list(texts), prompt, max_tokens).result()
+
+    def ids(self, texts: Sequence[str], prompt: str, max_tokens: int, *, truncate: Truncation) -> list[Ids]:
+        """Token ids of each text as the model gets them, special tokens included.
+
+        Args:
+            texts: the inputs.
+            prompt: put before each; "" for none.
+            max_tokens: longer texts are cut.
+            truncate: which end is cut, "start" or "end".
+        """
+        tokenizer = self._model.tokenizer
+        usual, tokenizer.truncation_side = tokenizer.truncation_side, "left" if truncate == "start" else "right"
+        self._model.max_seq_length = max_tokens
+        try:
+            found = [self._model.preprocess([text], prompt=prompt) for text in texts]
+        finally:
+            tokenizer.truncation_side = usual
+        return [each["input_ids"][0][each["attention_mask"][0].bool()].numpy().astype(np.int32) for each in found]
 
     def _encode(self, texts: list[str], prompt: str, max_tokens: int) -> Vectors:
         self._model.max_seq_length = max_tokens

@@ -18,6 +18,7 @@ from provider.cli.histogram import check_plot, draw
 from provider.cli.pairs import read_pairs
 from provider.cli.records import read_records
 from provider.cores import available_cores
+from provider.domain import Worker
 from provider.engine.loading import find_model, load_parts
 from provider.engine.verification import Check, Corpus, Peer, Report, Text, Thresholds, verify
 from provider.errors import BackendUnavailable, InvalidRequest
@@ -70,7 +71,8 @@ def run(job: VerifyJob) -> bool:
         found = find_model(
             model, settings.hub, show_progress=sys.stderr.isatty(), notify_download=lambda _phase, _detail: None
         )
-        parts = load_parts(found, model)
+        # The share of the cores that each of the server's processes would have.
+        parts = load_parts(found, model, Worker(0, settings.server.workers))
         try:
             thresholds = attrs.evolve(Thresholds.of(parts.backend.traits.dtype), **job.limits)
             peer, note = _peer(parts.source.folder, on_step) if job.wants_peer else (None, None)

@@ -52,6 +52,10 @@ class RequestLimiter:
         """Requests in line."""
         return len(self._line)
 
+    def has_room(self, body_bytes: int) -> bool:
+        """Whether `admission` would let a request in at once."""
+        return not self._line and self._fits(body_bytes)
+
     @asynccontextmanager
     async def admission(self, body_bytes: int) -> AsyncIterator[None]:
         """Around a request, from before it is read until its answer is written. `idle` waits for those inside.
@@ -65,10 +69,10 @@ class RequestLimiter:
         """
         if self.is_draining:
             raise _shutting_down()
-        if self._line or not self._has_room(body_bytes):
-            await self._turn(body_bytes)
-        else:
+        if self.has_room(body_bytes):
             self._enter(body_bytes)
+        else:
+            await self._turn(body_bytes)
         started = self._clock()
         try:
             yield
@@ -117,7 +121,7 @@ class RequestLimiter:
                 self._let_in()
             self._hooks(RequestWaited(self._clock() - started, outcome))
 
-    def _has_room(self, body_bytes: int) -> bool:
+    def _fits(self, body_bytes: int) -> bool:
         settings = self._settings
         total = self._body_bytes + body_bytes
         return not self.active or (self.active < settings.max_requests and total <= settings.max_request_bytes)
@@ -135,7 +139,7 @@ class RequestLimiter:
             self._idle.set()
 
     def _let_in(self) -> None:
-        while self._line and self._has_room(self._line[0].body_bytes):
+        while self._line and self._fits(self._line[0].body_bytes):
             waiting = self._line.popleft()
             if not waiting.turn.done():
                 self._enter(waiting.body_bytes)

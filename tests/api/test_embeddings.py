@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -12,6 +13,12 @@ import pytest
 from provider.settings import QueueSettings
 
 MODEL = "org/model"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - there is no event for this
+            await asyncio.sleep(0.005)
 
 
 async def test_one_text_and_many_in_order_with_usage(client: Any) -> None:
@@ -261,6 +268,57 @@ async def test_a_part_that_would_wait_for_too_long_is_429_and_says_when_to_retur
         assert (await asyncio.wait_for(answers[0], 10)).status_code == 200
 
 
+@pytest.mark.parametrize("more_body", [False, True])
+async def test_a_client_that_leaves_while_it_waits_gives_its_place_up(open_app: Any, more_body: bool) -> None:
+    async with open_app(queue=QueueSettings(max_requests=1)) as client:
+        service = client.app.state.service
+        backend = service.runtimes[MODEL].loaded.backend
+        backend.gate.clear()
+        running = asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": "runs"}))
+        await until(lambda: service.requests.active == 1)
+        body = json.dumps({"model": MODEL, "input": "waits"}).encode()
+        leave, sent = asyncio.Event(), []
+        messages: list[Any] = [{"type": "http.request", "body": body, "more_body": more_body}]
+
+        async def receive() -> Any:
+            if messages:
+                return messages.pop()
+            await leave.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "raw_path": b"/v1/embeddings"}
+        scope |= {"query_string": b"", "root_path": "", "scheme": "http", "http_version": "1.1", "headers": []}
+        scope |= {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2), "asgi": {"version": "3.0"}}
+        waiting = asyncio.create_task(client.app(scope, receive, send))
+        await until(lambda: service.waiting == 1)
+        leave.set()
+        if not more_body:
+            # Of a body that goes on, no more than its first part is read before its turn.
+            await asyncio.wait_for(waiting, 10)
+            assert (service.waiting, sent[0]["status"]) == (0, 499)
+        backend.gate.set()
+        assert (await asyncio.wait_for(running, 10)).status_code == 200
+        await asyncio.wait_for(waiting, 10)
+        assert (service.waiting, service.requests.active, sent[0]["status"]) == (0, 0, 499)
+
+
+async def test_a_client_that_waits_for_its_turn_is_answered_with_what_it_sent_meanwhile(open_app: Any) -> None:
+    async with open_app(queue=QueueSettings(max_requests=1)) as client:
+        service = client.app.state.service
+        backend = service.runtimes[MODEL].loaded.backend
+        backend.gate.clear()
+        texts = [f"{'long ' * 50}{i}" for i in range(1000)]
+        bodies = [{"model": MODEL, "input": texts[:size]} for size in (1, 1000, 3)]
+        answers = [asyncio.create_task(client.post("/v1/embeddings", json=body)) for body in bodies]
+        await until(lambda: service.waiting == 2)
+        backend.gate.set()
+        found = [(await asyncio.wait_for(answer, 30)).json() for answer in answers]
+        assert [len(each["data"]) for each in found] == [1, 1000, 3]
+
+
 async def test_who_waits_for_room_is_told_at_once_when_the_service_ends(open_app: Any) -> None:
     async with open_app(queue=QueueSettings(max_requests=2, max_tokens=1)) as client:
         service = client.app.state.service
@@ -272,9 +330,7 @@ async def test_who_waits_for_room_is_told_at_once_when_the_service_ends(open_app
         waiting = [
             asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": str(i)})) for i in range(2)
         ]
-        async with asyncio.timeout(10):
-            while service.waiting < 1 or service.requests.active < 2:  # noqa: ASYNC110 - there is no event for this
-                await asyncio.sleep(0.005)
+        await until(lambda: service.waiting == 1 and service.requests.active == 2)
         service.drain()
         assert (await asyncio.wait_for(waiting[1], 10)).status_code == 503
         backend.gate.set()

@@ -1,9 +1,8 @@
 """The comparison itself: a candidate's vectors beside the reference's, figure by figure."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from attrs import define, frozen
@@ -14,6 +13,7 @@ from provider.engine.verification.contender import Contender
 from provider.engine.verification.corpus import Corpus, Text
 from provider.engine.verification.measures import (
     Floats,
+    cleaned,
     cosines,
     finite_rows,
     misplaced,
@@ -22,9 +22,11 @@ from provider.engine.verification.measures import (
     spearman,
     unit,
 )
+from provider.engine.verification.peer import Peer
 from provider.engine.verification.report import Check, Worst
 from provider.engine.verification.speed import speedups
 from provider.engine.verification.thresholds import Thresholds
+from provider.errors import InvalidInput
 
 _NEAREST = 10
 _WORST = 5
@@ -34,26 +36,13 @@ _LONGEST_COMPARED = 2048
 _CHUNK = 8
 
 
-class Peer(Protocol):
-    """Another implementation that reads the same folder: a second opinion on the reference."""
-
-    @property
-    def name(self) -> str:
-        """As shown to users."""
-        ...
-
-    def vectors(self, texts: Sequence[str], prompt: str, max_tokens: int) -> Vectors:
-        """(texts, dimension) float32; what is longer than `max_tokens` is cut at the end."""
-        ...
-
-
 @frozen(eq=False)
 class Invariance:
     """Whether a text's vector depends on its neighbours.
 
     Attributes:
         misplaced: answers that were another text's vector.
-        cosine: of each sampled text alone with itself beside others, the smallest of several orders, (sampled,).
+        cosine: of each sampled text alone with itself beside others, the smallest of several tries, (sampled,).
         not_finite: answers with NaN or infinity.
     """
 
@@ -98,10 +87,10 @@ class Comparison:
     def expected(self) -> Vectors:
         """The reference's vectors, (texts, dimension)."""
         if self.budget_seconds == float("inf"):
-            return self.reference.by_length(self._encoded)
+            return self.reference.together(self._encoded)
         started, done = self.clock(), []
         for start in range(0, len(self._encoded), _CHUNK):
-            done.append(self.reference.by_length(self._encoded[start : start + _CHUNK]))
+            done.append(self.reference.together(self._encoded[start : start + _CHUNK]))
             if self.clock() - started > self.budget_seconds:
                 break
         return np.concatenate(done)
@@ -109,30 +98,30 @@ class Comparison:
     @cached_property
     def answers(self) -> Vectors:
         """The candidate's vectors, (texts, dimension)."""
-        return self.candidate.by_length(self.inputs) if self.reference is not self.candidate else self.expected
+        return self.candidate.together(self.inputs) if self.reference is not self.candidate else self.expected
 
     @cached_property
     def cosine(self) -> Floats:
         """Of each text's two vectors, (texts,); 0 where one is not finite."""
-        return cosines(_cleaned(self.answers), _cleaned(self.expected))
+        return cosines(cleaned(self.answers), cleaned(self.expected))
 
     @cached_property
     def invariance(self) -> Invariance:
-        """The candidate on a sample of the texts: alone, by length, and twice in any order."""
+        """The candidate on a sample of the texts: alone, in one request, and twice as requests in any order."""
         chosen = np.unique(np.linspace(0, len(self.inputs) - 1, self.most_sampled).astype(int))
         inputs = [self.inputs[i] for i in chosen]
         order = np.random.default_rng(0).permutation(len(inputs)).tolist()
         alone = self.candidate.alone(inputs)
         beside = (
-            self.candidate.by_length(inputs),
-            self.candidate.in_order(inputs, order),
-            self.candidate.in_order(inputs, order[::-1]),
+            self.candidate.together(inputs),
+            self.candidate.apart(inputs, order),
+            self.candidate.apart(inputs, order[::-1]),
         )
-        same, own = self.thresholds.min_invariance, _cleaned(alone)
-        wrong = [misplaced(_cleaned(each), own, same=same) for each in beside]
+        same, own = self.thresholds.min_invariance, cleaned(alone)
+        wrong = [misplaced(cleaned(each), own, same=same) for each in beside]
         return Invariance(
             misplaced=int(sum(each.sum() for each in wrong)),
-            cosine=np.min([cosines(_cleaned(each), own) for each in beside], axis=0),
+            cosine=np.min([cosines(cleaned(each), own) for each in beside], axis=0),
             not_finite=sum(int((~finite_rows(each)).sum()) for each in (alone, *beside)),
         )
 
@@ -196,22 +185,8 @@ class Comparison:
         yield Check(
             "mean_cosine", "same text, mean cosine", float(self.cosine.mean()), limits.min_mean_cosine, advice=advice
         )
-        difference = np.abs(unit(_cleaned(self.answers)) - unit(_cleaned(self.expected))).max()
+        difference = np.abs(unit(cleaned(self.answers)) - unit(cleaned(self.expected))).max()
         yield Check("largest_difference", "largest difference of a number", float(difference))
-
-    def peer_agrees(self, peer: Peer) -> Iterator[Check]:
-        """The candidate beside another implementation, its own tokenizer and truncation included."""
-        spec = self.candidate.spec
-        theirs = peer.vectors([text.text for text in self.texts], spec.default_prompt, spec.max_tokens)
-        chosen = np.array([text.kind != "odd" for text in self.texts])
-        least = cosines(_cleaned(self.answers), theirs)[chosen].min(initial=1.0)
-        yield Check(
-            "min_cosine_peer",
-            f"same text, smallest cosine with {peer.name}",
-            float(least),
-            self.thresholds.min_cosine,
-            advice="how the model's files are read: modules.json, pooling, prompts",
-        )
 
     def retrieval_agrees(self) -> Iterator[Check]:
         """Whether a search finds the same documents."""
@@ -224,8 +199,8 @@ class Comparison:
         is_done = all(np.array_equal(each.ids, self.inputs[i].ids) for each, i in zip(stored, documents, strict=True))
         nearest = []
         for side, have in ((self.candidate, self.answers), (self.reference, self.expected)):
-            found = have[documents] if is_done else side.by_length(stored)
-            nearest.append(neighbours(_cleaned(side.by_length(queries)), _cleaned(found), _NEAREST))
+            found = have[documents] if is_done else side.together(stored)
+            nearest.append(neighbours(cleaned(side.together(queries)), cleaned(found), _NEAREST))
         yield Check(
             "top10_overlap",
             "search, share of the nearest ten that is the same",
@@ -246,7 +221,7 @@ class Comparison:
         place = known | place
         points = []
         for side, have in ((self.candidate, self.answers), (self.reference, self.expected)):
-            vectors = _cleaned(np.concatenate([have, side.by_length(inputs)]) if missing else have)
+            vectors = cleaned(np.concatenate([have, side.together(inputs)]) if missing else have)
             first = vectors[[place[pair.first] for pair in self.corpus.pairs]]
             second = vectors[[place[pair.second] for pair in self.corpus.pairs]]
             points.append(spearman(cosines(first, second), [pair.score for pair in self.corpus.pairs]))
@@ -269,13 +244,13 @@ class Comparison:
         texts = [self.texts[i].text for i in timed]
         others: dict[str, Callable[[], object]] = {}
         if self.reference is not self.candidate:
-            others["reference"] = lambda: self.reference.by_length(self.reference.encode(texts))
+            others["reference"] = lambda: self.reference.together(self.reference.encode(texts))
         if peer is not None:
             spec = self.candidate.spec
             others["peer"] = lambda: peer.vectors(texts, spec.default_prompt, spec.max_tokens)
         if not timed or not others:
             return
-        found_by_name = speedups(lambda: self.candidate.by_length(self.candidate.encode(texts)), others)
+        found_by_name = speedups(lambda: self.candidate.together(self.candidate.encode(texts)), others)
         for name, found in found_by_name.items():
             whom = "the reference" if name == "reference" else peer.name if peer else name
             yield Check(
@@ -294,14 +269,18 @@ class Comparison:
 
     @cached_property
     def _wanted(self) -> tuple[Text, ...]:
+        """Texts that the service refuses are left out: without tokens, or with one that the model has no row for."""
         limit = self.candidate.spec.max_tokens
-        return (*self.corpus.texts, *(self.corpus.longer_than(limit) if limit <= _LONGEST_COMPARED else ()))
+        long = self.corpus.longer_than(limit) if limit <= _LONGEST_COMPARED else ()
+        return tuple(text for text in (*self.corpus.texts, *long) if self._takes(text))
+
+    def _takes(self, text: Text) -> bool:
+        try:
+            self.candidate.encode([text.text])
+        except InvalidInput:
+            return False
+        return True
 
     @cached_property
     def _encoded(self) -> list[Encoded]:
         return self.candidate.encode([text.text for text in self._wanted])
-
-
-def _cleaned(vectors: Vectors) -> Vectors:
-    """Rows that are not finite as zeros: they are counted on their own, and must not make every other figure NaN."""
-    return np.where(finite_rows(vectors)[:, None], vectors, np.float32(0))

@@ -1,27 +1,28 @@
-"""One side of a comparison: a loaded backend that embeds texts in batches of our choosing."""
+"""One side of a comparison: a loaded backend on lanes of its own, with the batches that the service would make."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Self, TypeVar
+import asyncio
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from attrs import frozen
 
-from provider.backends import Backend, TokenBatch
+from provider.backends import Backend
 from provider.domain import EmbedRequest, ModelSpec, Vectors
-from provider.engine.batcher import BatchLimits
+from provider.engine.batcher import Batcher, BatchLimits
+from provider.engine.lanes import Lanes
+from provider.engine.line import Line
 from provider.engine.loading import ModelParts
 from provider.engine.prompts import prompt_for
+from provider.engine.rows import Row, Ticket
 from provider.engine.tokenizer import Encoded, Tokenizer
 from provider.errors import VerificationFailed
 from provider.settings import ModelSettings
 
-T = TypeVar("T")
-
 
 @frozen(eq=False)
 class Contender:
-    """A loaded model. Its batches run on as many threads at a time as the service would give it lanes.
+    """A loaded model. It is run by the service's own batcher and lanes, on threads of their own.
 
     Attributes:
         name: the backend's, for messages.
@@ -37,80 +38,64 @@ class Contender:
     limits: BatchLimits
 
     @classmethod
-    def of(cls, parts: ModelParts, settings: ModelSettings, *, one_lane: bool = False) -> Self:
-        """A loaded model, batched as its settings say.
-
-        Args:
-            parts: the model; it stays the caller's to close.
-            settings: of the model.
-            one_lane: one forward pass at a time, on the caller's thread.
-        """
-        lanes = 1 if one_lane else parts.plan.lanes
-        return cls(settings.backend, parts.spec, parts.tokenizer, parts.backend, lanes, parts.limits)
+    def of(cls, parts: ModelParts, settings: ModelSettings) -> Self:
+        """A loaded model, batched as it is served; it stays the caller's to close."""
+        return cls(settings.backend, parts.spec, parts.tokenizer, parts.backend, parts.plan.lanes, parts.limits)
 
     def encode(self, texts: Sequence[str], *, input_type: str | None = None) -> list[Encoded]:
-        """Token ids as the service makes them, with the model's own prompt; what is too long is cut at the end."""
+        """Token ids as the service makes them, with the model's own prompt; what is too long is cut at the end.
+
+        Raises:
+            InvalidInput: a text has no tokens, or one without a row in the model's table.
+        """
         prompt = prompt_for(EmbedRequest(self.spec.name, tuple(texts), input_type=input_type), self.spec)
         return self.tokenizer.encode(texts, prompt=prompt, truncate="end")
 
-    def by_length(self, inputs: Sequence[Encoded]) -> Vectors:
-        """Vectors (inputs, dimension) from full batches of inputs of like length: as the service does it under load."""
-        order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].ids))
-        return self._embed(inputs, list(self._filled(inputs, order)))
+    def together(self, inputs: Sequence[Encoded]) -> Vectors:
+        """Vectors (inputs, dimension) of one request with all inputs."""
+        return self._embed(inputs, [range(len(inputs))])
 
-    def in_order(self, inputs: Sequence[Encoded], order: Sequence[int]) -> Vectors:
-        """Vectors from batches filled in the `order` given, short beside long; row i still belongs to input i."""
-        return self._embed(inputs, list(self._filled(inputs, order)))
+    def apart(self, inputs: Sequence[Encoded], order: Sequence[int]) -> Vectors:
+        """Vectors of requests with one input each that come at once in the `order` given; row i belongs to input i."""
+        return self._embed(inputs, [[i] for i in order])
 
     def alone(self, inputs: Sequence[Encoded]) -> Vectors:
-        """Vectors, each input in a batch of its own."""
-        return self._embed(inputs, [[i] for i in range(len(inputs))])
+        """Vectors of requests with one input each, one after the other: each input is a batch of its own."""
+        return self._embed(inputs, [[i] for i in range(len(inputs))], at_once=False)
 
-    def _filled(self, inputs: Sequence[Encoded], order: Sequence[int]) -> Iterator[list[int]]:
-        batch: list[int] = []
-        for i in order:
-            longer = [*batch, i]
-            lengths = [len(inputs[each].ids) for each in longer]
-            tokens = sum(lengths) if self.limits.padding_is_free else max(lengths) * len(lengths)
-            if batch and (len(longer) > self.limits.max_rows or tokens > self.limits.max_tokens):
-                yield batch
-                longer = [i]
-            batch = longer
-        if batch:
-            yield batch
-
-    def _embed(self, inputs: Sequence[Encoded], batches: Sequence[Sequence[int]]) -> Vectors:
-        vectors = np.zeros((len(inputs), self.spec.dimension), np.float32)
-
-        def keep(batch: Sequence[int]) -> None:
-            vectors[list(batch)] = self._answer(inputs, batch)
-
-        self._on_lanes(keep, batches)
-        return vectors
-
-    def _on_lanes(self, work: Callable[[T], object], batches: Sequence[T]) -> None:
-        if self.lanes == 1:
-            # On the caller's own thread: the process need not wait for it to end.
-            for batch in batches:
-                work(batch)
-            return
-        with ThreadPoolExecutor(self.lanes) as pool:
-            for _ in pool.map(work, batches):
-                pass
-
-    def _answer(self, inputs: Sequence[Encoded], batch: Sequence[int]) -> Vectors:
+    def _embed(self, inputs: Sequence[Encoded], requests: Sequence[Sequence[int]], *, at_once: bool = True) -> Vectors:
+        rows = [Row(each.ids, each.skip) for each in inputs]
         try:
-            answer = self.backend.embed(_joined(inputs, batch))
+            asyncio.run(self._run([[rows[i] for i in request] for request in requests], at_once=at_once))
         except Exception as exc:
-            msg = f"backend {self.name!r} failed on a batch of {len(batch)} texts: {type(exc).__name__}: {exc}"
+            cause: BaseException = exc
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            msg = f"backend {self.name!r} failed: {type(cause).__name__}: {cause}"
             raise VerificationFailed(msg) from exc
-        expected = (len(batch), self.spec.dimension)
-        if not isinstance(answer, np.ndarray) or answer.shape != expected or answer.dtype != np.float32:
-            got = f"{answer.dtype} {answer.shape}" if isinstance(answer, np.ndarray) else type(answer).__name__
-            msg = f"backend {self.name!r} answered {got}, expected float32 {expected}; its `embed` breaks the protocol"
-            raise VerificationFailed(msg)
-        return answer
+        return np.array([row.vector for row in rows], np.float32).reshape(len(rows), self.spec.dimension)
 
-
-def _joined(inputs: Sequence[Encoded], batch: Sequence[int]) -> TokenBatch:
-    return TokenBatch.of_rows([inputs[i].ids for i in batch], [inputs[i].skip for i in batch])
+    async def _run(self, requests: Sequence[Sequence[Row]], *, at_once: bool) -> None:
+        # Nothing waits for room here: the queue takes all of a comparison's texts.
+        line = Line(Batcher(self.limits), max_queue_tokens=2**62, max_wait_seconds=0)
+        lanes = Lanes(
+            self.backend,
+            line,
+            dimension=self.spec.dimension,
+            count=self.lanes,
+            name=f"verify {self.name}",
+            on_batch=lambda _: None,
+        )
+        lanes.start()
+        try:
+            tickets = []
+            for rows in requests:
+                tickets.append(Ticket(rows))
+                lanes.submit(rows)
+                if not at_once:
+                    await tickets.pop().wait()
+            for outcome in await asyncio.gather(*(ticket.wait() for ticket in tickets), return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+        finally:
+            await lanes.close()

@@ -30,6 +30,11 @@ def finite_rows(vectors: Vectors) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(vectors).all(axis=1))
 
 
+def cleaned(vectors: Vectors) -> Vectors:
+    """Rows that are not finite as zeros: they are counted on their own, and must not make every other figure NaN."""
+    return np.where(finite_rows(vectors)[:, None], vectors, np.float32(0))
+
+
 def misplaced(answers: Vectors, alone: Vectors, *, same: float) -> NDArray[np.bool_]:
     """Which rows of `answers` are another input's vector rather than their own, (rows,).
 

@@ -8,7 +8,7 @@ import attrs
 
 from provider.backends import Backend, BackendOptions, find_backend, own_options
 from provider.cores import available_cores
-from provider.engine.loading import ModelParts
+from provider.engine.loading import ModelParts, batching
 from provider.engine.plan import LanePlan
 from provider.engine.verification.contender import Contender
 from provider.settings import ModelSettings
@@ -35,7 +35,7 @@ def loaded_reference(parts: ModelParts, settings: ModelSettings, *, one_lane: bo
     Args:
         parts: the model.
         settings: of the model.
-        one_lane: one forward pass at a time on all cores, on the caller's thread; else as the service would run it.
+        one_lane: one forward pass at a time on all cores; else as the service would run it.
 
     Raises:
         BackendError, InvalidModel: it cannot be loaded.
@@ -46,7 +46,9 @@ def loaded_reference(parts: ModelParts, settings: ModelSettings, *, one_lane: bo
     options = BackendOptions(device=DEVICE, dtype=DTYPE, threads=plan.threads, own=_own(kind))
     backend = kind.load(parts.spec, options)
     try:
-        yield Contender.of(attrs.evolve(parts, backend=backend, plan=plan), attrs.evolve(plain, backend=BACKEND))
+        neighbours, limits = batching(backend, parts.tokenizer, parts.spec, plain)
+        loaded = attrs.evolve(parts, backend=backend, plan=plan, neighbours=neighbours, limits=limits)
+        yield Contender.of(loaded, attrs.evolve(plain, backend=BACKEND))
     finally:
         backend.close()
 

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from provider.engine.loading import ModelParts
 from provider.engine.neighbours import precision_of
-from provider.engine.verification.comparison import Comparison, Peer
+from provider.engine.verification.comparison import Comparison
 from provider.engine.verification.contender import Contender
 from provider.engine.verification.corpus import Corpus
+from provider.engine.verification.peer import Peer, ids_agree, vectors_agree
 from provider.engine.verification.reference import is_reference, loaded_reference
 from provider.engine.verification.report import Check, Report, Side
 from provider.engine.verification.thresholds import Thresholds
@@ -50,9 +52,18 @@ def verify(
     def steps(comparison: Comparison) -> Steps:
         yield "comparing with the reference", comparison.vectors_are_sound
         yield "cutting long texts", comparison.cuts_are_right
+        if peer is not None:
+            yield (
+                f"comparing token ids with {peer.name}",
+                partial(ids_agree, peer, comparison.candidate, comparison.texts, comparison.inputs),
+            )
         yield "comparing vectors", comparison.vectors_agree
         if peer is not None:
-            yield f"comparing with {peer.name}", lambda: comparison.peer_agrees(peer)
+            least = thresholds.min_cosine
+            yield (
+                f"comparing with {peer.name}",
+                partial(vectors_agree, peer, comparison.candidate, comparison.texts, comparison.answers, least=least),
+            )
         yield "searching", comparison.retrieval_agrees
         yield "ranking", comparison.ranks_agree
         yield "measuring speed", lambda: comparison.speed(peer)
@@ -64,7 +75,7 @@ def verify(
 
 
 def verify_briefly(parts: ModelParts, settings: ModelSettings) -> Report:
-    """Measure a loaded model on a few dozen texts, in a few seconds, on the caller's thread.
+    """Measure a loaded model on a few dozen texts, in a few seconds.
 
     No other thread may use the backend meanwhile. The reference's memory is free again afterwards.
 
@@ -75,12 +86,13 @@ def verify_briefly(parts: ModelParts, settings: ModelSettings) -> Report:
 
     def steps(comparison: Comparison) -> Steps:
         yield "", comparison.vectors_are_sound
+        yield "", comparison.cuts_are_right
         yield "", comparison.vectors_agree
 
     thresholds = Thresholds.of(parts.backend.traits.dtype)
     if settings.verify_min_cosine is not None:
         thresholds = thresholds.with_min_cosine(settings.verify_min_cosine)
-    candidate = Contender.of(parts, settings, one_lane=True)
+    candidate = Contender.of(parts, settings)
     with _reference(parts, settings, candidate, one_lane=True) as reference:
         comparison = Comparison(
             candidate, reference, Corpus.short(), thresholds, budget_seconds=_BRIEF_SECONDS, most_sampled=_BRIEF_SAMPLE

@@ -23,7 +23,10 @@ class BatchContract(Ground):
     def test_a_row_alone_equals_the_same_row_beside_a_long_one(
         self, backend: Backend, spec: ModelSpec, batch_of: BatchOf
     ) -> None:
-        """Padding must not leak into attention, positions or pooling."""
+        """Padding must not leak into attention, positions or pooling.
+
+        The engine measures it at the start and keeps such a backend right by batches of equal lengths, which is slower.
+        """
         batch = batch_of([3, spec.max_tokens // 2])
         assert worst_match(row_by_row(backend.embed, batch), backend.embed(batch)) > self.least_same, (
             "padding leaks: look at the attention mask, at position ids and at what pooling divides by"

@@ -13,6 +13,7 @@ from provider.engine.batcher import BatchLimits
 from provider.engine.hooks import Event, ModelState, ModelVerified
 from provider.engine.loading import ModelParts, find_model, load_parts
 from provider.engine.neighbours import precision_of
+from provider.engine.plan import LanePlan
 from provider.engine.tokenizer import Tokenizer
 from provider.engine.verification import (
     Check,
@@ -26,6 +27,7 @@ from provider.engine.verification import (
     verify_briefly,
 )
 from provider.engine.verification.measures import cosines, misplaced, overlap, spearman
+from provider.engine.verification.peer import ids_agree, vectors_agree
 from provider.engine.verification.reference import loaded_reference
 from provider.engine.verification.speed import speedups
 from provider.errors import VerificationFailed
@@ -60,10 +62,10 @@ class Leaking(FakeBackend):
 
 
 class Sorting(FakeBackend):
-    """It sorts by length, and does not undo it."""
+    """It sorts by length, longest first, and does not undo it."""
 
     def embed(self, batch: TokenBatch) -> Vectors:
-        return super().embed(batch)[np.argsort(batch.lengths, kind="stable")]
+        return super().embed(batch)[np.argsort(-batch.lengths, kind="stable")]
 
 
 class Overflowing(FakeBackend):
@@ -144,20 +146,28 @@ def test_the_first_check_that_fails_names_what_is_wrong(contender: Any, kind: An
 
 
 def test_a_backend_that_raises_or_answers_another_type_is_named(contender: Any) -> None:
-    with pytest.raises(VerificationFailed, match=r"'fake' failed on a batch of \d texts: NotImplementedError: no such"):
+    with pytest.raises(VerificationFailed, match=r"'fake' failed: NotImplementedError: no such kernel"):
         failed(compared(contender(Raising), contender()))
     with pytest.raises(VerificationFailed, match=r"answered float64 \(\d, 16\), expected float32 \(\d, 16\)"):
         failed(compared(contender(Doubling), contender()))
 
 
-def test_no_batch_holds_more_than_the_limits_allow(contender: Any) -> None:
-    candidate = contender()
+@pytest.mark.parametrize("limits", [BatchLimits(8, 512), BatchLimits(8, 512, equal_lengths=True), BatchLimits(1, 512)])
+def test_every_batch_is_one_that_the_service_would_make(contender: Any, limits: BatchLimits) -> None:
+    candidate = attrs.evolve(contender(), limits=limits)
     failed(compared(candidate, contender()))
     for batch in candidate.backend.batches:
-        assert batch.rows <= 8
-        assert batch.rows == 1 or batch.lengths.max() * batch.rows <= 512
-    assert any(batch.rows == 8 for batch in candidate.backend.batches)
-    assert any(batch.lengths.max() == 64 > batch.lengths.min() for batch in candidate.backend.batches)
+        assert batch.rows == 1 or limits.hold(batch.rows, int(batch.lengths.max()), batch.tokens)
+    assert max(batch.rows for batch in candidate.backend.batches) == limits.max_rows
+
+
+def test_what_is_verified_has_the_lanes_threads_and_batches_that_the_service_was_tuned_to(folder: Path) -> None:
+    parts, settings = load(folder)
+    tuned = attrs.evolve(parts, plan=LanePlan(3, 1), limits=BatchLimits(max_rows=5, max_tokens=256, equal_lengths=True))
+    candidate = Contender.of(tuned, settings)
+    assert (candidate.lanes, candidate.limits) == (3, tuned.limits)
+    assert candidate.backend is parts.backend
+    parts.backend.close()
 
 
 def test_a_budget_leaves_texts_out_but_compares_some(contender: Any) -> None:
@@ -205,11 +215,48 @@ def test_another_implementation_is_compared_and_told_prompt_and_limit(contender:
         def vectors(self, texts: Any, prompt: str, max_tokens: int) -> Any:
             told.append((prompt, max_tokens))
             right = contender()
-            return right.by_length(right.encode(texts))
+            return right.together(right.encode(texts))
 
-    (good,) = compared(contender(), contender()).peer_agrees(Peer())
-    (bad,) = compared(contender(Drifting), contender()).peer_agrees(Peer())
-    assert (good.passed, bad.passed, told[0]) == (True, False, ("", 64))
+        def ids(self, texts: Any, prompt: str, max_tokens: int, *, truncate: Any) -> Any:
+            return [each.ids for each in contender().tokenizer.encode(texts, truncate=truncate)]
+
+    def checks(kind: type[FakeBackend]) -> list[Check]:
+        of = compared(contender(kind), contender())
+        return [
+            *ids_agree(Peer(), of.candidate, of.texts, of.inputs),
+            *vectors_agree(Peer(), of.candidate, of.texts, of.answers, least=0.9999),
+        ]
+
+    assert [check.passed for check in checks(FakeBackend)] == [True, True]
+    assert [check.passed for check in checks(Drifting)] == [True, False]
+    assert told[0] == ("", 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "count", "named"),
+    [
+        (lambda text, ids: ids[::-1] if text == "ALL CAPITALS ARE SHOUTING" else ids, 1, "odd[24]"),
+        # Six passages, and two texts over the limit, cut at either end.
+        (lambda text, ids: ids[1:] if len(ids) == 64 else ids, 10, "passages[0], passages[1], "),
+    ],
+)
+def test_token_ids_that_differ_from_the_other_implementation_s_are_counted_and_named(
+    contender: Any, change: Callable[[str, Any], Any], count: int, named: str
+) -> None:
+    class Peer:
+        name = "peer 1.0"
+
+        def vectors(self, texts: Any, prompt: str, max_tokens: int) -> Any:
+            raise NotImplementedError
+
+        def ids(self, texts: Any, prompt: str, max_tokens: int, *, truncate: Any) -> Any:
+            encoded = contender().tokenizer.encode(texts, truncate=truncate)
+            return [change(text, each.ids) for text, each in zip(texts, encoded, strict=True)]
+
+    of = compared(contender(), contender())
+    (check,) = ids_agree(Peer(), of.candidate, of.texts, of.inputs)
+    assert (check.measured, check.passed) == (count, False)
+    assert named in check.advice
 
 
 def test_speed_is_the_median_of_ratios_within_rounds() -> None:
