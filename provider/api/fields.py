@@ -1,8 +1,9 @@
 """Fields of other embedding APIs that would change the answer: each is read as one of ours, or refused.
 
 A field that is listed here is never ignored. Fields that change no vector (`user`, `priority`, `request_id`,
-`cache_salt` …) are not listed, and are ignored. Names and values are those of Cohere, Gemini, Jina, NVIDIA NIM,
-sentence-transformers, Superlinked, TEI, vLLM and Voyage.
+`cache_salt` …) are not listed, and are ignored. Names and values are those of Cohere, DeepInfra, Fireworks,
+FlagEmbedding, Gemini, Jina, llama.cpp, Mixedbread, Nomic, NVIDIA NIM, sentence-transformers, Superlinked, TEI, vLLM and
+Voyage.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ class OwnFields(msgspec.Struct, forbid_unknown_fields=True):
     """The fields of `POST /v1/embeddings` under their own names. Most bodies hold nothing else, and decode fastest."""
 
     # msgspec takes no union of several array types; `wire` refuses the mixtures that this one lets through.
-    input: str | list[str | int | list[int] | dict[str, Any]] | None = None
+    input: str | dict[str, Any] | list[str | int | list[int] | dict[str, Any]] | None = None
     model: str | None = None
     encoding_format: str | None = None
     dimensions: int | float | None = None
@@ -110,6 +111,8 @@ def _side(body: OwnFields, name: str, value: str, came_as: dict[str, str]) -> No
 _YOURSELF = "on your side"
 _FLOAT32 = f"Vectors are float32: leave the field out, and quantise them {_YOURSELF}."
 _LENGTH_IS_CONFIGURED = "Another length is the operator's to set (`max_context_length`)."
+_CUT_AT_MAXIMUM = f'Send "truncate": true to cut inputs at their maximum. {_LENGTH_IS_CONFIGURED}'
+_AS_PROMPT = 'Send the whole text that goes before each input, as the model\'s card has it, as "prompt".'
 _ONLY_INPUT = "Texts are read from `input` only: a string or a list of strings."
 _SINGLE_DENSE = "A model gives one dense vector for each input."
 
@@ -121,8 +124,10 @@ _Whole = int | float | None
 FOREIGN: Mapping[str, Foreign] = {
     "output_dimension": Foreign(_Whole, as_our("dimensions")),
     "output_dimensionality": Foreign(_Whole, as_our("dimensions")),
+    "dimensionality": Foreign(_Whole, as_our("dimensions")),
     "truncate_dim": Foreign(_Whole, as_our("dimensions")),
     "truncation": Foreign(bool | str | None, as_our("truncate")),
+    "truncation_strategy": Foreign(bool | str | None, as_our("truncate")),
     "truncate_prompt_tokens": Foreign(int | None, _token_limit),
     # After everything that says whether: see `_side`.
     "truncation_side": Foreign(_Text, _side),
@@ -134,6 +139,8 @@ FOREIGN: Mapping[str, Foreign] = {
     "normalize_embeddings": Foreign(_Flag, as_our("normalize")),
     # vLLM's name for it: an embedding's activation is its normalisation.
     "use_activation": Foreign(_Flag, as_our("normalize")),
+    # llama.cpp's: 2 is the Euclidean length.
+    "embd_normalize": Foreign(int | None, only(2, instead='For vectors as they are, send "normalize": false.')),
     "embedding_type": Foreign(_Texts, _element_type),
     "embedding_types": Foreign(_Texts, _element_type),
     "output_dtype": Foreign(_Text, only("float", "float32", instead=_FLOAT32)),
@@ -144,15 +151,17 @@ FOREIGN: Mapping[str, Foreign] = {
     "return_dense": Foreign(_Flag, only(_YES, instead=_SINGLE_DENSE)),
     "return_sparse": Foreign(_Flag, only(_NO, instead=_SINGLE_DENSE)),
     "return_multivector": Foreign(_Flag, only(_NO, instead=_SINGLE_DENSE)),
+    "return_colbert_vecs": Foreign(_Flag, only(_NO, instead=_SINGLE_DENSE)),
     "late_chunking": Foreign(
         _Flag, only(_NO, instead="Every input is embedded by itself: put the context into the text.")
     ),
     "add_special_tokens": Foreign(_Flag, only(_YES, instead="The model needs its special tokens.")),
     "pooling": Foreign(Any, only(instead="The model's files decide its pooling; `GET /v1/models` shows it.")),
-    "instruction": Foreign(
-        Any, only(instead='Send the whole text that goes before each input, as the model\'s card has it, as "prompt".')
-    ),
-    "max_tokens": Foreign(Any, only(instead=f'Send "truncate": true. {_LENGTH_IS_CONFIGURED}')),
+    "instruction": Foreign(Any, only(instead=_AS_PROMPT)),
+    "custom_instruction": Foreign(Any, only(instead=_AS_PROMPT)),
+    "prompt_template": Foreign(Any, only(instead=_AS_PROMPT)),
+    "max_tokens": Foreign(Any, only(instead=_CUT_AT_MAXIMUM)),
+    "max_length": Foreign(Any, only(instead=_CUT_AT_MAXIMUM)),
     "modality": Foreign(_Texts, only("text", instead="Only text is embedded.")),
     "messages": Foreign(Any, only(instead=_ONLY_INPUT)),
     "inputs": Foreign(Any, only(instead=_ONLY_INPUT)),

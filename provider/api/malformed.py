@@ -52,6 +52,12 @@ _STOPS = (
     ("Invalid \\", "", "The backslash at character {at} begins no escape of JSON: write it as \\\\."),
     ("", r"\s*\Z", _TOO_EARLY),
     ("", "'", _SINGLE_QUOTES),
+    (
+        "",
+        "[\u201c\u201d\u201e\u2018\u2019]",
+        "It has typographic quotes at character {at}. JSON has plain double quotes.",
+    ),
+    ("", r"//|/\*|#", "It has a comment at character {at}. JSON has none."),
     ("", r"(True|False|None)\b", "JSON has true, false and null, not True, False and None (character {at})."),
     ("", "", "{message} at character {at}."),
 )

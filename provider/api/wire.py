@@ -20,7 +20,6 @@ _FORMATS: dict[str, EncodingFormat] = {"": "float", "float": "float", "base64": 
 _MAX_INT32 = 2**31 - 1
 # Of a wrong value; it may be as long as the body.
 _SHOWN_CHARACTERS = 100
-_TEXT_FORMS = 'a string, or {"text": "…"}'
 # Keys of an item of `input` that are not text's own; `type` must be `text`.
 _ITEM_KEYS = {"text", "type", "id", "metadata"}
 
@@ -74,12 +73,12 @@ def _decode(body: bytes) -> OwnFields:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         # RFC 8259 lets a parser ignore the mark, and Windows' tools write it.
         if body.startswith(UTF8_BOM):
-            return _decode(body.removeprefix(UTF8_BOM))
+            return _decode_all(body.removeprefix(UTF8_BOM))
         explain(body, exc)
 
 
 def _decode_all(body: bytes) -> OwnFields:
-    """Once more, because a field is not ours or of another type."""
+    """Once more, because a field is not ours or of another type, or something stood before the document."""
     try:
         fields = _all_fields.decode(body)
     except msgspec.ValidationError as exc:
@@ -122,12 +121,14 @@ def write(embedded: Embedded, *, model: str, encoding_format: EncodingFormat) ->
 
 
 def _narrow(
-    given: str | list[str | int | list[int] | dict[str, Any]] | None, max_inputs: int
+    given: str | dict[str, Any] | list[str | int | list[int] | dict[str, Any]] | None, max_inputs: int
 ) -> tuple[str, ...] | tuple[Ids, ...]:
     """One of OpenAI's four forms of `input`, or Jina's objects with a text, as texts or as token ids."""
     if given is None:
         msg = "Missing required parameter: 'input'."
         raise InvalidRequest(msg, param="input", code="missing_required_parameter")
+    if isinstance(given, dict):
+        given = _text_of(given, "input")
     if isinstance(given, str):
         return (_not_empty(given, "input"),)
     if not given:
@@ -154,11 +155,14 @@ def _narrow(
 
 def _text_of(item: dict[str, Any], param: str) -> str:
     text = item.get("text")
-    given = {key for key, value in item.items() if value is not None}
+    given = {key for key, value in item.items() if value not in (None, "", []) or key == "text"}
     if not isinstance(text, str) or not given <= _ITEM_KEYS or item.get("type", "text") != "text":
-        keys = ", ".join(sorted(given))[:_SHOWN_CHARACTERS]
-        msg = f"Invalid '{param}': an object with {keys or 'nothing'}. Only text is embedded: {_TEXT_FORMS}."
-        raise InvalidRequest(msg, param=param, code="invalid_value")
+        keys = ", ".join(sorted(given))[:_SHOWN_CHARACTERS] or "nothing"
+        msg = (
+            f"Invalid type for '{param}': expected a string, but got an object with {keys} instead. "
+            'Of objects, {"text": "…"} alone is read: only text is embedded.'
+        )
+        raise InvalidRequest(msg, param=param, code="invalid_type")
     return text
 
 
@@ -213,8 +217,9 @@ def _raise_invalid(exc: msgspec.ValidationError, body: bytes) -> NoReturn:
         msg = f"Invalid '{param or 'body'}': {what}."
         raise InvalidRequest(msg, param=param, code="invalid_value") from exc
     names = got["expected"].split(" | ")
-    # Whole numbers may be written as 128.0; an integer is what is meant.
-    kinds = [name for name in names if name != "null" and not (name == "float" and "int" in names)]
+    # Only what is usual is told: an integer may be written as 128.0, and a string as an object.
+    lesser = {"null"} | ({"float"} if "int" in names else set()) | ({"object"} if "str" in names else set())
+    kinds = [name for name in names if name not in lesser]
     allowed = [_JSON_NAMES.get(name, name) for name in kinds]
     expected = ", ".join(allowed[:-1]) + (" or " if len(allowed) > 1 else "") + allowed[-1]
     found = _JSON_NAMES.get(got["got"], got["got"])

@@ -23,6 +23,7 @@ CORS = ServerSettings(cors_origins=["https://App.example/"])
         "/models/org/model",
         "/docs",
         "/docs/openapi.json",
+        "/openapi.json",
         "/nope",
     ],
 )

@@ -51,6 +51,10 @@ DOCUMENT = '{"model": "m", "input": "é"}'
         (b"<!doctype html>", "HTML"),
         (b"--boundary\r\n", "multipart"),
         (b'{"x": ' + b"[" * 100_000, "nested too deeply"),
+        ("{“model”: “m”}".encode(), "typographic quotes at character 1"),
+        (b'{"model": "m" /* mine */}', "a comment at character 14"),
+        (b'// mine\n{"model": "m"}', "a comment at character 0"),
+        (codecs.BOM_UTF8 * 100_000, "Expecting value|Unexpected UTF-8 BOM"),
         (b"hello", "Expecting value at character 0"),
     ],
 )

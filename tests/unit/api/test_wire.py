@@ -145,15 +145,16 @@ def test_truncation_is_asked_for_in_either_dialect(given: Any, means: str | None
 def test_texts_may_stand_in_objects() -> None:
     items = [{"text": "a"}, "b", {"text": "c", "image": None}, {"type": "text", "text": "d", "id": 7}]
     assert parse(items).request.inputs == ("a", "b", "c", "d")
+    assert parse({"text": "a", "image": ""}).request.inputs == ("a",)
 
 
 @pytest.mark.parametrize(
     "item", [{"image": "x"}, {"text": "a", "image": "x"}, {}, {"text": 3}, {"type": "image_url", "text": "a"}]
 )
 def test_an_object_that_is_not_a_text_alone_is_refused_by_its_place(item: Any) -> None:
-    with pytest.raises(InvalidRequest, match="Only text is embedded") as raised:
+    with pytest.raises(InvalidRequest, match="only text is embedded") as raised:
         parse(["a", item])
-    assert (raised.value.param, raised.value.code) == ("input[1]", "invalid_value")
+    assert (raised.value.param, raised.value.code) == ("input[1]", "invalid_type")
 
 
 def test_an_empty_text_in_an_object_is_refused_by_its_place() -> None:
