@@ -166,8 +166,7 @@ def check_config(folder: Path, config: dict[str, Any], *, first_module: str, nee
     architecture = first_architecture(config)
     if model_type in _MODEL_TYPES:
         raise _refused(folder, _MODEL_TYPES[model_type], f"model_type {model_type!r} in config.json")
-    is_text = "vocab_size" in config or "text_config" in config
-    other = next((key for key in (*_OTHER_TOWERS, *(() if is_text else _OTHER_INPUTS)) if config.get(key)), None)
+    other = next((key for key in (*_OTHER_TOWERS, *_OTHER_INPUTS) if config.get(key)), None)
     if other is not None:
         raise _refused(folder, _IMAGES, f"{other} in config.json")
     if "ColBERT" in architecture or architecture.endswith("ForRetrieval"):
@@ -196,11 +195,11 @@ def _check_head(folder: Path, config: dict[str, Any], architecture: str) -> None
 
 def _check_class(folder: Path, config: dict[str, Any], model_type: str) -> None:
     where = folder / "config.json"
-    quantised = config.get("quantization_config")
-    if quantised:
-        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
+    key = next((key for key in ("quantization_config", "compression_config") if config.get(key)), None)
+    if key is not None:
+        method = config[key].get("quant_method", "unknown") if isinstance(config[key], dict) else config[key]
         msg = (
-            f"the weights of {folder} are quantised (quantization_config in config.json, method {method!r}); "
+            f"the weights of {folder} are quantised ({key} in config.json, method {method!r}); "
             "choose a repository with weights in float32, bfloat16 or float16"
         )
         raise InvalidModel(msg)

@@ -20,6 +20,8 @@ _GTE_VALUES: dict[str, tuple[object, ...]] = {
     "position_embedding_type": ("rope", None),
     "pack_qkv": (True, None),
 }
+# By these a configuration under transformers' own name shows that it was written for the original code.
+_ORIGINAL = frozenset({"rope_theta", "rope_scaling", "pack_qkv", "logn_attention_scale"})
 # Their defaults differ from those of transformers' class.
 _GTE_DEFAULTS = {"vocab_size": 30_528, "max_position_embeddings": 2048, "rope_theta": 10_000.0, "pad_token_id": 0}
 _SAME_FIELDS = (
@@ -41,7 +43,9 @@ def read_as_known(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | N
     """
     if is_jina(config):
         return _fields(config, "jina_embeddings_v3") | _rope(config.get("rotary_emb_base", 10_000.0))
-    if config.get("model_type") == "new" or (config.get("model_type") == "gte" and "rope_theta" in config):
+    model_type = config.get("model_type")
+    is_original = "rope_parameters" not in config and not _ORIGINAL.isdisjoint(config)
+    if model_type == "new" or (model_type == "gte" and is_original):
         return _gte(folder, {**_GTE_DEFAULTS, **config})
     return None
 

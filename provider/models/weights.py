@@ -105,7 +105,7 @@ def _shards(folder: Path) -> tuple[Path, ...]:
     if not isinstance(weight_map, dict) or not weight_map:
         msg = f"{folder / INDEX_FILE} has no weight_map; download the model again"
         raise InvalidModel(msg)
-    if "metadata" not in index:
+    if not isinstance(index.get("metadata"), dict):
         msg = f'{folder / INDEX_FILE} has no "metadata", which transformers needs; add "metadata": {{}} to it'
         raise InvalidModel(msg)
     names = sorted({str(name) for name in weight_map.values()})

@@ -62,6 +62,8 @@ def test_the_json_files_alone_are_enough(write: Write) -> None:
         (plain(model_type="clip", vision_config={"a": 1}, text_config={"hidden_size": 8}), "images.*vision_config"),
         ({"config.json": {"model_type": "vit", "hidden_size": 8, "patch_size": 16}}, "images.*patch_size"),
         (plain(audio_config={"a": 1}), "audio.*audio_config"),
+        (plain(model_type="whisper", num_mel_bins=80), "audio.*num_mel_bins"),
+        (plain(model_type="layoutlmv3", patch_size=16), "images.*patch_size"),
         (pipeline("sentence_transformers.sparse_encoder.models.MLMTransformer"), "SPLADE.*MLMTransformer"),
         (pipeline(_TRANSFORMER, "sentence_transformers.sparse_encoder.modules.SpladePooling"), "SPLADE.*SpladePooling"),
         (
@@ -100,6 +102,7 @@ def test_the_json_files_alone_are_enough(write: Write) -> None:
             "images.*image",
         ),
         (plain(quantization_config={"quant_method": "gptq", "bits": 4}), "quantised.*'gptq'"),
+        (plain(compression_config={"quant_method": "compressed-tensors"}), "quantised.*compression_config"),
         (plain(position_embedding_type="alibi"), "position_embedding_type 'alibi'"),
         (plain(position_embedding_type="relative_key_query"), "relative_key_query"),
         (
