@@ -15,6 +15,7 @@ _KNOWN_OF_FILES = (
     "max_tokens",
     "pooling",
     "prompts",
+    "normalize",
     "digest",
     "fingerprint",
     "notices",

@@ -33,6 +33,7 @@ _POSITION_KEYS = ("max_position_embeddings", "n_positions")
 _COMPARED = frozenset({"nomic_bert", "gte", "eurobert"})
 # Positions are relative: `n_positions` in these configurations is the length they were trained with.
 _RELATIVE = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers", "xlnet"})
+# Beyond some length it is drawn at random which blocks see each other; below, all do (`BigBirdModel.forward`).
 _DRAWN = frozenset({"big_bird", "bigbird_pegasus"})
 # Their first token has position pad_token_id + 1, so that the first rows of the table are never used
 # (`create_position_ids_from_input_ids` in transformers' modeling files).
@@ -49,7 +50,7 @@ class _Documents:
     Attributes:
         folder: the transformer's: the model's own, or one in it.
         config: `config.json`.
-        text: the part of it that is about text, where there are several.
+        text: the part of it that is about the encoder of text, where there are several.
         about: `config_sentence_transformers.json`.
         transformer: settings of the Transformer module.
         transformer_file: where they stand; None where there are none.
@@ -80,8 +81,9 @@ class _Documents:
         check_adapter(folder)
         config = read_config(folder)
         check_config(folder, config, first_module=modules[0].type if modules else "", needs_class=needs_class)
-        nested = config.get("text_config")
-        text = nested if isinstance(nested, dict) else {}
+        text: dict[str, Any] = next(
+            (config[key] for key in ("text_config", "encoder") if isinstance(config.get(key), dict)), {}
+        )
         hidden_size = _hidden_size(folder, config, text)
         transformer, where = read_transformer(folder, config) if modules else ({}, None)
         pipeline = read_pipeline(root, modules, hidden_size) if modules else plain_pipeline(config, hidden_size)
@@ -221,12 +223,11 @@ def _hidden_size(folder: Path, config: dict[str, Any], text: dict[str, Any]) -> 
 
 
 def _max_positions(model_type: str, config: dict[str, Any], text: dict[str, Any]) -> int | None:
-    if config.get("attention_type") == "block_sparse" and model_type in _DRAWN:
-        # Beyond this the blocks that see each other are drawn at random; below, attention is whole.
-        return int((5 + 2 * config.get("num_random_blocks", 3)) * config.get("block_size", 64))
     found = _first(_POSITION_KEYS, text, config)
     if model_type in _RELATIVE or isinstance(found, bool) or not isinstance(found, int) or found < 1:
         return None
+    if model_type in _DRAWN and config.get("attention_type", "block_sparse") == "block_sparse":
+        return min(found, int((5 + 2 * config.get("num_random_blocks", 3)) * config.get("block_size", 64)))
     if model_type not in _POSITIONS_BEHIND_PAD:
         return found
     pad = config.get("pad_token_id")

@@ -88,6 +88,10 @@ def test_the_file_with_the_length_may_have_an_older_name(name: str, folder: Path
         ({"model_type": "gpt2", "max_position_embeddings": None, "n_positions": 1024}, 1024),
         ({"model_type": "t5", "max_position_embeddings": None, "n_positions": 512}, None),
         ({"model_type": "xlnet", "max_position_embeddings": -1}, None),
+        ({"model_type": "big_bird", "max_position_embeddings": 4096}, 704),
+        ({"model_type": "big_bird", "max_position_embeddings": 4096, "block_size": 16, "num_random_blocks": 1}, 112),
+        ({"model_type": "big_bird", "max_position_embeddings": 64}, 64),
+        ({"model_type": "big_bird", "max_position_embeddings": 4096, "attention_type": "original_full"}, 4096),
         ({"model_type": "bloom", "max_position_embeddings": None}, None),
     ],
 )
