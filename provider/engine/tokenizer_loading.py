@@ -120,8 +120,8 @@ def _reason(folder: Path, kind: type | None, exc: Exception) -> str:
     text = text if len(text) <= 300 else f"{text[:300]} …"
     return (
         f"transformers' {kind.__name__ if kind else 'tokenizer'} cannot be made from the files in {folder}: "
-        f"{type(exc).__name__}: {text}; see that tokenizer_class in tokenizer_config.json is theirs, or download the "
-        "model again"
+        f"{type(exc).__name__}: {text}; check tokenizer_class and the other keys of tokenizer_config.json, or download "
+        "the model again"
     )
 
 
