@@ -1,6 +1,6 @@
 """`GET /v1/models` and `GET /v1/models/{id}`."""
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, TypedDict
 
 from litestar import Controller, get
 from litestar.di import NamedDependency
@@ -29,10 +29,10 @@ class ModelEntry(TypedDict):
     dimensions: int | None
     max_model_len: int | None
     pooling: str | None
-    normalize: NotRequired[bool | None]
+    normalize: bool | None
     prompts: list[str] | None
     details: dict[str, Any] | None
-    notices: NotRequired[list[str] | None]
+    notices: list[str] | None
     fingerprint: str | None
     verified: dict[str, Any] | None
     lanes: int | None

@@ -65,7 +65,15 @@ def test_a_model_answers_to_its_hub_id(model: ModelSettings, also: str) -> None:
     assert (also, model.served_name) in catalogue.names()
 
 
-@pytest.mark.parametrize("model", [ModelSettings(name="mine", path="/models/mine"), ModelSettings(name="owner/x")])
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelSettings(name="mine", path="/models/mine"),
+        ModelSettings(name="mine", path=PACKAGE),
+        ModelSettings(path=PACKAGE),
+        ModelSettings(name="owner/x"),
+    ],
+)
 def test_a_model_that_the_hub_does_not_call_otherwise_has_one_name(model: ModelSettings) -> None:
     assert len(Catalogue.of([model]).names()) == 1
 
