@@ -1,5 +1,8 @@
 """The line before a model's queue: requests that wait for room, first come, first served, for a bounded time.
 
+Small requests for which there is room need not wait behind a large one: they overtake it until their tokens are a small
+share of the queue. So a bulk job in line does not hold up everybody, and its wait grows by that share at most.
+
 Not thread-safe: `Lanes` guards it, as it does the batcher behind it.
 """
 
@@ -14,6 +17,9 @@ from provider.engine.batcher import Batcher
 from provider.engine.rows import Row
 from provider.errors import MOST_RETRY_SECONDS, Overloaded
 
+# The share of the queue's tokens that may overtake a request.
+_OVERTAKING = 1 / 32
+
 
 @define(eq=False)
 class InLine:
@@ -21,12 +27,14 @@ class InLine:
 
     Attributes:
         since: when it came.
+        overtaken_before: tokens that had overtaken others until then.
         timer: fires when it has waited for too long.
     """
 
     rows: Sequence[Row]
     tokens: int
     since: float
+    overtaken_before: int
     timer: asyncio.TimerHandle | None = None
 
     @property
@@ -36,7 +44,7 @@ class InLine:
 
 
 class Line:
-    """Lets requests into a batcher that holds a bounded number of tokens. Nobody overtakes, however small."""
+    """Lets requests into a batcher that holds a bounded number of tokens."""
 
     def __init__(self, batcher: Batcher, *, max_queue_tokens: int, max_wait_seconds: float) -> None:
         """Nobody waits yet.
@@ -49,6 +57,7 @@ class Line:
         self.batcher, self.max_wait_seconds = batcher, max_wait_seconds
         self._max_queue_tokens = max_queue_tokens
         self._waiting: deque[InLine] = deque()
+        self._overtaken = 0
 
     def __len__(self) -> int:
         """Requests that wait."""
@@ -66,19 +75,17 @@ class Line:
             Overloaded: by that rate there will be no room in time; the error says in how many seconds there will.
         """
         tokens = sum(row.tokens for row in rows)
-        if not self._waiting and self._has_room(tokens):
-            self.batcher.add(rows)
+        if self._goes_in(rows, tokens):
             return None
         self.batcher.drop_unwanted()
         self.let_in()
-        if not self._waiting and self._has_room(tokens):
-            self.batcher.add(rows)
+        if self._goes_in(rows, tokens):
             return None
         before = self.batcher.tokens + sum(each.tokens for each in self._waiting)
         seconds = self._seconds_until_room(before, tokens, tokens_per_second)
         if seconds > self.max_wait_seconds or not self.max_wait_seconds:
             raise self._overloaded(before, tokens, seconds)
-        self._waiting.append(InLine(rows, tokens, now))
+        self._waiting.append(InLine(rows, tokens, now, self._overtaken))
         return self._waiting[-1]
 
     def let_in(self) -> list[InLine]:
@@ -110,6 +117,17 @@ class Line:
         gone = list(self._waiting)
         self._waiting.clear()
         return gone
+
+    def _goes_in(self, rows: Sequence[Row], tokens: int) -> bool:
+        if not self._has_room(tokens):
+            return False
+        if self._waiting:
+            overtaking = self._overtaken + tokens - self._waiting[0].overtaken_before
+            if overtaking > _OVERTAKING * self._max_queue_tokens:
+                return False
+            self._overtaken += tokens
+        self.batcher.add(rows)
+        return True
 
     def _has_room(self, tokens: int) -> bool:
         return not self.batcher.tokens or self.batcher.tokens + tokens <= self._max_queue_tokens

@@ -80,13 +80,30 @@ async def left(task: "asyncio.Task[None]") -> None:
 
 async def test_requests_that_do_not_fit_wait_in_turn_and_all_are_served() -> None:
     async with model() as m:
-        tasks = [await m.hold(), *(m.ask(str(i), 60) for i in range(5)), m.ask("small", 1)]
+        tasks = [await m.hold(), *(m.ask(str(i), 60) for i in range(5)), m.ask("small", 4)]
         assert (m.lanes.waiting_tokens, m.lanes.requests_in_line) == (60, 5)
         m.go()
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
         assert m.order == ["held", "0", "1", "2", "3", "4", "small"]
         assert [event.outcome for event in m.events] == ["admitted"] * 5
         assert (m.lanes.waiting_tokens, m.lanes.requests_in_line) == (0, 0)
+
+
+async def test_small_requests_overtake_a_large_one_until_they_are_a_thirty_second_of_the_queue() -> None:
+    async with model(queue=3200) as m:
+        await m.hold()
+        m.ask("queued", 2000)
+        m.ask("large", 2000)
+        for i in range(10):
+            m.ask(f"small {i}", 10)
+        assert (m.lanes.waiting_tokens, m.lanes.requests_in_line) == (2100, 1)
+        m.ask("behind", 10)
+        m.ask("too large to overtake", 200)
+        assert (m.lanes.waiting_tokens, m.lanes.requests_in_line) == (2100, 3)
+        m.go()
+        await asyncio.wait_for(asyncio.gather(*m.tasks), 10)
+        m.ask("as usual", 10)
+        assert m.lanes.requests_in_line == 0
 
 
 async def test_a_request_larger_than_the_queue_waits_until_that_is_empty() -> None:
