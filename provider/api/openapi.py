@@ -73,6 +73,7 @@ def openapi_config() -> OpenAPIConfig:
         title="emb-provider",
         version=provider.__version__,
         description=_DESCRIPTION,
+        use_handler_docstrings=True,
         path=DOCS_PATH,
         openapi_router=docs_router(),
         render_plugins=docs_plugins(),

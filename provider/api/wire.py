@@ -224,6 +224,6 @@ def _raise_invalid(exc: msgspec.ValidationError, body: bytes) -> NoReturn:
     expected = ", ".join(allowed[:-1]) + (" or " if len(allowed) > 1 else "") + allowed[-1]
     found = _JSON_NAMES.get(got["got"], got["got"])
     msg = f"Invalid type for '{param or 'body'}': expected {expected}, but got {found} instead."
-    if param is None and is_encoded_twice(body):
+    if param is None and got["got"] == "str" and is_encoded_twice(body):
         msg += " The body was encoded as JSON twice: encode the object once."
     raise InvalidRequest(msg, param=param, code="invalid_type") from exc

@@ -138,6 +138,14 @@ async def test_errors_may_be_read_by_pages_too(open_app: Any) -> None:
             assert all(name in exposed for name in ("x-request-id", "retry-after", "x-model-fingerprint"))
 
 
+async def test_a_failure_of_the_model_may_be_read_by_pages_too(open_app: Any) -> None:
+    async with open_app(server=CORS) as client:
+        client.app.state.service.runtimes[MODEL].loaded.backend.failing = True
+        headers = {"origin": "https://app.example"}
+        response = await client.post("/v1/embeddings", json={"model": MODEL, "input": "a"}, headers=headers)
+        assert (response.status_code, response.headers["access-control-allow-origin"]) == (500, headers["origin"])
+
+
 @pytest.mark.parametrize(
     ("given", "sent"),
     [
