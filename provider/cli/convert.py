@@ -29,7 +29,6 @@ def convert(model: str, revision: str | None, to: Path | None, config: Path | No
     from provider.models.conversion import store_folder  # noqa: PLC0415
     from provider.models.folder import check_free  # noqa: PLC0415
     from provider.models.resolve import find_source  # noqa: PLC0415
-    from provider.models.spec import check_supported  # noqa: PLC0415
     from provider.telemetry.logs import configure_logging  # noqa: PLC0415
 
     to = to and to.expanduser().absolute()
@@ -43,6 +42,5 @@ def convert(model: str, revision: str | None, to: Path | None, config: Path | No
         click.echo(f"{model} has safetensors: there is nothing to convert", err=True)
         click.echo(source.folder)
         return
-    check_supported(source.folder)
     order = source.conversion(store_folder(settings.hub))
     click.echo(run(order) if to is None else run(evolve(order, place=to), is_shared=False))

@@ -109,6 +109,6 @@ def _copy_model(source: Path, folder: Path) -> None:
 
     present = names_in(source)
     more = [name for name in present if name.split(".")[0].upper() in {"LICENSE", "README"}]
-    for name in (*select(present, source).files, *more):
+    for name in (*select(str(source), present, source).files, *more):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, folder / name)

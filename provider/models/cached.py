@@ -15,8 +15,7 @@ from provider.models.conversion import Conversion, place_of
 from provider.models.folder import names_in
 from provider.models.hub_errors import hub_error
 from provider.models.selection import SelectFiles, Selection, describing, nothing_more, select
-from provider.models.spec import check_supported
-from provider.models.weights import check_safetensors, no_weights, pickled_only
+from provider.models.weights import check_safetensors, pickled_only
 
 DEFAULT_BRANCH = "main"
 
@@ -79,14 +78,7 @@ class Asked:
         Raises:
             InvalidModel: the model cannot be served.
         """
-        present = tuple(names)
-        selection = select(present, folder, self.select_more)
-        try:
-            check_supported(folder, needs_class=not selection.own)
-        except InvalidModel as exc:
-            raise InvalidModel(exc.message.replace(str(folder), self.repository)) from exc
-        if not selection.weights and not selection.own:
-            raise no_weights(self.repository, present)
+        selection = select(self.repository, names, folder, self.select_more)
         if not selection.pickled:
             return selection, selection.files
         if self.converted is not None:

@@ -61,11 +61,9 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def names_in(folder: Path) -> tuple[str, ...]:
-    """The files of `folder` and of the folders in it, as a repository would name them, sorted."""
-    places = [folder, *(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))]
-    return tuple(
-        sorted(each.relative_to(folder).as_posix() for place in places for each in place.iterdir() if each.is_file())
-    )
+    """The files of `folder` down to two folders in it, as a repository would name them, sorted; no hidden folders."""
+    found = (path for depth in range(3) for path in folder.glob("[!.]*/" * depth + "*"))
+    return tuple(sorted(path.relative_to(folder).as_posix() for path in found if path.is_file()))
 
 
 def check_free(to: Path) -> None:

@@ -11,7 +11,6 @@ from provider.models.conversion import Conversion, content_digest, convert, plac
 from provider.models.folder import names_in
 from provider.models.hub import download, forget_empty_variables
 from provider.models.selection import SelectFiles, Selection, nothing_more, select
-from provider.models.spec import check_supported
 from provider.models.weights import pickled_only
 from provider.settings import HubSettings, ModelSettings
 
@@ -89,7 +88,6 @@ def resolve(
     source = find_source(model, hub, select_more=select_more, progress=progress, notify=notify)
     folder = source.folder
     if source.selection.pickled:
-        check_supported(folder)
         conversion = source.conversion(store_folder(hub))
         if not model.convert_weights and not conversion.is_done:
             raise pickled_only(model.path or source.name, source.selection.pickled)
@@ -109,7 +107,8 @@ def find_source(
     forget_empty_variables()
     if model.path is not None:
         folder, origin = local_folder(model.path)
-        return Source(folder, origin, folder.resolve().name, select(names_in(folder), folder, select_more))
+        selection = select(str(folder), names_in(folder), folder, select_more)
+        return Source(folder, origin, folder.resolve().name, selection)
     snapshot = download(
         model.repository,
         revision=model.revision,

@@ -10,15 +10,17 @@ from pathlib import Path, PurePosixPath
 
 from attrs import frozen
 
+from provider.errors import InvalidModel
 from provider.models.folder import is_tokenizer_file, no_config, read_document
-from provider.models.weights import INDEX_FILE, PICKLED_FILE, PICKLED_INDEX, SINGLE_FILE
+from provider.models.spec import check_supported
+from provider.models.weights import INDEX_FILE, PICKLED_FILE, PICKLED_INDEX, SINGLE_FILE, no_weights
 
 SelectFiles = Callable[[Sequence[str]], Iterable[str]]
 """Given the names of all files in a repository, sorted: those to download besides what every model needs."""
 
-# At the top, and one folder down: what sentence-transformers' modules consist of.
+# At the top, and in folders: what sentence-transformers' modules consist of.
 _DESCRIBING = re.compile(
-    r"([^/]+/)?(config[^/]*|modules|sentence_[^/]*_config|adapter_config|tokenizer_config|idf)\.json|artifact\.metadata"
+    r"([^/]+/){0,2}(config[^/]*|modules|sentence_[^/]*_config|adapter_config|tokenizer_config|idf)\.json|artifact\.metadata"
 )
 # Folders with the same model in other formats, or from the middle of its training.
 _OTHER_COPIES = re.compile(r"(onnx|openvino|coreml|gguf|original|checkpoint[^/]*)/")
@@ -41,13 +43,11 @@ class Selection:
     Attributes:
         files: all of them.
         own: those that the backend reads instead of, or beside, the safetensors.
-        weights: the safetensors, or the pickled weights where there are none; empty where `own` does instead.
-        pickled: those of `weights` that have to be converted before they can be loaded.
+        pickled: weights that have to be converted before they can be loaded.
     """
 
     files: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
-    weights: tuple[str, ...] = ()
     pickled: tuple[str, ...] = ()
 
 
@@ -67,44 +67,52 @@ def describing(source: str, names: Iterable[str]) -> tuple[str, ...]:
     return _describing(present)
 
 
-def select(names: Iterable[str], folder: Path, select_more: SelectFiles = nothing_more) -> Selection:
+def select(source: str, names: Iterable[str], folder: Path, select_more: SelectFiles = nothing_more) -> Selection:
     """The files to use out of `names`: what every model needs, and what `select_more` picks besides.
 
     Args:
-        names: of all files in the repository or folder.
+        source: the repository or folder, for messages.
+        names: of all files in it.
         folder: where those that `describing` picks are.
-        select_more: picks what the backend reads in other formats; pickled weights are left out then.
+        select_more: picks what the backend reads in other formats; if anything, weights may be missing, and pickled
+            ones are left out.
 
     Raises:
-        InvalidModel: `modules.json` is damaged.
+        InvalidModel: the model cannot be served, or has no weights.
         BackendUnavailable: the backend's options cannot be met by any file.
     """
     present = _inside(names)
     own = tuple(sorted(set(select_more(present)) & set(present)))
-    transformer, *others = _module_places(folder)
-    found = [_weights(present, transformer)]
-    if own and found[0].pickled:
-        found = []
-    found += [_weights(present, place) for place in others]
-    weights = tuple(name for each in found for name in each.weights)
+    try:
+        check_supported(folder, needs_class=not own)
+        transformer, *others = _module_places(folder)
+    except InvalidModel as exc:
+        raise InvalidModel(exc.message.replace(str(folder), source)) from exc
+    weights, pickled = _weights(present, transformer)
+    if own and pickled:
+        weights, pickled = (), ()
+    elif not own and not weights:
+        raise no_weights(source, present)
+    for place in others:
+        more, more_pickled = _weights(present, place)
+        weights, pickled = weights + more, pickled + more_pickled
     tokenizer = (n for n in present for place in ("", transformer) if is_tokenizer_file(n.removeprefix(place)))
-    files = {*_describing(present), *tokenizer, *weights, *own}
-    return Selection(tuple(sorted(files)), own, weights, tuple(name for each in found for name in each.pickled))
+    return Selection(tuple(sorted({*_describing(present), *tokenizer, *weights, *own})), own, pickled)
 
 
 def _describing(present: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in present if _DESCRIBING.fullmatch(name) and not _OTHER_COPIES.match(name))
 
 
-def _weights(present: Sequence[str], place: str) -> Selection:
-    """The weights in one module's folder."""
+def _weights(present: Sequence[str], place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The weights in one module's folder, and those of them that are pickled."""
     here = [name.removeprefix(place) for name in present if name.startswith(place)]
     for single, index, shard in _FORMATS:
         names = [single] if single in here else [n for n in here if n == index or shard.fullmatch(n)]
         if single in here or index in here:
             found = tuple(place + name for name in names)
-            return Selection(found, weights=found, pickled=found if single == PICKLED_FILE else ())
-    return Selection()
+            return found, found if single == PICKLED_FILE else ()
+    return (), ()
 
 
 def _module_places(folder: Path) -> tuple[str, ...]:

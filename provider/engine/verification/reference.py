@@ -11,6 +11,8 @@ from provider.cores import available_cores
 from provider.engine.loading import ModelParts, batching
 from provider.engine.plan import LanePlan
 from provider.engine.verification.contender import Contender
+from provider.errors import InvalidModel
+from provider.models.weights import has_weights
 from provider.settings import ModelSettings
 
 BACKEND, DEVICE, DTYPE = "torch", "cpu", "float32"
@@ -38,8 +40,15 @@ def loaded_reference(parts: ModelParts, settings: ModelSettings, *, one_lane: bo
         one_lane: one forward pass at a time on all cores; else as the service would run it.
 
     Raises:
-        BackendError, InvalidModel: it cannot be loaded.
+        BackendError, InvalidModel: it cannot be loaded, or there are no weights for it beside the backend's own files.
     """
+    folder = parts.spec.folder
+    if not has_weights(folder):
+        msg = (
+            f"{folder} has no model.safetensors, and the reference is computed from them; verify a copy of the model "
+            "that has them, or leave model.verify_at_start out"
+        )
+        raise InvalidModel(msg)
     kind = find_backend(BACKEND)
     plain = attrs.evolve(settings, lanes=1 if one_lane else None, threads_per_lane=None, max_batch_tokens=None)
     plan = LanePlan.of(plain, is_concurrent=kind.concurrent, cores=available_cores())

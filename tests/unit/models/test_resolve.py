@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from provider.errors import SourceNotFound
+from provider.errors import InvalidModel, SourceNotFound
 from provider.models import resolve as module
 from provider.models.hub import Snapshot
 from provider.models.resolve import resolve
@@ -17,15 +17,24 @@ from provider.settings import HubSettings, ModelSettings
 HUB = HubSettings(offline=True, cache_folder="/cache")
 
 
-def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    found = resolve(ModelSettings(path=str(tmp_path)), HUB)
-    assert (found.folder, found.revision) == (tmp_path, None)
+def test_a_folder_is_taken_as_it_is(folder: Path) -> None:
+    found = resolve(ModelSettings(path=str(folder)), HUB)
+    assert (found.folder, found.revision, found.own) == (folder, None, ())
 
 
-def test_a_home_folder_may_be_written_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "model").mkdir()
-    assert resolve(ModelSettings(path="~/model"), HUB).folder == tmp_path / "model"
+def test_a_home_folder_may_be_written_with_a_tilde(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert resolve(ModelSettings(path="~/model"), HUB).folder == folder
+
+
+def test_files_that_the_backend_reads_do_for_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").touch()
+    model = ModelSettings(path=str(folder))
+    with pytest.raises(InvalidModel, match="--backend onnx"):
+        resolve(model, HUB)
+    assert resolve(model, HUB, select_more=lambda _: ["onnx/model.onnx"]).own == ("onnx/model.onnx",)
 
 
 @pytest.mark.parametrize("is_file", [True, False])
@@ -38,9 +47,10 @@ def test_a_missing_folder_is_named_with_the_setting(is_file: bool, tmp_path: Pat
 
 
 def test_a_folder_in_a_package_is_found_without_importing_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "carrier" / "data" / "model").mkdir(parents=True)
+    (tmp_path / "carrier" / "data").mkdir(parents=True)
+    folder.rename(tmp_path / "carrier" / "data" / "model")
     (tmp_path / "carrier" / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     found = resolve(ModelSettings(path="package:carrier/data/model"), HUB)
