@@ -54,6 +54,7 @@ class HubServer:
         commit: what `branches` point to.
         deny: answer everything with this status (401, 403, 404, 500 …).
         deny_code: and with this X-Error-Code.
+        deny_files: deny files only, as the hub does for gated repositories, whose lists are public.
         drop: name of a file whose first download breaks off, to the number of bytes after which it does.
         short: names of files of which the second half is missing, in header and body alike.
         requests: what came so far.
@@ -64,6 +65,7 @@ class HubServer:
     commit: str = COMMIT
     deny: int | None = None
     deny_code: str | None = None
+    deny_files: bool = False
     drop: dict[str, int] = field(factory=dict)
     short: set[str] = field(factory=set)
     requests: list[Seen] = field(factory=list)
@@ -133,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub, path = self.state, unquote(urlsplit(self.path).path)
         hub.requests.append(Seen(self.command, path, {key.lower(): value for key, value in self.headers.items()}))
         api, resolve = f"/api/models/{hub.repository}", f"/{hub.repository}/resolve/"
-        if hub.deny is not None:
+        if hub.deny is not None and (path.startswith(resolve) or not hub.deny_files):
             self._refuse(hub.deny, hub.deny_code)
         elif path.startswith(f"{api}/tree/"):
             self._json([{"type": "file", "path": name, **_about(hub.files[name])} for name in hub.files])

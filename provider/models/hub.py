@@ -121,7 +121,7 @@ def _endpoint(given: str) -> str:
     except ValueError:
         is_address = False
     if not is_address:
-        shown = address.rpartition("@")[2]
+        shown = given.rpartition("@")[2]
         msg = (
             f"HF_ENDPOINT is {shown!r}, expected the address of a hub, such as {_DEFAULT_ENDPOINT}; correct or unset it"
         )

@@ -28,6 +28,10 @@ def hub_error(exc: Exception, repository: str, revision: str | None, cache: Path
     if isinstance(exc, errors.HFValidationError):
         msg = f"{repository!r} is no name of a repository; expected OWNER/NAME, or a folder in model.path"
         return SourceNotFound(msg)
+    # HTTP libraries quote the header that they cannot send.
+    if isinstance(exc, UnicodeEncodeError) or "Bearer" in str(exc):
+        msg = "HF_TOKEN holds characters that no token has; set it to the token alone, or unset it"
+        return AccessDenied(msg)
     if isinstance(exc, errors.HfHubHTTPError):
         return _answered(exc, exc.response.status_code, repository, revision, host)
     # huggingface_hub reports a body of the wrong length as an OSError without a number.

@@ -1,11 +1,14 @@
 """Downloads from a hub on the loopback interface."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hub_server import COMMIT, HubServer
 
-from provider.errors import AccessDenied, InvalidModel, ModelError, SourceNotFound, SourceUnreachable
+from provider.errors import AccessDenied, InvalidModel, ModelError, SettingsError, SourceNotFound, SourceUnreachable
 from provider.models.hub import download
 
 REPO = "tests/tiny"
@@ -140,6 +143,8 @@ def test_an_unreachable_hub_without_a_copy_names_the_ways_out_and_no_credentials
         (403, None, AccessDenied, "HF_TOKEN"),
         (403, "GatedRepo", AccessDenied, "gated"),
         (404, "RepoNotFound", SourceNotFound, "no repository"),
+        (429, None, SourceUnreachable, "429 .*try again later"),
+        (500, None, SourceUnreachable, "500 .*try again later"),
         (503, None, SourceUnreachable, "503"),
     ],
 )
@@ -153,6 +158,17 @@ def test_what_the_hub_refuses_is_said_in_our_words(
     assert REPO in raised.value.message
     assert "\n" not in raised.value.message
     assert not cache.exists()
+
+
+def test_a_gated_repository_whose_list_is_public_is_told_before_anything_is_fetched(
+    hub: HubServer, cache: Path
+) -> None:
+    """The hub lists its files to everybody and denies their content."""
+    hub.deny, hub.deny_code, hub.deny_files = 403, "GatedRepo", True
+    told: Told = []
+    with pytest.raises(AccessDenied, match=r"tests/tiny is gated: accept its conditions on .*, then set HF_TOKEN"):
+        download(REPO, cache_folder=cache, notify=lambda phase, detail: told.append((phase, detail)))
+    assert told == []
 
 
 def test_a_refusal_is_not_covered_up_by_the_cache(hub: HubServer, cache: Path) -> None:
@@ -198,6 +214,77 @@ def test_pickled_weights_are_refused_before_they_are_downloaded(pickled: str, hu
         download(REPO, cache_folder=cache)
     assert {name for name in hub.fetched() if not name.endswith(".json")} == set()
     assert "tokenizer.json" not in hub.fetched()
+
+
+def test_what_cannot_be_served_is_refused_before_its_weights_are_downloaded(
+    hub: HubServer, cache: Path, tmp_path: Path
+) -> None:
+    """By its small files, under the repository's name; nothing of a folder to carry is left."""
+    hub.files["modules.json"] = b'[{"type": "sentence_transformers.models.StaticEmbedding", "path": ""}]'
+    told: Told = []
+    for to in (None, tmp_path / "out" / "tiny"):
+        with pytest.raises(InvalidModel, match=r"^tests/tiny is a static model"):
+            download(REPO, cache_folder=cache, to=to, notify=lambda phase, detail: told.append((phase, detail)))
+    assert told == []
+    assert {name for name in hub.fetched() if not name.endswith(".json")} == set()
+    assert "tokenizer.json" not in hub.fetched()
+    assert not any((tmp_path / "out").glob("*"))
+    hub.requests.clear()
+    with pytest.raises(InvalidModel, match=r"^tests/tiny is a static model"):
+        download(REPO, revision=COMMIT, cache_folder=cache, offline=True)
+    assert hub.requests == []
+
+
+def test_a_commit_that_mends_the_model_is_asked_for(hub: HubServer, cache: Path) -> None:
+    """What the commit in the cache was refused for does not hold for the next one."""
+    mended = hub.files["modules.json"]
+    hub.files["modules.json"] = b'[{"type": "sentence_transformers.models.StaticEmbedding", "path": ""}]'
+    with pytest.raises(InvalidModel, match="static model"):
+        download(REPO, cache_folder=cache)
+    hub.files["modules.json"], hub.commit = mended, "f" * 40
+    assert download(REPO, cache_folder=cache).revision == "f" * 40
+
+
+def test_the_files_are_listed_once_and_each_is_asked_for_once(hub: HubServer, cache: Path) -> None:
+    """That the small ones come first costs no request."""
+    download(REPO, cache_folder=cache)
+    api = [each.path for each in hub.requests if each.path.startswith("/api/")]
+    assert api == [f"/api/models/{REPO}", f"/api/models/{REPO}/tree/{COMMIT}"]
+    gets = [each.path for each in hub.requests if each.method == "GET" and "/resolve/" in each.path]
+    assert len(gets) == len(set(gets)) == len(hub.files)
+
+
+def test_empty_variables_count_as_unset(tmp_path: Path) -> None:
+    """As `HF_ENDPOINT=` means in compose files; huggingface_hub takes it for the address."""
+    code = "from provider.models import hub; c = hub._constants(); print(c.ENDPOINT, c.HF_HUB_CACHE, c.HF_TOKEN_PATH)"
+    names = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME")
+    env = os.environ | dict.fromkeys(names, "") | {"HOME": str(tmp_path)}
+    said = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, check=True, timeout=60)
+    home = tmp_path / ".cache" / "huggingface"
+    assert said.stdout.split() == ["https://huggingface.co", str(home / "hub"), str(home / "token")]
+
+
+@pytest.mark.parametrize("value", ["huggingface.co", "ftp://hub", "https://", "http://[::1", "http://h:x", "//h/x"])
+@pytest.mark.usefixtures("no_sockets")
+def test_an_address_that_is_none_is_an_error_that_names_the_variable(
+    value: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anybody is asked, and without the credentials in it."""
+    monkeypatch.setenv("HF_ENDPOINT", value.replace("//h", "//user:secret@h"))
+    with pytest.raises(SettingsError, match=r"HF_ENDPOINT is '.*', expected the address of a hub") as raised:
+        download(REPO, cache_folder=cache)
+    assert "secret" not in raised.value.message
+
+
+@pytest.mark.parametrize("token", ["hf_secret\x00", "hf_secret\u2026", "hf_secret\nX: y"])
+def test_a_token_that_cannot_be_sent_is_not_shown(
+    token: str, hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP libraries quote the header that they refuse."""
+    monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: token)
+    with pytest.raises(AccessDenied, match="HF_TOKEN holds characters that no token has") as raised:
+        download(REPO, cache_folder=cache)
+    assert "secret" not in raised.value.message
 
 
 def test_only_what_the_model_needs_is_downloaded(hub: HubServer, cache: Path) -> None:

@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from emb_provider_openvino.compiled import Encoder
 from emb_provider_openvino.conversion import convert, one_line
-from emb_provider_openvino.files import file_digest, is_quantised, read_file, select_names
+from emb_provider_openvino.files import default_file, file_digest, is_quantised, read_file, select_names
 from emb_provider_openvino.quantisation import CalibrationTexts, quantise
 from emb_provider_openvino.store import Converted, Store
 from provider.backends import (
@@ -72,23 +72,27 @@ class OpenVINOBackend:
 
     @classmethod
     def select_files(cls, names: Sequence[str], options: BackendOptions) -> list[str]:
-        """The `.xml` of `options.file` and its `.bin`, if it is set; see `SelectsFiles.select_files`."""
-        return [] if options.own.file is None else select_names(names, options.own.file)
+        """The `.xml` of `options.file` and its `.bin`, if it is set; see `SelectsFiles.select_files`.
+
+        Without it, those of `openvino/openvino_model.xml` where there are no safetensors to convert.
+        """
+        return select_names(names, options.own.file)
 
     @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
         """Take the converted model from the cache, or convert now; see `Backend.load`."""
         own = options.own
+        name = own.file or default_file([path.relative_to(spec.folder).as_posix() for path in spec.folder.rglob("*")])
         core = openvino.Core()
         device = _choose_device(options.device, core.available_devices)
-        file = read_file(spec, own.file) if own.file is not None else None
+        file = read_file(spec, name) if name is not None else None
         is_int8 = file is not None and is_quantised(file)
         dtype = _choose_dtype(options.dtype, core.get_property(device, "OPTIMIZATION_CAPABILITIES"), is_int8=is_int8)
         texts = CalibrationTexts.read(own.calibration) if dtype == "int8" and not is_int8 else None
         if own.calibration is not None and texts is None:
             msg = f"options.calibration is for quantising to int8, which is not done here (dtype {dtype}); leave it out"
             raise BackendUnavailable(msg)
-        digests = [file_digest(spec, own.file)] if own.file is not None else []
+        digests = [file_digest(spec, name)] if name is not None else []
         if file is not None and texts is None:
             converted = Converted(file, {}, is_from_disk=True)
         else:

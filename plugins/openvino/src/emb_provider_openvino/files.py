@@ -1,7 +1,7 @@
 """Models that are OpenVINO's already: an `.xml` file with its `.bin` beside it, as optimum writes to `openvino/`."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
 import openvino
@@ -9,17 +9,31 @@ import openvino
 from emb_provider_openvino.compiled import KNOWN_INPUTS
 from provider.backends import BackendUnavailable, InvalidModel, ModelSpec
 
+_DEFAULT_FILES = ("openvino/openvino_model.xml", "openvino_model.xml")
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 _NARROW = frozenset({"i8", "u8", "i4", "u4"})
 
 
-def select_names(names: Sequence[str], file: str) -> list[str]:
+def select_names(names: Sequence[str], file: str | None) -> list[str]:
     """Those out of the `names` of a repository's files that `read_file` reads for `file`.
+
+    Without a `file`, and where there are no safetensors to convert, the one that optimum writes is it.
 
     Raises:
         BackendUnavailable: `file` is no path of an `.xml` inside the model's folder.
     """
+    file = file or default_file(names)
+    if file is None:
+        return []
     wanted = _checked(file)
     return [name for name in names if PurePosixPath(name) in (wanted, wanted.with_suffix(".bin"))]
+
+
+def default_file(names: Collection[str]) -> str | None:
+    """The OpenVINO model to run where `options.file` names none: only in the absence of safetensors."""
+    if any(name in names for name in _SAFETENSORS):
+        return None
+    return next((name for name in _DEFAULT_FILES if name in names), None)
 
 
 def read_file(spec: ModelSpec, file: str) -> openvino.Model:
