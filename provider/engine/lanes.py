@@ -155,9 +155,12 @@ class Lanes:
         """
         with self._changed:
             self._closed = True
+            # Before the queue, so that nobody moves up into it.
+            gone = self._line.clear()
             left = self._batcher.take_all()
             self._changed.notify_all()
-        self.drain()
+        for waiting in gone:
+            self._end_wait(waiting, _shutting_down())
         _abandon(left)
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
@@ -207,11 +210,13 @@ class Lanes:
     def _end_wait(self, waiting: InLine, error: NotAvailable | None) -> None:
         if waiting.timer is not None:
             waiting.timer.cancel()
-        outcome: Literal["admitted", "refused", "left"] = "refused" if error is not None else "admitted"
-        self._on_waited(RequestWaited(self._clock() - waiting.since, outcome if waiting.is_wanted else "left"))
-        if error is not None:
-            for row in waiting.rows:
-                row.settle(error=error)
+        outcome: Literal["admitted", "refused", "left"] = "left"
+        if waiting.is_wanted:
+            outcome = "admitted" if error is None else "refused"
+        # Callers first, as in `_settle`.
+        for row in waiting.rows if error is not None else ():
+            row.settle(error=error)
+        self._on_waited(RequestWaited(self._clock() - waiting.since, outcome))
 
     def _embed(self, rows: Sequence[Row]) -> None:
         """One forward pass. If it fails, its halves are tried, so that one bad row fails alone."""
