@@ -193,7 +193,11 @@ def batching(
     """
     (text,) = tokenizer.encode([NEIGHBOUR_TEXT], truncate="end")
     neighbours = check_neighbours(
-        backend, text.ids, max_tokens=spec.max_tokens, vocabulary_size=tokenizer.vocabulary_size
+        backend,
+        text.ids,
+        max_tokens=spec.max_tokens,
+        vocabulary_size=tokenizer.vocabulary_size,
+        pad_id=spec.pad_id,
     )
     return neighbours, BatchLimits(
         max_rows=1 if neighbours.allowed == "none" else settings.max_batch_size,

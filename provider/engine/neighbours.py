@@ -71,6 +71,7 @@ def check_neighbours(
     *,
     max_tokens: int,
     vocabulary_size: int,
+    pad_id: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> NeighbourCheck:
     """Embed a few rows alone and beside others, on the caller's thread.
@@ -80,6 +81,7 @@ def check_neighbours(
         text_ids: token ids of a text, special tokens included.
         max_tokens: most tokens of a row.
         vocabulary_size: token ids are below it.
+        pad_id: not drawn: some models take it for padding where they get no mask.
         clock: seconds, monotonic.
 
     Raises:
@@ -89,7 +91,9 @@ def check_neighbours(
     random = np.random.default_rng(0)
 
     def drawn(length: int) -> Ids:
-        return random.integers(0, vocabulary_size, length).astype(np.int32)
+        ids = random.integers(0, vocabulary_size, length).astype(np.int32)
+        ids[ids == pad_id] = (pad_id + 1) % vocabulary_size
+        return ids
 
     lengths = sorted({min(length, max_tokens) for length in _LENGTHS})
     # In turns from the start of a text and at random.

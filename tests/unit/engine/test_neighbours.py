@@ -70,7 +70,7 @@ def nothing(batch: TokenBatch) -> Any:
 
 
 def checked(backend: FakeBackend, max_tokens: int = 128) -> NeighbourCheck:
-    return check_neighbours(backend, TEXT, max_tokens=max_tokens, vocabulary_size=1000)
+    return check_neighbours(backend, TEXT, max_tokens=max_tokens, vocabulary_size=1000, pad_id=0)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_int8_whose_scale_is_the_batch_s_gives_up_padding_only_where_that_helps(
 @pytest.mark.parametrize("max_tokens", [1, 2, 5, 30, 31, 512])
 def test_no_row_is_longer_than_the_model_allows_and_few_tokens_are_spent(max_tokens: int) -> None:
     backend = FakeBackend()
-    check_neighbours(backend, TEXT[:max_tokens], max_tokens=max_tokens, vocabulary_size=1000)
+    check_neighbours(backend, TEXT[:max_tokens], max_tokens=max_tokens, vocabulary_size=1000, pad_id=0)
     assert max(int(batch.lengths.max()) for batch in backend.batches) <= max_tokens
     assert len(backend.batches) <= 6
     assert sum(batch.tokens for batch in backend.batches) <= 256
