@@ -56,7 +56,14 @@ class Architecture:
 
 
 def generic(
-    name: str, *, pooling: str = "mean", roberta: bool = False, encoder: str = "", first_type: int = 0, **sizes: Any
+    name: str,
+    *,
+    pooling: str = "mean",
+    roberta: bool = False,
+    encoder: str = "",
+    halves: Mapping[str, Any] | None = None,
+    first_type: int = 0,
+    **sizes: Any,
 ) -> Any:
     """A builder for the base class of `name` (as transformers' classes begin), with a tokenizer of BERT's kind.
 
@@ -65,6 +72,7 @@ def generic(
         pooling: of the hidden states.
         roberta: whether special tokens have RoBERTa's ids.
         encoder: the class of an encoder-decoder's encoder, where it is saved alone.
+        halves: the configuration of encoder and decoder, where each has its own.
         first_type: the token type of the first special token.
         sizes: of the configuration.
     """
@@ -80,7 +88,11 @@ def generic(
             )
         about = {"pad_token": special[1 if roberta else 0], "unk_token": "[UNK]", "cls_token": before}
         about |= {"sep_token": after, "tokenizer_class": "PreTrainedTokenizerFast"}
-        ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2} if roberta else {"pad_token_id": 0}
+        ids: dict[str, Any] = (
+            {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2} if roberta else {"pad_token_id": 0}
+        )
+        if halves is not None:
+            ids |= {half: dict(halves) for half in ("encoder", "decoder")}
         config = getattr(transformers, f"{name}Config")(vocab_size=tokenizer.get_vocab_size(), **{**ids, **sizes})
         options = Tiny(pooling=pooling, max_seq_length=64)
         model = _encoder(name, encoder) if encoder else getattr(transformers, f"{name}Model")
@@ -121,6 +133,8 @@ _T5 |= {"eos_token_id": 3, "decoder_start_token_id": 0}
 _XLM: dict[str, Any] = {"emb_dim": 32, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 128, "pad_index": 0}
 _GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128, "pooling": "lasttoken"}
 _LLAMA = {**_SIZES, "num_key_value_heads": 2, "pooling": "lasttoken"}
+
+_GEMMA: dict[str, Any] = {**_SIZES, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 256}
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     # Encoders
@@ -207,6 +221,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "SwitchTransformers": Architecture(
         generic("SwitchTransformers", encoder="SwitchTransformersEncoderModel", **_T5, num_experts=4,
                 num_sparse_encoder_layers=1, num_decoder_layers=2, num_sparse_decoder_layers=1, expert_capacity=64)
+    ),
+    "T5Gemma": Architecture(
+        generic("T5Gemma", encoder="T5GemmaEncoderModel", halves=_GEMMA, is_encoder_decoder=False)
     ),
     "M2M100": Architecture(generic("M2M100", encoder="M2M100Encoder", **_HALVES)),
     "M2M100, whole": Architecture(generic("M2M100", **_HALVES)),

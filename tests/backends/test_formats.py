@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -40,6 +41,9 @@ TEXTS = (
     "This is a long text, of more than every limit. " * 30,
     "the person " * 20,
 )
+
+
+IN_THE_MODELS_FOLDER = ("modules.json", "config_sentence_transformers.json")
 
 
 def equals(folder: Path, ours: Any, prompt: str) -> None:
@@ -126,3 +130,30 @@ async def test_a_repository_that_offers_code_of_its_own_is_served_by_transformer
     async with open_service(settings_of(folder)) as service:
         answer = await service.embed(EmbedRequest("m", TEXTS, truncate="end"))
     equals(folder, answer, prompt="")
+
+
+async def test_a_transformer_in_a_folder_of_its_own_is_served(tmp_path: Path, open_service: Any) -> None:
+    folder = tiny.tiny_bert(tmp_path / "model", dense=16, prompts={"query": "find: "})
+    (folder / "0_Transformer").mkdir()
+    for path in [path for path in folder.iterdir() if path.is_file() and path.name not in IN_THE_MODELS_FOLDER]:
+        path.rename(folder / "0_Transformer" / path.name)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    async with open_service(settings_of(folder)) as service:
+        answer = await service.embed(EmbedRequest("m", TEXTS, input_type="query", truncate="end"))
+    equals(folder, answer, prompt="find: ")
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+async def test_vectors_of_a_model_made_for_the_dot_product_keep_their_length(
+    similarity: str, tmp_path: Path, open_service: Any
+) -> None:
+    folder = tiny.tiny_mpnet(tmp_path / "model", pooling="cls", normalize=False)
+    about = json.loads((folder / "config_sentence_transformers.json").read_text())
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(about | {"similarity_fn_name": similarity}))
+    theirs = SentenceTransformer(str(folder), device="cpu").encode(list(TEXTS), batch_size=1)
+    async with open_service(settings_of(folder)) as service:
+        ours = await service.embed(EmbedRequest("m", TEXTS, truncate="end"))
+    lengths = np.linalg.norm(theirs, axis=1, keepdims=True) if similarity == "cosine" else 1
+    np.testing.assert_allclose(ours.vectors, theirs / lengths, atol=1e-5)
