@@ -1,15 +1,23 @@
 """`emb-provider download`."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from attrs import evolve
 from click.testing import CliRunner
 from hub_server import HubServer
+from safetensors.torch import load, load_file
 
 from provider.backends import BackendOptions
+from provider.cli.convert import convert
 from provider.cli.download import download
-from provider.errors import SourceUnreachable
+from provider.errors import InvalidModel, SourceUnreachable
+from provider.models.resolve import resolve
+from provider.settings import HubSettings, ModelSettings
 from provider.testing import FakeBackend
 
 
@@ -79,3 +87,44 @@ def test_what_the_backend_reads_is_fetched_too(
     result = CliRunner().invoke(download, [name, "--to", str(tmp_path / "out"), *flags], catch_exceptions=False)
     assert result.exit_code == 0
     assert [path.name for path in (tmp_path / "out" / "gguf").iterdir()] == ["model_q4.gguf"]
+
+
+def test_pickled_weights_are_converted_once_and_then_served_by_name(
+    hub: HubServer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before, found afterwards, without the setting and without asking for the pickle again."""
+    weights = load(hub.files.pop("model.safetensors"))
+    torch.save(weights, tmp_path / "pickle")
+    hub.files["pytorch_model.bin"] = (tmp_path / "pickle").read_bytes()
+    model, settings = ModelSettings(hub.repository), HubSettings(cache_folder=str(cache))
+    with pytest.raises(InvalidModel, match="emb-provider convert tests/tiny"):
+        CliRunner().invoke(download, [hub.repository], catch_exceptions=False)
+    assert "pytorch_model.bin" not in hub.fetched()
+    result = CliRunner().invoke(convert, [hub.repository], catch_exceptions=False)
+    place = Path(result.stdout.strip())
+    assert place.is_relative_to(cache / "converted")
+    assert {name: value.tolist() for name, value in load_file(place / "model.safetensors").items()} == {
+        name: value.tolist() for name, value in weights.items()
+    }
+    # Whoever cleans the cache of downloads up keeps the converted model.
+    (snapshot,) = (cache / "models--tests--tiny" / "snapshots").iterdir()
+    (snapshot / "pytorch_model.bin").unlink()
+    hub.requests.clear()
+    assert resolve(model, settings).folder == place
+    assert hub.fetched() == set()
+    assert resolve(model, evolve(settings, offline=True)).folder == place
+
+
+def test_what_has_safetensors_is_not_converted(hub: HubServer) -> None:
+    """The folder is that of the download."""
+    result = CliRunner().invoke(convert, [hub.repository], catch_exceptions=False)
+    assert "nothing to convert" in result.stderr
+    assert (Path(result.stdout.strip()) / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+
+
+def test_a_built_in_backend_is_not_imported_for_a_download(tmp_path: Path, hub: HubServer) -> None:
+    """torch takes seconds, and reads the safetensors alone."""
+    code = "import sys; from provider.cli import cli; cli(standalone_mode=False); print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "download", hub.repository, "--to", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path)
+    assert done.stdout.split() == [str(tmp_path / "out"), "False"]

@@ -13,6 +13,7 @@ from hub_server import HubServer, forget_settings
 
 from provider.backends import BackendUnavailable, TokenBatch, Vectors
 from provider.engine.loading import FoundModel, find_model, load_parts
+from provider.engine.verification.reference import loaded_reference
 from provider.errors import InvalidModel, SourceUnreachable
 from provider.settings import HubSettings, ModelSettings
 from provider.testing.tiny import tiny_bert
@@ -105,6 +106,42 @@ def test_a_repository_without_a_graph_gives_the_way_to_one(hub: HubServer, tmp_p
             embedded(tmp_path / "cache", offline=offline)
         assert "\n" not in raised.value.message
     assert graphs(hub) == set()
+
+
+@pytest.mark.parametrize("pickled", [(), ("pytorch_model.bin",)])
+def test_a_repository_with_onnx_files_only_is_served(hub: HubServer, tmp_path: Path, pickled: tuple[str, ...]) -> None:
+    """Pickled weights beside them, as of bge-m3, are not needed."""
+    whole = embedded(tmp_path / "whole")
+    del hub.files["model.safetensors"]
+    hub.files |= dict.fromkeys(pickled, b"a pickle")
+    hub.requests.clear()
+    np.testing.assert_array_equal(embedded(tmp_path / "cache"), whole)
+    assert graphs(hub) == {"onnx/model.onnx"}
+    assert "pytorch_model.bin" not in hub.fetched()
+    hub.requests.clear()
+    np.testing.assert_array_equal(embedded(tmp_path / "cache", offline=True), whole)
+    assert hub.requests == []
+    with pytest.raises(InvalidModel, match="emb-provider convert" if pickled else "serve it with --backend onnx"):
+        embedded(tmp_path / "other", backend="torch")
+
+
+def test_a_folder_with_onnx_files_only_is_served_and_its_graph_is_in_the_fingerprint(
+    tiny: Path,
+) -> None:
+    (tiny / "model.safetensors").unlink()
+    model = ModelSettings(path=str(tiny), backend="onnx", lanes=1, tune=False)
+    found = find_model(model, HubSettings(), show_progress=False, notify_download=lambda _phase, _detail: None)
+    first = load_parts(found, model)
+    first.backend.close()
+    assert first.weight_bytes == (tiny / "onnx" / "model.onnx").stat().st_size
+    graph = (tiny / "onnx" / "model.onnx").read_bytes()
+    # A field that nobody knows: the same graph, another file.
+    (tiny / "onnx" / "model.onnx").write_bytes(graph + bytes([0xFA, 0x7F, 0x01, 0x00]))
+    second = load_parts(found, model)
+    second.backend.close()
+    assert second.fingerprint != first.fingerprint
+    with pytest.raises(InvalidModel, match="the reference is computed from them"), loaded_reference(second, model):
+        pass
 
 
 @pytest.mark.parametrize("file", ["mine.onnx", "onnx/mine.onnx"])

@@ -106,3 +106,12 @@ def test_a_path_that_leads_elsewhere_costs_no_download(hub: HubServer, tmp_path:
     with pytest.raises(BackendUnavailable, match="inside the model's folder"):
         embedded(tmp_path / "cache", file=file)
     assert hub.fetched() == set()
+
+
+def test_a_repository_without_safetensors_is_served_by_its_openvino_file(hub: HubServer, tmp_path: Path) -> None:
+    """Without `options.file`; with safetensors these are converted."""
+    whole = embedded(tmp_path / "whole", file=FILE)
+    del hub.files["model.safetensors"]
+    hub.requests.clear()
+    np.testing.assert_array_equal(embedded(tmp_path / "cache"), whole)
+    assert {name for name in hub.fetched() if "openvino" in name} == BOTH
