@@ -11,6 +11,7 @@ from provider.backends.protocol import (
     Backend,
     BackendOptions,
     BackendTraits,
+    ChecksOptions,
     NoOptions,
     SelectsFiles,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "BackendOptions",
     "BackendTraits",
     "BackendUnavailable",
+    "ChecksOptions",
     "Head",
     "InvalidModel",
     "ModelSpec",

@@ -99,6 +99,24 @@ class SelectsFiles(Protocol):
 
 
 @runtime_checkable
+class ChecksOptions(Protocol):
+    """What a backend class has as well if it can tell before loading that device and dtype are not to be had here.
+
+    It is called before the port is opened, where device, dtype or options are configured. Without it, `load` refuses.
+    """
+
+    @classmethod
+    def check_options(cls, options: BackendOptions) -> None:
+        """Refuse what no model could be loaded with; quick, without a model.
+
+        Raises:
+            BackendUnavailable: this machine has no such device, or it does not compute in that dtype.
+            SettingsError: no device or dtype is called that.
+        """
+        ...
+
+
+@runtime_checkable
 class Backend(Protocol):
     """Turns batches of token ids into vectors. Synchronous, whole batches, no text, no HTTP.
 

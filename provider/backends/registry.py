@@ -1,5 +1,6 @@
 """Finding backends by entry point. Names are listed without importing anything."""
 
+import difflib
 from collections import defaultdict
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -12,6 +13,21 @@ from provider.backends.protocol import Backend
 from provider.errors import BackendUnavailable, SettingsError, UnknownBackend
 
 GROUP = "provider.backends"
+
+# Backends of this project's other distributions, and what people call backends.
+_DISTRIBUTIONS = {"onnx": "emb-provider-onnx", "openvino": "emb-provider-openvino"}
+_OTHER_NAMES = {
+    "compile": "torch-compile",
+    "cpu": "torch",
+    "cuda": "torch",
+    "gpu": "torch",
+    "inductor": "torch-compile",
+    "onnxruntime": "onnx",
+    "ort": "onnx",
+    "ov": "openvino",
+    "sentence-transformers": "torch",
+    "transformers": "torch",
+}
 
 
 def installed_backends() -> dict[str, tuple[EntryPoint, ...]]:
@@ -35,11 +51,7 @@ def find_entry_point(name: str) -> EntryPoint:
     installed = installed_backends()
     points = installed.get(name, ())
     if not points:
-        msg = (
-            f"backend {name!r} is not installed; installed are: {', '.join(installed) or 'none'}. "
-            f"Install the distribution that provides it (an entry point {name!r} in the group {GROUP!r})"
-        )
-        raise UnknownBackend(msg)
+        raise UnknownBackend(_unknown(name, list(installed)))
     if len(points) > 1:
         owners = ", ".join(f"{point.value} ({_distribution(point)})" for point in points)
         msg = f"backend {name!r} is registered more than once: {owners}. Uninstall all but one"
@@ -85,6 +97,21 @@ def own_options(name: str, backend: type[Backend], given: Mapping[str, Any]) -> 
     except msgspec.ValidationError as exc:
         msg = f"options of backend {name!r}: {exc} (got {dict(given)!r})"
         raise SettingsError(msg) from exc
+
+
+def _unknown(name: str, installed: list[str]) -> str:
+    msg = f"backend {name!r} is not installed; installed are: {', '.join(installed) or 'none'}."
+    asked = name.lower().replace("_", "-")
+    likely = _OTHER_NAMES.get(asked) or next(
+        iter(difflib.get_close_matches(asked, [*installed, *_DISTRIBUTIONS], n=1)), None
+    )
+    if likely is None:
+        return f"{msg} Install the distribution that provides it (an entry point {name!r} in the group {GROUP!r})"
+    if likely != name:
+        msg += f" Did you mean {likely}?"
+    if likely not in installed:
+        msg += f" It comes with: pip install {_DISTRIBUTIONS[likely]}"
+    return msg
 
 
 def _distribution(point: EntryPoint) -> str:

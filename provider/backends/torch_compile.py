@@ -14,7 +14,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from provider.backends.compiled_model import CompiledModel
-from provider.backends.devices import Accelerators, choose_device, choose_dtype
+from provider.backends.devices import Accelerators, DtypeName, choose_device, choose_dtype
 from provider.backends.protocol import BackendOptions, BackendTraits
 from provider.backends.torch_artefact import Facts, Job, compiled, default_folder
 from provider.backends.torch_graphs import INPUTS, arrays_of
@@ -54,14 +54,14 @@ class TorchCompileBackend:
         self._lane = threading.local()
 
     @classmethod
+    def check_options(cls, options: BackendOptions) -> None:
+        """See `ChecksOptions.check_options`."""
+        _choose(options)
+
+    @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
         """Take the compiled model from the cache, or compile it; see `Backend.load`."""
-        have = Accelerators.present(torch)
-        device = choose_device(options.device, have)
-        if device != "cpu":
-            msg = f"torch-compile runs on the CPU only, not on {device!r}: set device to cpu, or use backend torch"
-            raise BackendUnavailable(msg)
-        dtype = choose_dtype(options.dtype, device, have)
+        device, dtype = _choose(options)
         folder = options.own.cache_folder
         cache = default_folder() if folder is None else Path(folder).expanduser()
         with compiled(Job(spec, dtype, options.threads), cache) as artefact:
@@ -158,3 +158,12 @@ def _best_cut(lengths: NDArray[np.int64]) -> int | None:
 
 def _padding_cost(lengths: NDArray[np.int64], width: int) -> float:
     return float((len(lengths) * width - int(lengths.sum())) * (_CELL_COST + _CELL_COST_BY_WIDTH * width))
+
+
+def _choose(options: BackendOptions) -> tuple[str, DtypeName]:
+    have = Accelerators.present(torch)
+    device = choose_device(options.device, have)
+    if device != "cpu":
+        msg = f"torch-compile runs on the CPU only, not on {device!r}: set device to cpu, or use backend torch"
+        raise BackendUnavailable(msg)
+    return device, choose_dtype(options.dtype, device, have)

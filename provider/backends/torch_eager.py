@@ -62,6 +62,12 @@ class TorchBackend:
         self._lane = threading.local()
 
     @classmethod
+    def check_options(cls, options: BackendOptions) -> None:
+        """See `ChecksOptions.check_options`."""
+        have = Accelerators.present(torch)
+        choose_dtype(options.dtype, choose_device(options.device, have, worker=options.worker), have)
+
+    @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
         """Load the safetensors in `spec.folder` onto the device; see `Backend.load`."""
         have = Accelerators.present(torch)

@@ -11,8 +11,16 @@ from attrs import frozen
 from provider.domain import Worker
 from provider.settings import Settings
 
-News = Literal["listening", "loaded", "leaving"]
-"""Requests are answered; the models are loaded, or have failed; hand over no more connections."""
+
+@frozen
+class Loaded:
+    """The news that the models that are to be there from the start are, or have failed: names of all but the latter."""
+
+    models: tuple[str, ...]
+
+
+News = Literal["listening", "leaving"] | Loaded
+"""Requests are answered; hand over no more connections; see `Loaded`."""
 
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}
 """What a terminal sends to every process of its group, and means for the supervisor."""

@@ -1,22 +1,46 @@
 """What can be known to be wrong before the port is opened, without loading anything."""
 
-from provider.backends.registry import find_entry_point
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from provider.backends.protocol import BackendOptions, ChecksOptions
+from provider.backends.registry import find_backend, find_entry_point, own_options
 from provider.errors import SettingsError
 from provider.models.resolve import local_folder
-from provider.settings import Settings
+from provider.settings import ModelSettings, Settings
+
+_ANY = ("auto", "auto")
 
 
 def check_models(settings: Settings) -> None:
-    """Look for every model's backend and, where it is local, its folder.
+    """Look for every model's backend and, where it is local, its folder; let the backend check what is set for it.
 
     Raises:
         UnknownBackend: a backend is not installed.
         SourceNotFound: a folder or package is not there.
+        BackendUnavailable: a device or dtype is not to be had here.
+        SettingsError: there is no such device, dtype or option.
     """
     for model in settings.all_models():
         find_entry_point(model.backend)
         if model.path is not None:
             local_folder(model.path)
+    # With nothing set there is nothing to be wrong, and no need to wait for the backend's library.
+    particular = [each for each in settings.all_models() if each.options or (each.device, each.dtype) != _ANY]
+    if particular and settings.server.workers > 1:
+        # A supervisor needs no inference library for all its life.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            process.submit(_check_options, particular).result()
+    else:
+        _check_options(particular)
+
+
+def _check_options(models: list[ModelSettings]) -> None:
+    for model in models:
+        backend = find_backend(model.backend)
+        options = BackendOptions(model.device, model.dtype, own=own_options(model.backend, backend, model.options))
+        if isinstance(backend, ChecksOptions):
+            backend.check_options(options)
 
 
 def check_workers(settings: Settings, *, cores: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+import click
 import structlog
 import uvicorn
 from litestar import Litestar
@@ -91,7 +92,7 @@ class Server(uvicorn.Server):
         settings: ServerSettings,
         *,
         on_listening: Callable[[], None],
-        on_loaded: Callable[[], None] = lambda: None,
+        on_loaded: Callable[[Sequence[str]], None],
     ) -> None:
         """Nothing starts before `run`.
 
@@ -99,7 +100,8 @@ class Server(uvicorn.Server):
             app: what answers.
             settings: of the server.
             on_listening: called once, when requests are answered.
-            on_loaded: called once, when the models that are to be there from the start are, or have failed.
+            on_loaded: called once, when the models that are to be there from the start are, or have failed; with the
+                names of all models but the latter.
         """
         super().__init__(
             uvicorn.Config(
@@ -195,7 +197,7 @@ class Server(uvicorn.Server):
             (self.failure, *_) = (runtime.failure for runtime in asked_for)
             self.should_exit = True
         else:
-            self._on_loaded()
+            self._on_loaded([name for name, each in self._service.runtimes.items() if each.state != ModelState.FAILED])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         # The loop keeps only a weak reference to a task.
@@ -215,6 +217,18 @@ def _in_url(host: str) -> str:
     return f"[{host.replace('%', '%25')}]" if ":" in host and not host.startswith("[") else host
 
 
+def announce(models: Sequence[str], url: str) -> None:
+    """End the start with a line for people, on a terminal: log lines are for machines.
+
+    Args:
+        models: names of those that are loaded or will be on first use.
+        url: of the service.
+    """
+    if sys.stderr.isatty():
+        reachable = url.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
+        click.echo(f"emb-provider serves {', '.join(models)} at {reachable}/v1 (try it: {reachable}/docs)", err=True)
+
+
 def log_listening(settings: ServerSettings, sockets: Sequence[socket.socket]) -> None:
     """Say where, when requests are answered."""
     _log.info("listening", url=url_of(settings, sockets), port=sockets[0].getsockname()[1])
@@ -228,7 +242,13 @@ def run_server(app: Litestar, settings: ServerSettings) -> None:
         ProviderError: no model at all could be loaded; this is why the first of them could not.
     """
     sockets = listen(settings)
-    serve_on(sockets, Server(app, settings, on_listening=lambda: log_listening(settings, sockets)))
+    server = Server(
+        app,
+        settings,
+        on_listening=lambda: log_listening(settings, sockets),
+        on_loaded=lambda models: announce(models, url_of(settings, sockets)),
+    )
+    serve_on(sockets, server)
 
 
 def serve_on(sockets: list[socket.socket], server: Server) -> None:

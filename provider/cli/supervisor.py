@@ -18,7 +18,8 @@ import structlog
 from attrs import define
 
 from provider.cli.dispatcher import Dispatcher
-from provider.cli.server import listen, log_listening
+from provider.cli.orders import Loaded
+from provider.cli.server import announce, listen, log_listening, url_of
 from provider.cli.worker_process import WorkerProcess
 from provider.domain import Worker
 from provider.errors import ProviderError
@@ -148,9 +149,9 @@ class Supervisor:
                 match news:
                     case "listening":
                         self._begin_to_listen(worker)
-                    case "loaded":
+                    case Loaded(models):
                         worker.is_loaded = True
-                        self._tell_if_all_loaded()
+                        self._tell_if_all_loaded(models)
                     case "leaving":
                         self._leave(worker)
         except (EOFError, OSError):
@@ -163,11 +164,12 @@ class Supervisor:
             log_listening(self._settings.server, self._sockets)
         self._dispatcher.update()
 
-    def _tell_if_all_loaded(self) -> None:
+    def _tell_if_all_loaded(self, models: Sequence[str]) -> None:
         is_all = sum(worker.is_loaded for worker in self._workers.values()) == self._count
         if is_all and self._not_all_loaded is not None:
             os.close(self._not_all_loaded)
             self._not_all_loaded = None
+            announce(models, url_of(self._settings.server, self._sockets))
 
     def _leave(self, worker: WorkerProcess) -> None:
         """No more connections for it. The last one gets those that were made and not yet accepted."""

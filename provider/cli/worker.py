@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from provider.app import create_app
-from provider.cli.orders import TERMINAL_SIGNALS, Assignment, News
+from provider.cli.orders import TERMINAL_SIGNALS, Assignment, Loaded, News
 from provider.cli.server import Server, serve_on
 from provider.cli.streams import prepare_streams
 from provider.errors import ProviderError
@@ -39,7 +39,7 @@ class WorkerServer(Server):
             create_app(settings, worker=assignment.worker, show_progress=assignment.show_progress),
             settings.server,
             on_listening=self._listen,
-            on_loaded=lambda: self._tell("loaded"),
+            on_loaded=lambda models: self._tell(Loaded(tuple(models))),
         )
         self._connection = connection
         self._handover = socket.socket(fileno=assignment.handover)

@@ -1,6 +1,7 @@
 """One line an event on standard error: JSON for machines, readable on a terminal. Never a text or a vector."""
 
 import logging
+import os
 import sys
 from typing import Any, TextIO
 
@@ -21,6 +22,20 @@ from provider.settings import LogSettings
 from provider.telemetry.request import add_request_id
 
 _log = structlog.get_logger("provider.models")
+
+_LIBRARIES = (
+    "asyncio",
+    "filelock",
+    "httpcore",
+    "httpx",
+    "huggingface_hub",
+    "py.warnings",
+    "sentence_transformers",
+    "torch",
+    "transformers",
+    "urllib3",
+    "uvicorn",
+)
 
 _STATE_EVENTS = {
     ModelState.RESOLVING: "model_resolving",
@@ -60,7 +75,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, wo
     if is_console:
         # Not the default formatter: it prints local variables, and among them are users' texts.
         plain = structlog.dev.plain_traceback
-        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)
+        renderer = structlog.dev.ConsoleRenderer(colors=_wants_colors(stream), exception_formatter=plain)
     else:
         tail.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
@@ -74,9 +89,21 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, wo
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    # One line a request is ours; httpx and the hub would add one for every file they ask for.
-    for name in ("uvicorn.access", "httpx", "httpcore", "huggingface_hub", "filelock", "torch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logger.setLevel(logging.NOTSET)
+    # Their errors are told, and what else they say at DEBUG; in detail never: that holds headers, and keys among them.
+    level = logging.INFO if settings.level == "DEBUG" else logging.ERROR
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(level)
+    # These two set their own level when they are imported.
+    for variable in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"):
+        os.environ.setdefault(variable, logging.getLevelName(level).lower())
+
+
+def _wants_colors(stream: TextIO) -> bool:
+    """Whether lines are coloured: https://no-color.org, https://force-color.org."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def _naming(worker: Worker) -> Processor:

@@ -98,6 +98,33 @@ def test_an_unknown_backend_or_option_never_starts(tmp_path: Path) -> None:
     assert "options.atention" in last_line(done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--device", "warp"), "unknown device 'warp'; allowed are auto, cpu, cuda, cuda:N and mps"),
+        (("--device", "cuda:7"), "device 'cuda:7' is not available"),
+        (("--dtype", "fp16"), "unknown dtype 'fp16'; allowed are auto, float32, bfloat16, float16"),
+        (("--dtype", "fp16", "--workers", "2"), "unknown dtype 'fp16'"),
+        (("--backend", "openvino", "--device", "warp"), "device 'warp' is not available: OpenVINO finds cpu"),
+        (("--backend", "onnx", "--dtype", "float3"), "unknown dtype 'float3'; the onnx backend has auto"),
+    ],
+)
+def test_a_wrong_device_or_dtype_is_told_before_the_port_opens(tmp_path: Path, arguments: Any, says: str) -> None:
+    done = start("--model", PACKAGE, "--port", "0", *arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert says in last_line(done.stderr)
+    assert "listening" not in done.stderr
+
+
+def test_without_configuration_the_packaged_model_is_served_and_the_log_says_so(tmp_path: Path) -> None:
+    with running([], env=clean_environment(), cwd=tmp_path) as server:
+        told = server.wait_for("packaged_model")
+        assert (told["model"], "all-MiniLM-L12-v2" in told["hint"]) == ("all-MiniLM-L6-v2", True)
+        server.wait_until_ready()
+        body = {"model": "all-MiniLM-L6-v2", "input": "hello"}
+        assert httpx.post(f"{server.url}/v1/embeddings", json=body).status_code == 200
+
+
 def test_settings_come_from_yaml_dotenv_environment_and_flags_in_that_order(tmp_path: Path) -> None:
     (tmp_path / "litestar.yaml").write_text(
         f"model: {{name: from-yaml, path: '{PACKAGE}', max_context_length: 32}}\nlog: {{level: ERROR}}\n"

@@ -9,7 +9,16 @@ from pathlib import Path
 import attrs
 import pytest
 
-from provider.backends import Backend, BackendTraits, BackendUnavailable, InvalidModel, ModelSpec
+from provider.backends import (
+    Backend,
+    BackendOptions,
+    BackendTraits,
+    BackendUnavailable,
+    ChecksOptions,
+    InvalidModel,
+    ModelSpec,
+    own_options,
+)
 from provider.errors import SettingsError
 from provider.testing.contract.ground import BatchOf, Ground, cosines
 
@@ -51,10 +60,20 @@ class LoadingContract(Ground):
         """BackendUnavailable, in one line that names what was got and what is allowed."""
         kind = backend.traits.device.partition(":")[0]
         _check_refusal(lambda: self.load(spec, device="abacus"), "device", "abacus", allowed=kind)
+        self._check_early_refusal(device="abacus")
 
     def test_an_unknown_dtype_is_refused_with_those_there_are(self, backend: Backend, spec: ModelSpec) -> None:
         """BackendUnavailable, in one line that names what was got and what is allowed."""
         _check_refusal(lambda: self.load(spec, dtype="float3"), "dtype", "float3", allowed=backend.traits.dtype)
+        self._check_early_refusal(dtype="float3")
+
+    def _check_early_refusal(self, **wrong: str) -> None:
+        if isinstance(self.backend_class, ChecksOptions):
+            own = own_options(self.backend_class.__name__, self.backend_class, self.options)
+            right = BackendOptions(device=self.device, dtype=self.dtype, own=own)
+            self.backend_class.check_options(right)
+            with pytest.raises((BackendUnavailable, SettingsError)):
+                self.backend_class.check_options(attrs.evolve(right, **wrong))
 
     def test_a_folder_without_weights_is_refused_by_load(
         self, backend: Backend, spec: ModelSpec, batch_of: BatchOf, tmp_path: Path

@@ -39,6 +39,29 @@ def test_an_unknown_name_says_what_is_installed() -> None:
         find_backend("warp")
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("trch", "Did you mean torch?"),
+        ("GPU", "Did you mean torch?"),
+        ("torch_compile", "Did you mean torch-compile?"),
+        ("onxx", "Did you mean onnx? It comes with: pip install emb-provider-onnx"),
+        ("onnxruntime", "Did you mean onnx? It comes with: pip install emb-provider-onnx"),
+        ("openvino", "It comes with: pip install emb-provider-openvino"),
+        ("warp", "an entry point 'warp' in the group 'provider.backends'"),
+    ],
+)
+def test_a_name_that_is_near_to_one_is_told_with_how_to_install_it(
+    name: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = {name: points for name, points in installed_backends().items() if name.startswith("torch")}
+    monkeypatch.setattr("provider.backends.registry.installed_backends", lambda: ours)
+    with pytest.raises(UnknownBackend) as raised:
+        find_backend(name)
+    assert says in raised.value.message
+    assert ("Did you mean" in says) == ("Did you mean" in raised.value.message)
+
+
 def test_two_distributions_under_one_name_are_a_clash(install: Install) -> None:
     install("one", "same = provider.testing:FakeBackend")
     install("two", "same = provider.testing.fake:FakeBackend")

@@ -49,7 +49,7 @@ def test_a_worker_among_several_is_named_on_every_line() -> None:
     stream = io.StringIO()
     configure_logging(LogSettings(), stream, worker=Worker(1, 2))
     structlog.get_logger("a").info("ours")
-    logging.getLogger("uvicorn.error").warning("theirs")
+    logging.getLogger("uvicorn.error").error("theirs")
     assert [line["worker"] for line in lines(stream)] == [1, 1]
 
 
@@ -57,13 +57,63 @@ def test_other_libraries_and_warnings_go_through_the_same_format() -> None:
     stream = io.StringIO()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        configure_logging(LogSettings(), stream)
+        configure_logging(LogSettings(level="DEBUG"), stream)
         logging.getLogger("uvicorn.error").warning("from %s", "elsewhere")
         warnings.warn("careful", UserWarning, stacklevel=1)
         logging.captureWarnings(capture=False)
     first, second = lines(stream)
     assert (first["event"], first["level"]) == ("from elsewhere", "warning")
     assert "careful" in str(second["event"])
+
+
+@pytest.mark.parametrize("name", ["urllib3.connectionpool", "httpx", "huggingface_hub.file_download", "transformers"])
+def test_what_libraries_say_is_told_at_debug_only_and_their_errors_always(name: str) -> None:
+    for level, told in (("INFO", ["broken"]), ("DEBUG", ["done", "careful", "broken"])):
+        stream = io.StringIO()
+        configure_logging(LogSettings(level=level), stream)  # type: ignore[arg-type]
+        logger = logging.getLogger(name)
+        logger.debug("authorization: Bearer secret")
+        logger.info("done")
+        logger.warning("careful")
+        logger.error("broken")
+        assert [line["event"] for line in lines(stream)] == told
+
+
+def test_warnings_of_a_plugin_are_told() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(), stream)
+    logging.getLogger("emb_provider_yours").warning("careful")
+    assert [line["event"] for line in lines(stream)] == ["careful"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_terminal", "is_coloured"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"NO_COLOR": "1"}, True, False),
+        ({"NO_COLOR": ""}, True, True),
+        ({"TERM": "dumb"}, True, False),
+        ({"FORCE_COLOR": "1"}, False, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, True, False),
+    ],
+)
+def test_colours_follow_the_terminal_and_the_environment(
+    environ: dict[str, str], is_terminal: bool, is_coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal() if is_terminal else io.StringIO()
+    configure_logging(LogSettings(format="console"), stream)
+    structlog.get_logger("a").info("something")
+    assert ("\x1b[" in stream.getvalue()) == is_coloured
 
 
 def test_an_exception_is_one_line_too() -> None:

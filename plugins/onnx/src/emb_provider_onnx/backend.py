@@ -68,6 +68,12 @@ class OnnxBackend:
         return select_names(names, dtype=options.dtype, file=options.own.file)
 
     @classmethod
+    def check_options(cls, options: BackendOptions) -> None:
+        """See `ChecksOptions.check_options`."""
+        choose_providers(options.device, options.own.providers)
+        select_names((), dtype=options.dtype, file=options.own.file)
+
+    @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
         """Load the `.onnx` file of the model's folder that options and dtype ask for; see `Backend.load`."""
         providers = choose_providers(options.device, options.own.providers)

@@ -79,6 +79,13 @@ class OpenVINOBackend:
         return select_names(names, options.own.file)
 
     @classmethod
+    def check_options(cls, options: BackendOptions) -> None:
+        """See `ChecksOptions.check_options`."""
+        core = openvino.Core()
+        device = _choose_device(options.device, core.available_devices)
+        _choose_dtype(options.dtype, core.get_property(device, "OPTIMIZATION_CAPABILITIES"), is_int8=False)
+
+    @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
         """Take the converted model from the cache, or convert now; see `Backend.load`."""
         own = options.own
