@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from provider.cli.text_files import text_lines
 from provider.engine.verification import ScoredPair
 from provider.errors import InvalidRequest
 
@@ -26,14 +27,15 @@ def read_pairs(path: Path) -> list[tuple[ScoredPair, int]]:
         InvalidRequest: a line is no pair, or there is none; the message names the line.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with text_lines(path) as lines:
             if path.suffix in (".jsonl", ".ndjson"):
-                pairs = [(_from_object(line, f"{path}, line {i}"), i) for i, line in enumerate(file, 1) if line.strip()]
+                numbered = ((line, i) for i, line in enumerate(lines, 1) if line.strip())
+                pairs = [(_from_object(line, f"{path}, line {i}"), i) for line, i in numbered]
             elif path.suffix == ".tsv":
-                pairs = list(_from_rows(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), path))
+                pairs = list(_from_rows(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), path))
             else:
-                pairs = list(_from_rows(csv.reader(file), path))
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+                pairs = list(_from_rows(csv.reader(lines), path))
+    except csv.Error as exc:
         msg = f"{path} cannot be read: {exc}"
         raise InvalidRequest(msg) from exc
     if len(pairs) < 3:

@@ -80,6 +80,11 @@ class Checkpoint:
                 if not run.done:
                     run._clear()
 
+    @property
+    def can_be_continued(self) -> bool:
+        """Whether the same command, given again, has something to go on from."""
+        return self._file is not None and self.done > 0
+
     def begin(self, made_by: Mapping[str, object], dimension: int) -> None:
         """Say which model makes the vectors, and be ready for `append`.
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from provider.cli.options import config_option, model_options
+from provider.cli.records import FORMATS, ReadOptions
 
 
 @click.command()
@@ -20,7 +21,7 @@ from provider.cli.options import config_option, model_options
 )
 @click.option(
     "--input-format",
-    type=click.Choice(["auto", "lines", "jsonl", "json", "csv", "tsv"]),
+    type=click.Choice(["auto", *FORMATS]),
     default="auto",
     show_default=True,
     help="One text a line; JSON strings or objects, one a line or in an array; or a table. auto goes by the file's "
@@ -84,7 +85,6 @@ def embed(
     """
     from provider.cli.embed.embedder import Options  # noqa: PLC0415 - `--help` must not wait for any of this
     from provider.cli.embed.job import EmbedJob, run  # noqa: PLC0415
-    from provider.cli.records import ReadOptions  # noqa: PLC0415
 
     run(
         EmbedJob(

@@ -80,17 +80,17 @@ def _run(job: EmbedJob) -> None:
         try:
             stopped_by = asyncio.run(_until_signal(_work(opening, records, output, destination, tally)))
         except ProviderError as exc:
-            if output.done:
-                exc.message += f". {_kept(output, records)}"
+            exc.message += _kept(output, records)
             raise
         if stopped_by is not None:
-            kept = f". {_kept(output, records)}" if output.done else ""
-            click.echo(f"emb-provider: stopped by {signal.Signals(stopped_by).name}{kept}", err=True)
+            click.echo(f"emb-provider: stopped by {signal.Signals(stopped_by).name}{_kept(output, records)}", err=True)
             sys.exit(128 + stopped_by)
 
 
 def _kept(output: Checkpoint | Stream, records: Records) -> str:
-    return f"{output.done} of {len(records.texts)} texts are done; the same command goes on from there"
+    if not output.can_be_continued:
+        return ""
+    return f". {output.done} of {len(records.texts)} texts are done; the same command goes on from there"
 
 
 def _embedder(job: EmbedJob) -> AbstractAsyncContextManager[Embedder]:
@@ -157,6 +157,9 @@ async def _work(
     async with opening as embedder:
         output.begin(embedder.facts, embedder.dimension)
         tally.resumed = output.done
+        if output.done:
+            message = f"going on with an interrupted run: {output.done} of {len(texts)} texts are done"
+            click.echo(f"emb-provider: {message} (--restart begins anew)", err=True)
         with Steps.shown(is_wanted=not destination.is_terminal) as steps:
             rest = texts[output.done :]
             steps.start("checking", len(rest))

@@ -20,9 +20,10 @@ _STANDARD_OUTPUT = "standard output"
 
 
 class Stream:
-    """JSON lines to a pipe, a device or standard output. Nothing of it can be taken up again: `done` stays 0."""
+    """JSON lines to a pipe, a device or standard output. Nothing of it can be taken up again."""
 
     done = 0
+    can_be_continued = False
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
