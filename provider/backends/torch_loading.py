@@ -81,9 +81,12 @@ def load_encoder(
         msg = f"the weights in {spec.folder} cannot be loaded: {_line(exc)}"
         raise InvalidModel(msg) from exc
     except (AttributeError, KeyError, TypeError, AssertionError, ZeroDivisionError) as exc:
+        # A name that transformers does not know, such as that of an activation, is a KeyError.
+        unknown = [f"{key} = {value!r}" for key, value in config.to_dict().items() if (value,) == exc.args]
         msg = (
             f"transformers {transformers.__version__} cannot build {spec.architecture} from "
-            f"{spec.folder / 'config.json'} ({type(exc).__name__}: {_line(exc)}); correct the file, or restore it"
+            f"{spec.folder / 'config.json'} ({' or '.join(unknown) or f'{type(exc).__name__}: {_line(exc)}'}); correct "
+            "the file, or restore it"
         )
         raise InvalidModel(msg) from exc
     # With `output_loading_info` the call returns a pair, which its annotation does not say.

@@ -173,6 +173,9 @@ def read_spec(
             f"the model asks to be cut to {about['truncate_dim']} dimensions (truncate_dim, {ABOUT_FILE}); "
             'its full width is answered unless a request says "dimensions"'
         )
+    said = _first(("vocab_size",), text, config)
+    where = f"vocab_size in {model.folder / 'config.json'}"
+    rows = embedding_rows(weights) if said is None else positive(said, where)
     spec = ModelSpec(
         name=name,
         folder=model.folder,
@@ -188,8 +191,8 @@ def read_spec(
         prompts=known_prompts,
         default_prompt=chosen,
         normalize=not own_length if normalize is None else normalize,
-        vocabulary_size=_first(("vocab_size",), text, config) or embedding_rows(weights),
-        pad_id=_pad_id(model_type, config, text, tokenizer.pad_id),
+        vocabulary_size=rows,
+        pad_id=_pad_id(model_type, config, text, tokenizer.pad_id, rows),
         tokenizer=tokenizer.spec,
         config=model.known,
     )
@@ -278,10 +281,11 @@ def _prompts(
     return prompts, known[name] if name is not None else ""
 
 
-def _pad_id(model_type: str, config: dict[str, Any], text: dict[str, Any], tokenizers_own: int | None) -> int:
+def _pad_id(
+    model_type: str, config: dict[str, Any], text: dict[str, Any], tokenizers_own: int | None, rows: int | None
+) -> int:
     """The model's own padding token, else the tokenizer's, else 0: padding is masked, any id with a row does."""
     found = _first(("pad_token_id",), config, text)
     if not isinstance(found, int) or found < 0:
         found = 1 if model_type in _POSITIONS_BEHIND_PAD else tokenizers_own or 0
-    rows = _first(("vocab_size",), text, config)
     return found if rows is None or found < rows else 0

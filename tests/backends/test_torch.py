@@ -206,6 +206,12 @@ def test_a_tensor_of_another_shape_is_named_with_both_sizes(
         load(spec_of(changed(tiny_bert(tmp_path / "model"), **changes)))
 
 
+def test_a_name_that_transformers_does_not_know_is_told_with_its_key(tmp_path: Path) -> None:
+    folder = changed(tiny_bert(tmp_path / "model"), hidden_act="gelu_of_tomorrow")
+    with pytest.raises(InvalidModel, match=r"hidden_act = 'gelu_of_tomorrow'.*correct the file"):
+        load(spec_of(folder))
+
+
 def test_of_an_encoder_decoder_the_encoder_is_loaded_if_it_was_saved_alone(tmp_path: Path) -> None:
     ARCHITECTURES["Pegasus, whole"].build(tmp_path / "whole")
     with pytest.raises(InvalidModel, match=r"PegasusEncoder needs .*get_encoder\(\)\.save_pretrained"):

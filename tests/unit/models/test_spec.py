@@ -208,6 +208,13 @@ def test_a_damaged_file_is_named(name: str, content: str, folder: Path) -> None:
         read(folder)
 
 
+@pytest.mark.parametrize("key", ["hidden_size", "vocab_size"])
+def test_a_size_that_is_no_number_is_named(key: str, folder: Path, edit: Edit) -> None:
+    edit("config.json", **{key: "many"})
+    with pytest.raises(InvalidModel, match=r"in .*config\.json is 'many', expected a whole number"):
+        read(folder)
+
+
 def test_truncated_weights_are_refused(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
