@@ -169,6 +169,7 @@ def test_a_terminal_has_a_bar_for_each_step_without_colours_if_so_wished(
 ) -> None:
     plain = environment | {"NO_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "100"}
     shown = on_a_terminal(["-f", str(texts), "-o", str(texts.with_name("out.jsonl"))], plain)
+    assert "loading" in shown
     assert re.search(rf"embedding .*\d+/{TEXTS}", shown)
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
     assert re.search(rf"emb-provider: {TEXTS} texts, \d+ tokens in ", shown)

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
-import numpy as np
 from numpy.lib import format as npy
 
 from provider.cli.embed.formats import Format, Npy
@@ -112,11 +111,13 @@ class Checkpoint:
             InvalidRequest: they cannot be written.
         """
         assert self._file is not None, "`begin` comes first"  # noqa: S101
-        left = memoryview(np.ascontiguousarray(vectors, "<f4").tobytes())
-        with _writing(self._output):
-            while left:
-                left = left[self._file.write(left) :]
-        self.done += len(records)
+        content, written = memoryview(vectors.astype("<f4").tobytes()), 0
+        try:
+            with _writing(self._output):
+                while written < len(content):
+                    written += self._file.write(content[written:])
+        finally:
+            self.done += written // (len(content) // len(records))
 
     def finish(self) -> Iterator[int]:
         """Write the output and move it to its place; yields the rows of each part that is written.
@@ -174,7 +175,7 @@ class Checkpoint:
         try:
             with (self._folder / _VECTORS).open("rb") as file:
                 rows: int = (os.fstat(file.fileno()).st_size - _header_bytes(file)) // (4 * made["dimension"])
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError):
             return 0
         return min(rows, len(self._records))
 

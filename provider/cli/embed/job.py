@@ -154,25 +154,25 @@ async def _work(
     tally: Tally,
 ) -> None:
     texts = records.texts
-    async with opening as embedder:
-        output.begin(embedder.facts, embedder.dimension)
-        tally.resumed = output.done
-        if output.done:
-            message = f"going on with an interrupted run: {output.done} of {len(texts)} texts are done"
-            click.echo(f"emb-provider: {message} (--restart begins anew)", err=True)
-        with Steps.shown(is_wanted=not destination.is_terminal) as steps:
+    with Steps.shown(is_wanted=not destination.is_terminal) as steps:
+        steps.start("loading", None)
+        async with opening as embedder:
+            output.begin(embedder.facts, embedder.dimension)
+            tally.resumed = output.done
+            if output.done:
+                message = f"going on with an interrupted run: {output.done} of {len(texts)} texts are done"
+                click.echo(f"emb-provider: {message} (--restart begins anew)", err=True)
             rest = texts[output.done :]
             steps.start("checking", len(rest))
             await embedder.check(rest, steps.advance)
             steps.start("embedding", len(texts), output.done)
             with tally.timed():
                 await _embed_all(embedder, rest, output, steps, tally)
-        summary = tally.shown(destination.name, embedder.model, embedder.fingerprint, records.skipped)
-    with Steps.shown(is_wanted=not destination.is_terminal) as steps:
         steps.start("writing", len(texts))
         for rows in output.finish():
             steps.advance(rows)
             await asyncio.sleep(0)
+    summary = tally.shown(destination.name, embedder.model, embedder.fingerprint, records.skipped)
     click.echo(f"emb-provider: {summary}", err=True)
 
 

@@ -30,8 +30,8 @@ class Steps:
         with Progress(*columns, console=console, disable=is_hidden, transient=True) as progress:
             yield cls(progress)
 
-    def start(self, name: str, total: int, done: int = 0) -> None:
-        """Replace the bar by that of the next step."""
+    def start(self, name: str, total: int | None, done: int = 0) -> None:
+        """Replace the bar by that of the next step; one without a total only moves."""
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(name, total=total, completed=done)

@@ -171,6 +171,7 @@ def test_vectors_that_find_no_room_are_one_line_and_those_before_are_kept(tmp_pa
     with pytest.raises(InvalidRequest) as raised, checkpoint(tmp_path / "x.npy") as opened, full_disk(128 + 5 * 12 + 3):
         embed(opened)
     assert raised.value.message == f"cannot write {tmp_path / 'x.npy'}: File too large"
+    assert opened.done == 5
     with checkpoint(tmp_path / "x.npy") as opened:
         assert opened.done == 5
         finish(opened)
