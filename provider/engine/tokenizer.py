@@ -66,7 +66,7 @@ class Tokenizer:
             embedding_rows: rows of the model's table of token embeddings; None if unknown.
 
         Raises:
-            InvalidModel: the special tokens do not stand around the text, or have no row in the table.
+            InvalidModel: the special tokens do not stand around the text, or have a type, or no row in the table.
         """
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
@@ -75,7 +75,7 @@ class Tokenizer:
         try:
             self._prefix, self._suffix = special_ids(None if own is None else json.loads(own.__getstate__()))
         except ValueError as exc:
-            msg = f"the tokenizer cannot be used: {exc}; choose a model whose tokenizer does as BERT's or T5's"
+            msg = f"the model's tokenizer is not supported: {exc}; choose another model"
             raise InvalidModel(msg) from exc
         known = ids or 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         special = (*self._prefix, *self._suffix)

@@ -38,12 +38,6 @@ def load_tokenizer(folder: Path, spec: TokenizerSpec) -> tokenizers.Tokenizer:
     # The file may carry the truncation and padding of its training run.
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    if any(tokenizer.encode("a").type_ids):
-        msg = (
-            f"the tokenizer in {folder} gives special tokens a type of their own, as those of XLNet and Funnel do, and "
-            "models are run without token types; choose another model"
-        )
-        raise InvalidModel(msg)
     return tokenizer
 
 

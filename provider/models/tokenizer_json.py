@@ -8,6 +8,7 @@ agree.
 """
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from provider.models.tokenizer_classes import Json, TokenizerClass, choose_class
@@ -80,22 +81,20 @@ def special_ids(post_processor: Json | None) -> tuple[tuple[int, ...], tuple[int
     if kind != "TemplateProcessing":
         msg = f"its post-processor is a {kind}"
         raise ValueError(msg)
-    before: tuple[int, ...] = ()
-    behind: tuple[int, ...] = ()
-    found = False
-    for piece in post_processor["single"]:
-        if "Sequence" in piece:
-            if found or piece["Sequence"]["id"] != "A":
-                break
-            found = True
-        else:
-            ids = post_processor["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
-            before, behind = (before, (*behind, *ids)) if found else ((*before, *ids), behind)
-    else:
-        if found:
-            return before, behind
-    msg = "its special tokens do not stand around the text"
-    raise ValueError(msg)
+    return _template_ids(post_processor["single"], post_processor["special_tokens"])
+
+
+def _template_ids(pieces: list[Json], tokens: Json) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if any(part["type_id"] for piece in pieces for part in piece.values()):
+        msg = "it gives tokens a type other than 0, as those of XLNet and Funnel do, and models run without types"
+        raise ValueError(msg)
+    texts = [i for i, piece in enumerate(pieces) if "Sequence" in piece]
+    if len(texts) != 1:
+        msg = "its special tokens do not stand around the text"
+        raise ValueError(msg)
+    ids = [tokens[piece["SpecialToken"]["id"]]["ids"] if "SpecialToken" in piece else [] for piece in pieces]
+    before, behind = ids[: texts[0]], ids[texts[0] :]
+    return tuple(chain.from_iterable(before)), tuple(chain.from_iterable(behind))
 
 
 def _keys_are_known(about: Json) -> bool:

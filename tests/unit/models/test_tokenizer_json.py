@@ -43,6 +43,12 @@ def test_they_are_those_that_the_library_adds_to_a_text(kind: str) -> None:
 @pytest.mark.parametrize(
     "processor", [template("$A <s> $A"), processors.Sequence([template("<s> $A"), template("$A </s>")])]
 )
-def test_tokens_that_do_not_stand_around_the_text_are_refused(processor: Any) -> None:
+def test_special_tokens_elsewhere_are_refused(processor: Any) -> None:
     with pytest.raises(ValueError, match="special tokens"):
         special_ids(json.loads(processor.__getstate__()))
+
+
+@pytest.mark.parametrize("single", ["$A:0 </s>:0 <s>:2", "<s>:0 $A:1"])
+def test_types_of_tokens_are_refused(single: str) -> None:
+    with pytest.raises(ValueError, match="a type other than 0"):
+        special_ids(json.loads(template(single).__getstate__()))
