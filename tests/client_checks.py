@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 ANSWER_SECONDS = 240
-MANY = 3000
+MANY = 2500
 
 
 @frozen
