@@ -56,9 +56,10 @@ def models(config: Path | None, as_json: bool, with_fingerprint: bool) -> None: 
 def _show(entry: dict[str, Any]) -> None:
     click.echo(entry.pop("name"))
     for key, value in entry.items():
-        if value in (None, [], False):
+        if value in (None, []) or (key == "lazy" and not value):
             continue
-        shown = ", ".join(value) if isinstance(value, list) else "yes" if value is True else value
+        shown = ("yes" if value else "no") if isinstance(value, bool) else value
+        shown = ", ".join(shown) if isinstance(shown, list) else shown
         click.echo(f"  {key.replace('_', ' '):<12} {shown}")
 
 
