@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from attrs import field, frozen
+from attrs import frozen
 
 from provider.cli.text_files import STANDARD_INPUT, shown_name, text_lines
 from provider.errors import InvalidRequest
@@ -70,8 +70,8 @@ class ReadOptions:
 class Records:
     """What was read. `skipped` are the places of blank texts that were left out; the others keep their order."""
 
-    texts: list[Record] = field(factory=list)
-    skipped: list[str] = field(factory=list)
+    texts: list[Record]
+    skipped: list[str]
 
 
 _DEFAULT = ReadOptions()
@@ -99,11 +99,11 @@ def read_records(texts: Sequence[str], files: Sequence[Path], options: ReadOptio
         else [Record(_argument(text), "", number, "argument")]
         for number, text in enumerate(texts, 1)
     ]
-    records = Records()
+    records: list[Record] = []
     blank: list[str] = []
     for record in chain(*found, *(_from_file(path, options, formats) for path in paths)):
         if record.text.strip():
-            records.texts.append(record)
+            records.append(record)
         else:
             blank.append(record.place)
     _check_used(options, formats)
@@ -111,11 +111,10 @@ def read_records(texts: Sequence[str], files: Sequence[Path], options: ReadOptio
         are = "is" if len(blank) == 1 else "are"
         msg = f"{places(blank)} {are} empty; remove empty texts (`embed --skip-empty` leaves them out)"
         raise InvalidRequest(msg)
-    records.skipped.extend(blank)
-    if not records.texts:
+    if not records:
         msg = "no texts: give some as arguments, with --file, or on standard input"
         raise InvalidRequest(msg)
-    return records
+    return Records(records, blank)
 
 
 def _argument(text: str) -> str:

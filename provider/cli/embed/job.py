@@ -70,6 +70,9 @@ def run(job: EmbedJob) -> None:
 def _run(job: EmbedJob) -> None:
     _check_flags(job)
     destination = Destination.of(job.output, job.output_format)
+    if job.restart and not destination.is_file:
+        msg = f"--restart is for output files; {destination.name} always begins anew: remove it"
+        raise InvalidRequest(msg)
     opening = _embedder(job)
     records = read_records(job.texts, job.files, job.reading)
     for notice in destination.form.check(records.texts):

@@ -81,19 +81,24 @@ class Destination:
                 msg = f"{output_format} is binary and goes to a regular file: add --output FILE"
                 raise InvalidRequest(msg)
             return cls(path, JsonLines())
+        _check_place(path)
         if output_format == "auto":
             known = FORMAT_OF_SUFFIX.get(path.suffix.lower())
             if known is None:
                 msg = f"{path}: no format goes by that name; end it in {', '.join(FORMAT_OF_SUFFIX)}, or pass --format"
                 raise InvalidRequest(msg)
             output_format = known
-        _check_place(path)
         return cls(path, FORMATS[output_format]())
 
     @property
     def name(self) -> str:
         """For messages."""
         return _STANDARD_OUTPUT if self.path is None else str(self.path)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file, or none yet; not a stream."""
+        return self.path is not None and (self.path.is_file() or not self.path.exists())
 
     @property
     def is_terminal(self) -> bool:
@@ -115,7 +120,7 @@ class Destination:
                 raise InvalidRequest(msg)
             with _silent_at_exit():
                 yield Stream(sys.stdout.buffer, _STANDARD_OUTPUT)
-        elif self.path.exists() and not self.path.is_file():
+        elif not self.is_file:
             # A pipe or a device is written to; moving a file onto it would replace it.
             try:
                 file = self.path.open("wb", buffering=0)
