@@ -64,7 +64,6 @@ def _show(entry: dict[str, Any]) -> None:
 
 
 def _describe(model: Any, hub: Any, *, with_fingerprint: bool) -> dict[str, Any]:  # noqa: ANN401 - imported inside
-    import attrs  # noqa: PLC0415
 
     from provider.engine.loading import backend_files  # noqa: PLC0415
     from provider.errors import ProviderError  # noqa: PLC0415
@@ -80,7 +79,7 @@ def _describe(model: Any, hub: Any, *, with_fingerprint: bool) -> dict[str, Any]
         **dict.fromkeys(_KNOWN_OF_FILES),
     }
     try:
-        source = resolve(attrs.evolve(model, convert_weights=False), hub, select_more=backend_files(model))
+        source = resolve(model, hub, select_more=backend_files(model), converts=False)
         spec, notices = read_spec(
             source.folder,
             name=model.served_name,

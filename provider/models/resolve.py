@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from provider.errors import SourceNotFound
+from provider.errors import InvalidModel, SourceNotFound
 from provider.models.conversion import Conversion, content_digest, convert, place_of, store_folder
 from provider.models.folder import names_in
 from provider.models.hub import download, forget_empty_variables
@@ -69,6 +69,7 @@ def resolve(
     hub: HubSettings,
     *,
     select_more: SelectFiles = nothing_more,
+    converts: bool = True,
     progress: bool = False,
     notify: Notify = lambda _phase, _detail: None,
 ) -> Resolved:
@@ -78,6 +79,7 @@ def resolve(
         model: which.
         hub: where downloads come from and go to.
         select_more: picks the files of a repository that are wanted besides what every model needs.
+        converts: whether weights are converted now, where the settings allow it.
         progress: whether a download draws a progress bar on standard error.
         notify: told that a download `started`, `finished` or `failed`, with details.
 
@@ -89,8 +91,12 @@ def resolve(
     folder = source.folder
     if source.selection.pickled:
         conversion = source.conversion(store_folder(hub))
+        given = model.path or source.name
         if not model.convert_weights and not conversion.is_done:
-            raise pickled_only(model.path or source.name, source.selection.pickled)
+            raise pickled_only(given, source.selection.pickled)
+        if not converts and not conversion.is_done:
+            msg = f"{given} is not converted yet; the next start does so, or `emb-provider convert {given}` now"
+            raise InvalidModel(msg)
         folder = convert(conversion)
     return Resolved(folder, source.origin, source.selection.own, source.revision, source.notices)
 

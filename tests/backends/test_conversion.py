@@ -97,6 +97,8 @@ def test_the_vectors_of_converted_weights_are_those_of_the_safetensors(
     before = files(folder)
     with pytest.raises(InvalidModel, match=r"pickled .*emb-provider convert .*model\.convert_weights: true"):
         convert(folder, store, allowed=False)
+    with pytest.raises(InvalidModel, match=r"not converted yet; the next start does so, or `emb-provider convert"):
+        resolve(ModelSettings(path=str(folder), convert_weights=True), store, converts=False)
     converted = convert(folder, store).folder
     # Shards are computed by transformers' class, whose sums are in another order.
     np.testing.assert_allclose(embedded(converted), expected, atol=0 if layout is not pickle_shards else 2e-6)
