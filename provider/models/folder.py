@@ -9,9 +9,12 @@ from typing import Any
 from provider.errors import InvalidModel, ModelError
 
 # Vocabularies under the names that transformers' classes give them, and what goes with them.
-_VOCABULARY = re.compile(r"tokenizer\.json|vocab[^/]*\.(json|txt)|tekken\.json|dict\.txt|[^/]+\.(model|spm|tiktoken)")
+_VOCABULARY = re.compile(
+    r"tokenizer\.json|[^/]*vocab[^/]*\.(json|txt)|tekken\.json|dict\.txt|[^/]+\.(model|spm|tiktoken|tokenizer)"
+)
 _BESIDE = frozenset(
     {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "bpe.codes"}
+    | {"chat_template.jinja", "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"}
 )
 # Files by which repositories without a config.json show what they are, by the ends of their names.
 _OTHER_KINDS = (
