@@ -8,8 +8,8 @@ from typing import Self
 from attrs import frozen
 
 from provider.errors import ModelError, ModelNotFound, SettingsError
-from provider.models.resolve import resolve
-from provider.settings import ENV_PREFIX, HubSettings, ModelSettings
+from provider.models.resolve import local_folder
+from provider.settings import ENV_PREFIX, ModelSettings
 
 _BARE_NAMES_OF = "sentence-transformers/"
 _SHOWN_CHARACTERS = 100
@@ -60,20 +60,20 @@ class Catalogue:
 
 def _hub_names(model: ModelSettings) -> Iterator[str]:
     """What the hub calls the model, where that is known; a bare name means sentence-transformers/NAME."""
-    if model.path is None or model.repo is not None or _card_names(model):
+    if model.path is None or model.repo is not None or _card_names(model.path, model.repository):
         yield model.repository
     if model.served_name.startswith(_BARE_NAMES_OF):
         yield model.served_name.removeprefix(_BARE_NAMES_OF)
 
 
-def _card_names(model: ModelSettings) -> bool:
-    """Whether the model card in a folder or package names the repository that the model's name would mean."""
+def _card_names(path: str, repository: str) -> bool:
+    """Whether the model card in a folder or package names `repository`."""
     try:
-        card = resolve(model, HubSettings()).folder / "README.md"
-        text = card.read_text(encoding="utf-8", errors="replace")
+        folder, _origin = local_folder(path)
+        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except (ModelError, OSError, RuntimeError):
         return False
-    return re.search(rf"(?<![\w./-]){re.escape(model.repository)}(?![\w.-])", text) is not None
+    return re.search(rf"(?<![\w./-]){re.escape(repository)}(?![\w.-])", card) is not None
 
 
 def _not_found(name: str, known: list[str]) -> str:
