@@ -103,6 +103,9 @@ def convert(order: Conversion, *, is_shared: bool = True) -> Path:
         ModelError: the place cannot be written to, or the disk is full.
     """
     place = order.place
+    # Before the lock: what is there may be on read-only media.
+    if order.is_done:
+        return place
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with _locked(place.with_name(f".{place.name}.lock")) if is_shared else contextlib.nullcontext():

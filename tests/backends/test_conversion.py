@@ -103,7 +103,10 @@ def test_the_vectors_of_converted_weights_are_those_of_the_safetensors(
     # Shards are computed by transformers' class, whose sums are in another order.
     np.testing.assert_allclose(embedded(converted), expected, atol=0 if layout is not pickle_shards else 2e-6)
     assert files(folder) == before
-    # Once it is there, it is found without the setting, and nothing is done again.
+    # Once it is there, it is found without the setting, nothing is done again, and nothing is locked or written.
+    lock = converted.with_name(f".{converted.name}.lock")
+    lock.unlink()
+    lock.mkdir()
     kept = files(converted)
     assert convert(folder, store, allowed=False).folder == converted
     assert files(converted) == kept
