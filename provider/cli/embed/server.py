@@ -25,6 +25,8 @@ _TIMEOUT = httpx.Timeout(connect=10, read=600, write=60, pool=None)
 # Statuses of a server that may answer later, and for how long it is asked again.
 _LATER = frozenset({408, 429, 502, 503, 504})
 _ATTEMPTS = 8
+# A server that has never answered is more likely not there at all.
+_FIRST_ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 60.0
 _PROBE = "Is anybody there?"
@@ -47,6 +49,7 @@ class ServerEmbedder:
         self.model = self.fingerprint = ""
         self.dimension = 0
         self.facts: Mapping[str, object] = {}
+        self._has_answered = False
 
     @classmethod
     @asynccontextmanager
@@ -165,13 +168,14 @@ class ServerEmbedder:
                     method, url, content=content, headers={"content-type": "application/json"}
                 )
             except httpx.TransportError as exc:
-                if attempt == _ATTEMPTS:
+                if attempt == (_ATTEMPTS if self._has_answered else _FIRST_ATTEMPTS):
                     msg = (
                         f"{url} does not answer ({str(exc) or type(exc).__name__}); start the server, or correct --url"
                     )
                     raise ServerFailed(msg) from exc
                 wanted = 0.0
             else:
+                self._has_answered = True
                 wanted = _retry_after(response)
                 is_final = response.status_code not in _LATER or response.headers.get("x-should-retry") == "false"
                 if is_final or attempt == _ATTEMPTS or wanted > _LONGEST_PAUSE_SECONDS:

@@ -154,6 +154,15 @@ async def test_a_server_is_not_asked_for_ever(stub: Stub, answer: Answer, says: 
     assert pauses == [0.5, 1, 2, 4, 8, 16, 32]
 
 
+async def test_a_server_that_is_not_there_is_told_soon(stub: Stub) -> None:
+    stub.models = None
+    pauses: list[float] = []
+    with pytest.raises(ServerFailed, match="does not answer"):
+        async with opened(stub, pauses=pauses):
+            pass
+    assert pauses == [0.5, 1]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
