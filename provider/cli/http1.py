@@ -21,35 +21,41 @@ class Http1Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop with bytes as they came."""
         self._unset_keepalive_if_required()
-        rest: bytes | memoryview | None = data
         try:
-            while rest is not None:
-                rest = self._parse(rest)
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            (end,) = offer.args
         except httptools.HttpParserError as exc:
-            self._refuse(str(exc.__context__ or exc))
+            return self._refuse(exc)
+        else:
+            return None
+        return self._go_on(memoryview(data)[end:])
 
     def on_headers_complete(self) -> None:
         """Called by the parser. Trailers that follow a body are not among the request's fields."""
-        if self.parser.get_method() == b"CONNECT":
-            msg = "CONNECT is not supported"
-            raise httptools.HttpParserError(msg)
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self.headers = []
+        elif self.parser.get_method() == b"CONNECT":
+            msg = "CONNECT is not supported"
+            raise httptools.HttpParserError(msg)
 
     def on_message_complete(self) -> None:
         """Called by the parser, for a head with an offer as well: the request is not complete then."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def _parse(self, data: bytes | memoryview) -> memoryview | None:
-        """Parse `data`, and return what follows a head that offers an upgrade: it is still to be parsed."""
+    def _go_on(self, rest: memoryview) -> None:
+        """Serve a request that offers an upgrade; `rest` is what came behind its head, other such requests included."""
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            self._read_head_again()
-            return memoryview(data)[offer.args[0] :]
-        return None
+            while True:
+                self._read_head_again()
+                try:
+                    return self.parser.feed_data(rest)
+                except httptools.HttpParserUpgrade as offer:
+                    rest = rest[offer.args[0] :]
+        except httptools.HttpParserError as exc:
+            self._refuse(exc)
 
     def _read_head_again(self) -> None:
         request = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
@@ -58,8 +64,9 @@ class Http1Protocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
         self.parser.feed_data(request + fields + b"\r\n")
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, problem: httptools.HttpParserError) -> None:
         """Answer what is no request. The connection is of no use any more: where the next one begins is unknown."""
+        reason = str(problem.__context__ or problem)
         _log.warning("request_malformed", reason=reason)
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete and not cycle.more_body:

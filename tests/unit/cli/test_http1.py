@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -199,7 +200,9 @@ async def test_what_is_no_request_gets_one_error_and_the_end_of_the_connection(w
         await connection.say()
         head, _, body = connection.wire.written.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 "), cut
-        assert json.loads(body)["error"]["type"] == "invalid_request_error"
+        error = json.loads(body)["error"]
+        assert error["type"] == "invalid_request_error"
+        assert re.fullmatch(r"This is no valid HTTP/1\.1 request: [^\d].{9,}\.", error["message"])
         assert connection.wire.is_closed
         assert connection.asked == []
         connection.end()
