@@ -26,7 +26,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def package_files() -> set[str]:
     """The files of the package in the repository."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "provider"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     return set(listed.stdout.splitlines())
 
 
