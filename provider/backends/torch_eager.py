@@ -89,8 +89,8 @@ class TorchBackend:
                     spec,
                     lambda checkpoint: choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint),
                     attention,
+                    device,
                 )
-                encoder.to(device)
             head = load_head(spec).to(device)
         except (RuntimeError, AssertionError) as exc:
             msg = f"the model {spec.name!r} does not fit on or run on {device}: {exc}"

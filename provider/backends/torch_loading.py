@@ -39,9 +39,9 @@ _TRIAL_LENGTHS = (1, 3)
 
 
 def load_encoder(
-    spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str
+    spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str, device: str = "cpu"
 ) -> tuple[torch.nn.Module, DtypeName, str]:
-    """The transformers model in `spec.folder`, in inference mode, on the CPU.
+    """The transformers model in `spec.folder`, in inference mode, on `device`.
 
     Args:
         spec: which folder.
@@ -49,6 +49,7 @@ def load_encoder(
             checkpoint's dtype by itself, which is slow and inexact on CPUs.
         attention: transformers' `attn_implementation`, or `auto` for the best that the architecture has without
             packages of its own: MPNet and others have no `sdpa`.
+        device: as torch calls it. The model is tried out there: dtypes and attention may run nowhere else.
 
     Returns:
         The module, the dtype that was chosen, and the attention implementation.
@@ -95,7 +96,7 @@ def load_encoder(
     if getattr(encoder, "pooler", None) is not None:
         # Its output is not used, and it costs a matrix product.
         encoder.pooler = _NoPooler()
-    encoder.eval()
+    encoder.eval().to(device)
     _try_out(spec, encoder)
     chosen: Any = encoder.config
     return encoder, dtype, str(chosen._attn_implementation)  # noqa: SLF001 - there is no other way
@@ -174,7 +175,7 @@ def _try_out(spec: ModelSpec, encoder: torch.nn.Module) -> None:
     kind = f"{type(encoder).__name__} of transformers {transformers.__version__}"
     for tokens in _TRIAL_LENGTHS:
         # Not of padding: some classes look for the last token that is none.
-        ids = torch.full((1, tokens), 1 if spec.pad_id == 0 else 0)
+        ids = torch.full((1, tokens), 1 if spec.pad_id == 0 else 0, device=next(encoder.parameters()).device)
         try:
             hidden = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         except Exception as exc:
