@@ -59,7 +59,7 @@ def ids_agree(peer: Peer, candidate: Contender, texts: Sequence[Text], inputs: S
         len(wrong),
         0,
         "most",
-        f"the tokenizer's files and {named}",
+        f"the tokenizer's files ({named})" if wrong else "",
         digits=0,
     )
 
