@@ -236,6 +236,7 @@ def main(url: str | None, update: bool, names: Sequence[str]) -> None:
         raise click.ClickException(str(exc)) from exc
     with servers(url) as live:
         for client in clients:
+            click.echo(f"clients: {client.label}", err=True)
             found = asyncio.run(examine(client, live))
             outcomes = {name: "no" if wrong else "yes" for name, wrong in found.items()}
             table.add_row(client.label, *(outcomes.get(name, "-") for name in CHECKS))
