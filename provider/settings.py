@@ -108,7 +108,7 @@ class ModelSettings:
         None, "most tokens in one forward pass (a longer single input still runs); none: the backend's own", least=1
     )
     tune: bool = option(
-        True, "whether lanes, threads and tokens of a batch that are not set are measured at start (CPU; about 2 s)"
+        True, "whether lanes, threads and tokens of a batch that are not set are measured at start (CPU; at most 2 s)"
     )
     max_context_length: int | None = option(
         None,
