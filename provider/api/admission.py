@@ -41,7 +41,7 @@ class Admission:
 
 
 class _Connection:
-    """Watches a client that waits for its turn. What it sends is kept, no more of its body than one message."""
+    """Watches a client that waits for its turn. Keeps what it sends meanwhile: one message of its body."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive

@@ -40,7 +40,7 @@ class _Page(OpenAPIRenderPlugin):
     """Swagger UI."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002 - Litestar's
-        """The page, for the address that it was asked for by: a browser takes links from the last slash on."""
+        """The page. Its links depend on the address asked for: a browser resolves them from the last slash."""
         is_folder = request.scope["raw_path"].endswith(b"/")
         return _PAGE.format(up="../" if is_folder else "").encode()
 

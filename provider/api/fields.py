@@ -39,35 +39,35 @@ class OwnFields(msgspec.Struct, forbid_unknown_fields=True):
 
 
 Read = Callable[[OwnFields, str, Any, dict[str, str]], None]
-"""Takes a field's name and value into the body, or raises. The last argument: our field to the name it came under."""
+"""Reads a field's name and value into the body, or raises. The last argument maps our fields to the names given."""
 
 
 @frozen
-class Foreign:
+class ForeignField:
     """A field of another API: the JSON it may hold, and how it is read."""
 
     type: Any
     read: Read
 
 
-def as_our(own: str) -> Read:
-    """Another name of our field `own`."""
+def alias_of(own: str) -> Read:
+    """Reads a field as another name of our field `own`."""
 
-    def read(body: OwnFields, name: str, value: object, came_as: dict[str, str]) -> None:
+    def read(body: OwnFields, name: str, value: object, given_as: dict[str, str]) -> None:
         present = getattr(body, own)
         if present is None:
             setattr(body, own, value)
-            came_as[own] = name
+            given_as[own] = name
         elif _meaning(own, present) != _meaning(own, value):
-            raise _contradiction(name, value, came_as.get(own, own), present)
+            raise _contradiction(name, value, given_as.get(own, own), present)
 
     return read
 
 
 def only(*served: object, instead: str) -> Read:
-    """A field of which only the values that the server follows anyway can be served."""
+    """Accepts the values `served`, which change nothing, and refuses all others; `instead` says what to do."""
 
-    def read(_body: OwnFields, name: str, value: object, _came_as: dict[str, str]) -> None:
+    def read(_body: OwnFields, name: str, value: object, _given_as: dict[str, str]) -> None:
         for each in value if isinstance(value, list) else [value]:
             if (each.lower() if isinstance(each, str) else each) not in served:
                 raise _refusal(name, each, served, instead)
@@ -75,7 +75,7 @@ def only(*served: object, instead: str) -> Read:
     return read
 
 
-def _element_type(body: OwnFields, name: str, value: str | list[str], came_as: dict[str, str]) -> None:
+def _element_type(body: OwnFields, name: str, value: str | list[str], given_as: dict[str, str]) -> None:
     """As Jina, Cohere and NIM have it: `float` says what the numbers are, `base64` how they are written as well."""
     kinds = [value] if isinstance(value, str) else value
     wrong = next((kind for kind in kinds if kind.lower() not in {"float", "base64"}), None)
@@ -83,17 +83,17 @@ def _element_type(body: OwnFields, name: str, value: str | list[str], came_as: d
         shown = value if wrong is None else wrong
         raise _refusal(name, shown, ("float", "base64"), f"Send one of them, and quantise the vectors {_YOURSELF}.")
     if kinds[0].lower() == "base64":
-        as_our("encoding_format")(body, name, "base64", came_as)
+        alias_of("encoding_format")(body, name, "base64", given_as)
 
 
-def _token_limit(body: OwnFields, name: str, value: int, came_as: dict[str, str]) -> None:
+def _token_limit(body: OwnFields, name: str, value: int, given_as: dict[str, str]) -> None:
     """As vLLM has it: -1 cuts to the model's maximum, a positive number to as many tokens."""
     if value != -1:
         raise _refusal(name, value, (-1,), f"-1 cuts inputs to the model's maximum. {_LENGTH_IS_CONFIGURED}")
-    as_our("truncate")(body, name, _YES, came_as)
+    alias_of("truncate")(body, name, _YES, given_as)
 
 
-def _side(body: OwnFields, name: str, value: str, came_as: dict[str, str]) -> None:
+def _side(body: OwnFields, name: str, value: str, given_as: dict[str, str]) -> None:
     """As vLLM and TEI have it: which end is cut off, where truncation is asked for by another field."""
     sides = {"left": "start", "right": "end"}
     if value.lower() not in sides:
@@ -105,7 +105,7 @@ def _side(body: OwnFields, name: str, value: str, came_as: dict[str, str]) -> No
     if body.truncate is True:
         body.truncate = side
     elif truncation(body.truncate) not in {side, "none"}:
-        raise _contradiction(name, value, came_as.get("truncate", "truncate"), body.truncate)
+        raise _contradiction(name, value, given_as.get("truncate", "truncate"), body.truncate)
 
 
 _YOURSELF = "on your side"
@@ -121,52 +121,52 @@ _Texts = str | list[str] | None
 _Flag = bool | None
 _Whole = int | float | None
 
-FOREIGN: Mapping[str, Foreign] = {
-    "output_dimension": Foreign(_Whole, as_our("dimensions")),
-    "output_dimensionality": Foreign(_Whole, as_our("dimensions")),
-    "dimensionality": Foreign(_Whole, as_our("dimensions")),
-    "truncate_dim": Foreign(_Whole, as_our("dimensions")),
-    "truncation": Foreign(bool | str | None, as_our("truncate")),
-    "truncation_strategy": Foreign(bool | str | None, as_our("truncate")),
-    "truncate_prompt_tokens": Foreign(int | None, _token_limit),
-    # After everything that says whether: see `_side`.
-    "truncation_side": Foreign(_Text, _side),
-    "truncation_direction": Foreign(_Text, _side),
-    "task": Foreign(_Text, as_our("input_type")),
-    "task_type": Foreign(_Text, as_our("input_type")),
-    "prefix": Foreign(_Text, as_our("prompt")),
-    "normalized": Foreign(_Flag, as_our("normalize")),
-    "normalize_embeddings": Foreign(_Flag, as_our("normalize")),
+FOREIGN: Mapping[str, ForeignField] = {
+    "output_dimension": ForeignField(_Whole, alias_of("dimensions")),
+    "output_dimensionality": ForeignField(_Whole, alias_of("dimensions")),
+    "dimensionality": ForeignField(_Whole, alias_of("dimensions")),
+    "truncate_dim": ForeignField(_Whole, alias_of("dimensions")),
+    "truncation": ForeignField(bool | str | None, alias_of("truncate")),
+    "truncation_strategy": ForeignField(bool | str | None, alias_of("truncate")),
+    "truncate_prompt_tokens": ForeignField(int | None, _token_limit),
+    # After the fields that ask for truncation: see `_side`.
+    "truncation_side": ForeignField(_Text, _side),
+    "truncation_direction": ForeignField(_Text, _side),
+    "task": ForeignField(_Text, alias_of("input_type")),
+    "task_type": ForeignField(_Text, alias_of("input_type")),
+    "prefix": ForeignField(_Text, alias_of("prompt")),
+    "normalized": ForeignField(_Flag, alias_of("normalize")),
+    "normalize_embeddings": ForeignField(_Flag, alias_of("normalize")),
     # vLLM's name for it: an embedding's activation is its normalisation.
-    "use_activation": Foreign(_Flag, as_our("normalize")),
+    "use_activation": ForeignField(_Flag, alias_of("normalize")),
     # llama.cpp's: 2 is the Euclidean length.
-    "embd_normalize": Foreign(int | None, only(2, instead='For vectors as they are, send "normalize": false.')),
-    "embedding_type": Foreign(_Texts, _element_type),
-    "embedding_types": Foreign(_Texts, _element_type),
-    "output_dtype": Foreign(_Text, only("float", "float32", instead=_FLOAT32)),
-    "embed_dtype": Foreign(_Text, only("float32", "float", instead=_FLOAT32)),
-    "precision": Foreign(_Text, only("float32", instead=_FLOAT32)),
-    "endianness": Foreign(_Text, only("little", "native", instead="base64 is little-endian float32.")),
-    "output_types": Foreign(_Texts, only("dense", instead=_SINGLE_DENSE)),
-    "return_dense": Foreign(_Flag, only(_YES, instead=_SINGLE_DENSE)),
-    "return_sparse": Foreign(_Flag, only(_NO, instead=_SINGLE_DENSE)),
-    "return_multivector": Foreign(_Flag, only(_NO, instead=_SINGLE_DENSE)),
-    "return_colbert_vecs": Foreign(_Flag, only(_NO, instead=_SINGLE_DENSE)),
-    "late_chunking": Foreign(
+    "embd_normalize": ForeignField(int | None, only(2, instead='For vectors as they are, send "normalize": false.')),
+    "embedding_type": ForeignField(_Texts, _element_type),
+    "embedding_types": ForeignField(_Texts, _element_type),
+    "output_dtype": ForeignField(_Text, only("float", "float32", instead=_FLOAT32)),
+    "embed_dtype": ForeignField(_Text, only("float32", "float", instead=_FLOAT32)),
+    "precision": ForeignField(_Text, only("float32", instead=_FLOAT32)),
+    "endianness": ForeignField(_Text, only("little", "native", instead="base64 is little-endian float32.")),
+    "output_types": ForeignField(_Texts, only("dense", instead=_SINGLE_DENSE)),
+    "return_dense": ForeignField(_Flag, only(_YES, instead=_SINGLE_DENSE)),
+    "return_sparse": ForeignField(_Flag, only(_NO, instead=_SINGLE_DENSE)),
+    "return_multivector": ForeignField(_Flag, only(_NO, instead=_SINGLE_DENSE)),
+    "return_colbert_vecs": ForeignField(_Flag, only(_NO, instead=_SINGLE_DENSE)),
+    "late_chunking": ForeignField(
         _Flag, only(_NO, instead="Every input is embedded by itself: put the context into the text.")
     ),
-    "add_special_tokens": Foreign(_Flag, only(_YES, instead="The model needs its special tokens.")),
-    "pooling": Foreign(Any, only(instead="The model's files decide its pooling; `GET /v1/models` shows it.")),
-    "instruction": Foreign(Any, only(instead=_AS_PROMPT)),
-    "custom_instruction": Foreign(Any, only(instead=_AS_PROMPT)),
-    "prompt_template": Foreign(Any, only(instead=_AS_PROMPT)),
-    "max_tokens": Foreign(Any, only(instead=_CUT_AT_MAXIMUM)),
-    "max_length": Foreign(Any, only(instead=_CUT_AT_MAXIMUM)),
-    "modality": Foreign(_Texts, only("text", instead="Only text is embedded.")),
-    "messages": Foreign(Any, only(instead=_ONLY_INPUT)),
-    "inputs": Foreign(Any, only(instead=_ONLY_INPUT)),
-    "texts": Foreign(Any, only(instead=_ONLY_INPUT)),
-    "images": Foreign(Any, only(instead=f"Only text is embedded. {_ONLY_INPUT}")),
+    "add_special_tokens": ForeignField(_Flag, only(_YES, instead="The model needs its special tokens.")),
+    "pooling": ForeignField(Any, only(instead="The model's files decide its pooling; `GET /v1/models` shows it.")),
+    "instruction": ForeignField(Any, only(instead=_AS_PROMPT)),
+    "custom_instruction": ForeignField(Any, only(instead=_AS_PROMPT)),
+    "prompt_template": ForeignField(Any, only(instead=_AS_PROMPT)),
+    "max_tokens": ForeignField(Any, only(instead=_CUT_AT_MAXIMUM)),
+    "max_length": ForeignField(Any, only(instead=_CUT_AT_MAXIMUM)),
+    "modality": ForeignField(_Texts, only("text", instead="Only text is embedded.")),
+    "messages": ForeignField(Any, only(instead=_ONLY_INPUT)),
+    "inputs": ForeignField(Any, only(instead=_ONLY_INPUT)),
+    "texts": ForeignField(Any, only(instead=_ONLY_INPUT)),
+    "images": ForeignField(Any, only(instead=f"Only text is embedded. {_ONLY_INPUT}")),
 }
 
 AllFields = cast(
@@ -178,22 +178,22 @@ AllFields = cast(
         forbid_unknown_fields=False,
     ),
 )
-"""Our fields and all of `FOREIGN`; further ones are ignored."""
+"""Our fields and all of `FOREIGN`; other fields are ignored."""
 
 _NOT_GIVEN: tuple[object, ...] = (None, "", [])
 
 
-def adopt(body: OwnFields) -> None:
+def read_foreign(body: OwnFields) -> None:
     """Read the foreign fields of `body`, an `AllFields`, into our own.
 
     Raises:
         InvalidRequest: one of them asks for what is not served, or contradicts another.
     """
-    came_as: dict[str, str] = {}
+    given_as: dict[str, str] = {}
     for name, field in FOREIGN.items():
         value = getattr(body, name)
         if value not in _NOT_GIVEN:
-            field.read(body, name, value, came_as)
+            field.read(body, name, value, given_as)
 
 
 def truncation(value: str | bool | None) -> Truncation | None:  # noqa: FBT001 - a value of the wire
@@ -212,7 +212,7 @@ def truncation(value: str | bool | None) -> Truncation | None:  # noqa: FBT001 -
 
 
 def _meaning(own: str, value: Any) -> object:  # noqa: ANN401 - as the field
-    """By what two values of our field `own` are the same."""
+    """What a value of our field `own` means, to compare two of them."""
     if own == "truncate":
         return truncation(value)
     return role_of(value) if own == "input_type" else value

@@ -19,7 +19,7 @@ class AnswersHead:
         request: HTTPScope = scope
 
         async def send_without_body(message: Message) -> None:
-            # What is outside knows the request as HEAD: the server by that accepts a length without a body.
+            # Outside of this wrapper the request stays HEAD, so that the server accepts a length without a body.
             request["method"] = "HEAD"
             if message["type"] == "http.response.body":
                 message["body"] = b""

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 from attrs import frozen
 
-from provider.api.fields import AllFields, OwnFields, adopt, truncation
+from provider.api.fields import AllFields, OwnFields, read_foreign, truncation
 from provider.api.malformed import UTF8_BOM, explain, is_encoded_twice
 from provider.domain import Embedded, EmbedRequest, Ids
 from provider.errors import InvalidRequest, MissingModel
@@ -78,14 +78,14 @@ def _decode(body: bytes) -> OwnFields:
 
 
 def _decode_all(body: bytes) -> OwnFields:
-    """Once more, because a field is not ours or of another type, or something stood before the document."""
+    """Decode again, with all fields: one is not ours or of another type, or a byte order mark was cut off."""
     try:
         fields = _all_fields.decode(body)
     except msgspec.ValidationError as exc:
         _raise_invalid(exc, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         explain(body, exc)
-    adopt(fields)
+    read_foreign(fields)
     return fields
 
 

@@ -100,7 +100,7 @@ class SelectsFiles(Protocol):
 
 @runtime_checkable
 class ChecksOptions(Protocol):
-    """What a backend class has as well if it can tell before loading that device and dtype are not to be had here.
+    """What a backend class may have besides: a check of device, dtype and options without a model.
 
     It is called before the port is opened, where device, dtype or options are configured. Without it, `load` refuses.
     """

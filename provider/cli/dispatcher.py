@@ -31,13 +31,13 @@ class Dispatcher:
             each.settimeout(0)
 
     @property
-    def takers(self) -> list[WorkerProcess]:
+    def listening_workers(self) -> list[WorkerProcess]:
         """The workers that can take a connection."""
         return [worker for worker in self._workers() if worker.is_listening]
 
     def update(self) -> None:
         """Accept while there is a worker for it; else connections wait in the kernel."""
-        loop, can_accept = asyncio.get_running_loop(), bool(self.takers)
+        loop, can_accept = asyncio.get_running_loop(), bool(self.listening_workers)
         if can_accept == self._is_accepting:
             return
         self._is_accepting = can_accept
@@ -78,7 +78,7 @@ class Dispatcher:
 
     def _in_turn(self) -> Iterator[WorkerProcess]:
         """Who is to take the next connection, and who if that one cannot: those that have loaded, if there are any."""
-        takers = [worker for worker in self.takers if worker.is_loaded] or self.takers
+        workers = [worker for worker in self.listening_workers if worker.is_loaded] or self.listening_workers
         self._last += 1
-        for i in range(len(takers)):
-            yield takers[(self._last + i) % len(takers)]
+        for i in range(len(workers)):
+            yield workers[(self._last + i) % len(workers)]

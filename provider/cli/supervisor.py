@@ -110,7 +110,7 @@ class Supervisor:
                 facts["reason"] = exc.strerror
             else:
                 facts |= {"pid": worker.process.pid, "code": await worker.process.wait()}
-                self._hear(worker)
+                self._receive(worker)
                 self._forget(number)
                 if self._stopping.is_set():
                     self._is_clean &= facts["code"] in _EXPECTED
@@ -137,15 +137,15 @@ class Supervisor:
             show_progress=self._show_progress and number == 0,
         )
         _log.info("worker_started", worker=number, pid=worker.process.pid)
-        asyncio.get_running_loop().add_reader(worker.connection.fileno(), self._hear, worker)
+        asyncio.get_running_loop().add_reader(worker.connection.fileno(), self._receive, worker)
         if self._stopping.is_set():
             worker.end(self._reason)
         return worker
 
-    def _hear(self, worker: WorkerProcess) -> None:
+    def _receive(self, worker: WorkerProcess) -> None:
         """Read what the worker has said so far."""
         try:
-            for news in worker.hear():
+            for news in worker.receive():
                 match news:
                     case "listening":
                         self._begin_to_listen(worker)
@@ -173,7 +173,7 @@ class Supervisor:
 
     def _leave(self, worker: WorkerProcess) -> None:
         """No more connections for it. The last one gets those that were made and not yet accepted."""
-        if self._stopping.is_set() and self._dispatcher.takers == [worker]:
+        if self._stopping.is_set() and self._dispatcher.listening_workers == [worker]:
             self._dispatcher.close()
         worker.is_listening = False
         worker.handover.close()

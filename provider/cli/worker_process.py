@@ -62,8 +62,8 @@ class WorkerProcess:
         with contextlib.suppress(OSError):
             self.connection.send(reason)
 
-    def hear(self) -> Iterator[News]:
-        """What it has said since it was last asked, its failure aside.
+    def receive(self) -> Iterator[News]:
+        """The news it has sent since the last call; a failure is kept in `failure`.
 
         Raises:
             EOFError, OSError: it will say no more.

@@ -16,7 +16,7 @@ from attrs import frozen
 from provider.backends import Backend, TokenBatch
 from provider.domain import Vectors
 from provider.engine.hooks import RequestWaited
-from provider.engine.line import InLine, Line
+from provider.engine.line import Line, WaitingRequest
 from provider.engine.rows import Row
 from provider.errors import EmbeddingFailed, NotAvailable, ShuttingDown
 
@@ -120,7 +120,7 @@ class Lanes:
         return self._clock() - min(since) if since else 0.0
 
     def submit(self, rows: Sequence[Row]) -> None:
-        """Queue all rows, or none; without room for them they stand in line, and fail with Overloaded if that is long.
+        """Queue all rows, or none; without room they wait in line, and fail with Overloaded after a while.
 
         Raises:
             Overloaded: there will be no room in time, by the measured rate.
@@ -140,7 +140,7 @@ class Lanes:
                 self.drain()
 
     def drain(self) -> None:
-        """Nobody stands in line from now on; rows in the queue are still run."""
+        """Refuse requests in line from now on; rows in the queue are still run."""
         self._is_draining = True
         with self._changed:
             gone = self._line.clear()
@@ -186,7 +186,7 @@ class Lanes:
                 del self._busy_since[lane], self._running[lane]
 
     def _take(self) -> list[Row]:
-        """The next batch; what it leaves room for moves up."""
+        """The next batch; requests in line that now fit are admitted."""
         rows = self._batcher.take()
         admitted = self._line.let_in()
         if admitted:
@@ -194,11 +194,11 @@ class Lanes:
             self._changed.notify(len(self._threads))
         return rows or self._batcher.take()
 
-    def _admitted(self, admitted: Sequence[InLine]) -> None:
+    def _admitted(self, admitted: Sequence[WaitingRequest]) -> None:
         for waiting in admitted:
             self._end_wait(waiting, None)
 
-    def _give_up(self, waiting: InLine) -> None:
+    def _give_up(self, waiting: WaitingRequest) -> None:
         with self._changed:
             error = self._line.give_up(waiting, tokens_per_second=self._tokens_per_second)
             admitted = self._line.let_in()
@@ -207,7 +207,7 @@ class Lanes:
             self._end_wait(waiting, error)
         self._admitted(admitted)
 
-    def _end_wait(self, waiting: InLine, error: NotAvailable | None) -> None:
+    def _end_wait(self, waiting: WaitingRequest, error: NotAvailable | None) -> None:
         if waiting.timer is not None:
             waiting.timer.cancel()
         outcome: Literal["admitted", "refused", "left"] = "left"

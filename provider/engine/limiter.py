@@ -22,8 +22,8 @@ _NEWEST = 0.1
 
 
 @define(eq=False)
-class _Waiting:
-    """A request in line; its turn has come when `turn` is done."""
+class _UnreadRequest:
+    """A request in line, its body unread; its turn has come when `turn` is done."""
 
     body_bytes: int
     turn: "asyncio.Future[None]"
@@ -38,12 +38,12 @@ class RequestLimiter:
     """
 
     def __init__(self, settings: QueueSettings, hooks: Hook, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nobody is under way."""
+        """No request is under way yet."""
         self.active, self.is_draining = 0, False
         self._settings, self._hooks, self._clock = settings, hooks, clock
         self._body_bytes = 0
         self._mean_seconds = 0.0
-        self._line: deque[_Waiting] = deque()
+        self._line: deque[_UnreadRequest] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -72,7 +72,7 @@ class RequestLimiter:
         if self.has_room(body_bytes):
             self._enter(body_bytes)
         else:
-            await self._turn(body_bytes)
+            await self._wait_for_turn(body_bytes)
         started = self._clock()
         try:
             yield
@@ -82,7 +82,7 @@ class RequestLimiter:
             self._leave(body_bytes)
 
     def drain(self) -> None:
-        """Let nobody in from now on; those in line are told at once, those under way go on."""
+        """Admit no more requests: those in line fail at once, those under way go on."""
         self.is_draining = True
         while self._line:
             waiting = self._line.popleft()
@@ -93,13 +93,13 @@ class RequestLimiter:
         """Return when no admitted request is under way."""
         await self._idle.wait()
 
-    async def _turn(self, body_bytes: int) -> None:
-        """Wait in line, and be under way."""
+    async def _wait_for_turn(self, body_bytes: int) -> None:
+        """Wait in line until the request is admitted."""
         seconds = self._seconds_until_room(body_bytes)
         most = self._settings.max_wait_seconds
         if seconds > most or not most or len(self._line) >= MOST_WAITING:
             raise self._overloaded(seconds)
-        waiting = _Waiting(body_bytes, asyncio.get_running_loop().create_future())
+        waiting = _UnreadRequest(body_bytes, asyncio.get_running_loop().create_future())
         self._line.append(waiting)
         started = self._clock()
         outcome: Literal["admitted", "refused", "left"] = "left"
@@ -146,7 +146,7 @@ class RequestLimiter:
                 waiting.turn.set_result(None)
 
     def _seconds_until_room(self, body_bytes: int) -> float:
-        """So many of those under way must leave, and they do so at an even pace."""
+        """An estimate: requests under way end at an even pace."""
         settings, before = self._settings, sum(waiting.body_bytes for waiting in self._line)
         requests = self.active + len(self._line) + 1 - settings.max_requests
         excess = self._body_bytes + before + body_bytes - settings.max_request_bytes

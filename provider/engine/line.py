@@ -22,8 +22,8 @@ _OVERTAKING = 1 / 32
 
 
 @define(eq=False)
-class InLine:
-    """All rows of a request that waits.
+class WaitingRequest:
+    """A request that waits for room in the queue.
 
     Attributes:
         since: when it came.
@@ -56,14 +56,14 @@ class Line:
         """
         self.batcher, self.max_wait_seconds = batcher, max_wait_seconds
         self._max_queue_tokens = max_queue_tokens
-        self._waiting: deque[InLine] = deque()
+        self._waiting: deque[WaitingRequest] = deque()
         self._overtaken = 0
 
     def __len__(self) -> int:
         """Requests that wait."""
         return sum(each.is_wanted for each in self._waiting)
 
-    def join(self, rows: Sequence[Row], *, now: float, tokens_per_second: float) -> InLine | None:
+    def join(self, rows: Sequence[Row], *, now: float, tokens_per_second: float) -> WaitingRequest | None:
         """Let all rows of a request in, or put them in line: None if they are in.
 
         Args:
@@ -75,26 +75,26 @@ class Line:
             Overloaded: by that rate there will be no room in time; the error says in how many seconds there will.
         """
         tokens = sum(row.tokens for row in rows)
-        if self._goes_in(rows, tokens):
+        if self._try_to_admit(rows, tokens):
             return None
         self.batcher.drop_unwanted()
         self.let_in()
-        if self._goes_in(rows, tokens):
+        if self._try_to_admit(rows, tokens):
             return None
         before = self.batcher.tokens + sum(each.tokens for each in self._waiting)
         seconds = self._seconds_until_room(before, tokens, tokens_per_second)
         if seconds > self.max_wait_seconds or not self.max_wait_seconds:
             raise self._overloaded(before, tokens, seconds)
-        self._waiting.append(InLine(rows, tokens, now, self._overtaken))
+        self._waiting.append(WaitingRequest(rows, tokens, now, self._overtaken))
         return self._waiting[-1]
 
-    def let_in(self) -> list[InLine]:
-        """Let in whom there is room for, from the front. Called whenever the batcher has given rows away.
+    def let_in(self) -> list[WaitingRequest]:
+        """Admit requests from the front of the line while there is room; called after the batcher gave rows away.
 
         Returns:
-            Who was let in; callers who are gone are only forgotten.
+            The requests that were admitted; those whose callers are gone are dropped.
         """
-        admitted: list[InLine] = []
+        admitted: list[WaitingRequest] = []
         while self._waiting and (not self._waiting[0].is_wanted or self._has_room(self._waiting[0].tokens)):
             first = self._waiting.popleft()
             if first.is_wanted:
@@ -102,7 +102,7 @@ class Line:
                 admitted.append(first)
         return admitted
 
-    def give_up(self, waiting: InLine, *, tokens_per_second: float) -> Overloaded | None:
+    def give_up(self, waiting: WaitingRequest, *, tokens_per_second: float) -> Overloaded | None:
         """Take a request that has waited for too long out of the line; None if it is not in it any more."""
         if waiting not in self._waiting:
             return None
@@ -112,13 +112,13 @@ class Line:
             before, waiting.tokens, self._seconds_until_room(before, waiting.tokens, tokens_per_second)
         )
 
-    def clear(self) -> list[InLine]:
-        """Send everyone away."""
+    def clear(self) -> list[WaitingRequest]:
+        """Empty the line; returns who waited."""
         gone = list(self._waiting)
         self._waiting.clear()
         return gone
 
-    def _goes_in(self, rows: Sequence[Row], tokens: int) -> bool:
+    def _try_to_admit(self, rows: Sequence[Row], tokens: int) -> bool:
         if not self._has_room(tokens):
             return False
         if self._waiting:
@@ -133,7 +133,7 @@ class Line:
         return not self.batcher.tokens or self.batcher.tokens + tokens <= self._max_queue_tokens
 
     def _seconds_until_room(self, before: int, tokens: int, tokens_per_second: float) -> float:
-        """A request with `tokens` gets in when all but the rest of the queue's size has gone of those `before` it."""
+        """Seconds until enough of the tokens `before` a request have been run that its own `tokens` fit."""
         room = max(0, self._max_queue_tokens - tokens)
         return (before - room) / tokens_per_second if tokens_per_second else 0.0
 

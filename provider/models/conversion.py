@@ -129,7 +129,7 @@ def _convert(order: Conversion) -> None:
         for name in order.selection.files:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             if name not in pickled:
-                _lay(source / name, partial / name)
+                _link_or_copy(source / name, partial / name)
         _write_index(order, partial)
         _run_converter(order, partial)
         partial.replace(place)
@@ -145,8 +145,8 @@ def _check_space(order: Conversion) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _lay(source: Path, target: Path) -> None:
-    """Weights that are safetensors already are linked where that is possible; they are never edited in place."""
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Put a file in place; safetensors are linked where possible, since they are never edited in place."""
     if source.suffix == ".safetensors":
         with contextlib.suppress(OSError):
             os.link(source.resolve(), target)
@@ -155,7 +155,7 @@ def _lay(source: Path, target: Path) -> None:
 
 
 def _write_index(order: Conversion, partial: Path) -> None:
-    """Say of the shards what they are called now."""
+    """Write the index with the new names of the shards."""
     for name in order.selection.pickled:
         if name.endswith(PICKLED_INDEX):
             index = read_object(order.source / name)

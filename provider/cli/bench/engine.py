@@ -1,6 +1,6 @@
 """A contender: this product's engine without HTTP, and how near it comes to what the machine can multiply.
 
-It runs in a worker process. Texts take the way of a request from the tokenizer to the finished vector, with the cache
+It runs in a worker process. Texts go from the tokenizer to the finished vector as in a request, with the cache
 off; what is missing is HTTP, JSON and base64.
 """
 

@@ -71,7 +71,7 @@ class Checkpoint:
             try:
                 if restart:
                     run._clear()
-                run._take_up(made_from)
+                run._resume(made_from)
                 yield run
             finally:
                 if run._file is not None:
@@ -95,7 +95,7 @@ class Checkpoint:
             InvalidRequest: an interrupted run had another model, or the folder cannot be written to.
         """
         made = {**self._made_from, **made_by, "dimension": dimension}
-        self._take_up(made)
+        self._resume(made)
         with _writing(self._output):
             if not self.done:
                 self._start(made, dimension)
@@ -145,8 +145,8 @@ class Checkpoint:
         (self._folder / _NEW_STATE).write_text(state, encoding="utf-8")
         (self._folder / _NEW_STATE).replace(self._folder / _STATE)
 
-    def _take_up(self, made: Mapping[str, object]) -> None:
-        """Count what an interrupted run left, and compare what that was made from as far as it is known."""
+    def _resume(self, made: Mapping[str, object]) -> None:
+        """Count the vectors of an interrupted run, and see that they were made from the same inputs and options."""
         earlier = self._read_state()
         self.done = 0 if earlier is None else self._rows_on_disk(earlier)
         if earlier is None or not self.done:
@@ -219,7 +219,7 @@ class Checkpoint:
 
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """What the system refuses, in one line."""
+    """Turn errors of the file system into one line."""
     try:
         yield
     except OSError as exc:

@@ -37,14 +37,14 @@ class Steps:
         self._task = self._progress.add_task(name, total=total, completed=done)
 
     def advance(self, count: int) -> None:
-        """So much more is done."""
+        """Move the bar on by `count`."""
         if self._task is not None:
             self._progress.advance(self._task, count)
 
 
 @define
 class Tally:
-    """What a run came to.
+    """Figures of a run, for its summary.
 
     Attributes:
         resumed: texts that an interrupted run had embedded.
@@ -61,14 +61,14 @@ class Tally:
     seconds: float = 0.0
 
     def add(self, records: Sequence[Record], embedded: Embedded) -> None:
-        """These were embedded."""
+        """Count records that were embedded."""
         self.embedded += len(records)
         self.tokens += embedded.usage.tokens
         self.cut += [records[each.index].place for each in embedded.truncated]
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Around the embedding."""
+        """Measure the time of the block."""
         started = time.perf_counter()
         try:
             yield

@@ -93,7 +93,7 @@ class ServerEmbedder:
             yield self
 
     async def check(self, records: Sequence[Record], advance: Callable[[int], None]) -> None:
-        """See `Embedder`. Only the server could tokenise; what it refuses is told when it comes to that."""
+        """See `Embedder`. Nothing is checked here: only the server can tokenise, and refuses a text in its turn."""
 
     async def embed(self, records: Sequence[Record]) -> Embedded:
         """See `Embedder`.
