@@ -130,7 +130,7 @@ class ModelSettings:
         None, "smallest cosine with the reference that is served; none: by dtype (docs/verify.md)", least=0, most=1
     )
     prompts: dict[str, str] = option(
-        {}, "prompts by name, beside those in the model's files and before them: what goes before an input"
+        {}, "texts to put before an input, by name; they win over the prompts in the model's files"
     )
     default_prompt: str | None = option(None, "name of the prompt for requests that choose none; none: the model's own")
     normalize: bool | None = option(
@@ -161,11 +161,13 @@ def _folder_name(path: str) -> str:
 
 @frozen
 class QueueSettings:
-    """Work that waits. What does not fit waits for room, and is answered with 429 if that would take too long."""
+    """Requests that exceed these limits wait for room, and are rejected with 429 if that would take too long."""
 
     max_tokens: int = option(600_000, "most tokens that wait for one model", least=1)
     max_wait_seconds: float = option(
-        30.0, "seconds that a request may wait for room, before its body is read and before the queue", least=0
+        30.0,
+        "seconds that a request may wait for room, once before its body is read and once before the queue",
+        least=0,
     )
     max_requests: int = option(1024, "most requests under way, being read, waiting, running or being written", least=1)
     max_request_bytes: int = option(
