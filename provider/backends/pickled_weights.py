@@ -3,8 +3,8 @@
     python -m provider.backends.pickled_weights SOURCE TARGET [SOURCE TARGET]...
 
 A pickle is a program: unpickling it as usual runs what its author wanted. `torch.load(weights_only=True)` builds
-tensors and plain containers and refuses everything else. In a process of its own, because the memory and the crashes
-of that are none of a service's.
+tensors and plain containers and refuses everything else. In a process of its own, so that its
+memory and its crashes do not harm the service.
 
 The last line of standard output is a JSON object: `notices`, or `problem` and what it `is_about` (`source` or
 `target`). The process ends when its standard input does, so that it does not outlive who started it.

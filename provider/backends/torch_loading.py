@@ -174,7 +174,7 @@ def _try_out(spec: ModelSpec, encoder: torch.nn.Module) -> None:
     """See that the class runs on ids and a mask alone, and gives one hidden state a token."""
     kind = f"{type(encoder).__name__} of transformers {transformers.__version__}"
     for tokens in _TRIAL_LENGTHS:
-        # Not of padding: some classes look for the last token that is none.
+        # Not of padding: some classes look for the last token that is not padding.
         ids = torch.full((1, tokens), 1 if spec.pad_id == 0 else 0, device=next(encoder.parameters()).device)
         try:
             hidden = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state

@@ -14,16 +14,16 @@ from provider.settings import Settings
 
 @frozen
 class Loaded:
-    """The news that the models that are to be there from the start are, or have failed: names of all but the latter."""
+    """News: every eager model has loaded or failed. `models` names all models but those that failed."""
 
     models: tuple[str, ...]
 
 
 News = Literal["listening", "leaving"] | Loaded
-"""Requests are answered; hand over no more connections; see `Loaded`."""
+"""`listening`: requests are answered. `leaving`: hand over no more connections. And `Loaded`."""
 
 TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}
-"""What a terminal sends to every process of its group, and means for the supervisor."""
+"""Signals that a terminal sends to every process of its group. Workers ignore them; the supervisor gives the orders."""
 
 
 @frozen

@@ -100,8 +100,8 @@ class Server(uvicorn.Server):
             app: what answers.
             settings: of the server.
             on_listening: called once, when requests are answered.
-            on_loaded: called once, when the models that are to be there from the start are, or have failed; with the
-                names of all models but the latter.
+            on_loaded: called once, when every eager model has loaded or failed, with the names of all models but those
+                that failed.
         """
         super().__init__(
             uvicorn.Config(
@@ -188,7 +188,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.01)
 
     async def _watch_loading(self) -> None:
-        """Wait for the models that are to be there from the start, and end if none at all could be loaded."""
+        """Wait for the eager models, and end if no model at all could be loaded."""
         runtimes = self._service.runtimes.values()
         asked_for = [runtime for runtime in runtimes if not runtime.settings.lazy]
         if asked_for:

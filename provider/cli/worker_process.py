@@ -27,7 +27,7 @@ class WorkerProcess:
         connection: for orders and news; see `provider.cli.orders`.
         handover: where its connections go.
         is_listening: whether it takes connections.
-        is_loaded: whether the models that are to be there from the start are, or have failed.
+        is_loaded: whether every eager model has loaded or failed.
         failure: why it could not start, once it has said so.
     """
 
@@ -96,7 +96,7 @@ class WorkerProcess:
 
 @contextlib.contextmanager
 def _without_signals() -> Iterator[None]:
-    """Around starting a process: what a terminal sends to all waits, in the new process too until it has decided."""
+    """Block a terminal's signals while a process is started; the new one unblocks them when it ignores them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
     try:
         yield

@@ -104,7 +104,7 @@ class BatchDone:
 
 @frozen
 class RequestWaited:
-    """A request waited for room, before its body was read or before its model's queue, and does so no longer.
+    """A request stopped waiting for room, before its body was read or before its model's queue.
 
     Attributes:
         outcome: `admitted`; `refused`, because it took too long or the service ends; `left`, as its caller did.

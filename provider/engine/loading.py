@@ -155,7 +155,7 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALON
         undo.callback(backend.close)
         # Alone, before lanes call at once: libraries set themselves up at their first call, and in some of them two
         # threads that do so together wait for each other forever.
-        # Not of padding alone: some classes look for the last token that is none.
+        # Not of padding alone: some classes look for the last token that is not padding.
         backend.embed(TokenBatch.of_rows([np.array([1 if spec.pad_id == 0 else 0], np.int32)]))
         is_cpu = backend.traits.device == "cpu"
         if not is_cpu and settings.lanes is None:

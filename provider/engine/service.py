@@ -127,7 +127,7 @@ class EmbeddingService:
 
     @property
     def problems(self) -> dict[str, str]:
-        """Model name to why it cannot be relied on, for every model that is to be there from the start. Empty: ready.
+        """Name of each eager model that cannot be relied on, and why. Empty: ready.
 
         A lazy model is not among them: its first caller must not take the service out of rotation for all others. A
         model that another worker still loads is, until all have loaded theirs once.

@@ -166,7 +166,7 @@ class Tokenizer:
             truncate: which end is cut off.
         """
         copy = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
-        # It is no part of what is written.
+        # `to_str` leaves this out.
         copy.encode_special_tokens = self._tokenizer.encode_special_tokens
         copy.enable_truncation(self._max_tokens, direction="left" if truncate == "start" else "right")
         return [np.array(encoding.ids, np.int32) for encoding in copy.encode_batch_fast(list(texts))]

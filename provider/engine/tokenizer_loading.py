@@ -52,7 +52,7 @@ def _put_lowercase_first(tokenizer: tokenizers.Tokenizer) -> None:
 
 def _built(folder: Path, spec: TokenizerSpec) -> tokenizers.Tokenizer:
     """What transformers' class builds from all files, taken out of it."""
-    # A second that only such folders need.
+    # Imported here: it takes a second, and only such folders need it.
     from transformers import AutoTokenizer  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
@@ -61,7 +61,7 @@ def _built(folder: Path, spec: TokenizerSpec) -> tokenizers.Tokenizer:
         built = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **spec.arguments)
     except Exception as exc:
         named = _class_named(folder)
-        # What is missing for a class that is refused anyway is no reason.
+        # For a class that is refused anyway, that is the reason, not what its files lack.
         _check_class(folder, named)
         raise InvalidModel(_reason(folder, named, exc)) from exc
     _check_class(folder, type(built))

@@ -32,7 +32,7 @@ _ARGUMENTS = {"config_kwargs": ("config_args", "config_kwargs"), "model_kwargs":
 
 
 def read_transformer(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
-    """The settings of the Transformer module, and the file they stand in; without one, nothing and None.
+    """The settings of the Transformer module, and the file they stand in; without a file, {} and None.
 
     Args:
         folder: the transformer's.

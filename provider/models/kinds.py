@@ -61,7 +61,7 @@ _OTHER_INPUTS = ("patch_size", "num_channels", "num_mel_bins", "input_feat_per_c
 _HEADS = re.compile(
     r"For\w*(Classification|QuestionAnswering|MultipleChoice|NextSentencePrediction|Regression)$|Reward|Rerank"
 )
-# Ways to see positions that transformers dropped from the BERT family or never had; ESM alone still has the first two.
+# Position embeddings that transformers dropped from the BERT family or never had; only ESM still has the first two.
 _DROPPED_POSITIONS = frozenset({"relative_key", "relative_key_query", "alibi"})
 _SERVED = "served are sentence-transformers models for text that give one dense vector"
 

@@ -124,6 +124,6 @@ def _module_places(folder: Path) -> tuple[str, ...]:
 
 
 def _inside(names: Iterable[str]) -> list[str]:
-    """Those that lie in the folder that they are downloaded to, sorted."""
+    """The names that do not lead out of the download folder, sorted."""
     paths = {name: PurePosixPath(name) for name in names}
     return sorted(name for name, path in paths.items() if not path.is_absolute() and ".." not in path.parts)

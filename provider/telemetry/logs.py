@@ -90,7 +90,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, wo
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
-    # Their errors are told, and what else they say at DEBUG; in detail never: that holds headers, and keys among them.
+    # Errors always, warnings and notices at DEBUG; their debug lines never: these hold headers with keys.
     level = logging.INFO if settings.level == "DEBUG" else logging.ERROR
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(level)

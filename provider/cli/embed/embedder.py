@@ -1,4 +1,4 @@
-"""What vectors are made by: the engine in this process, or a server. The two have one shape."""
+"""What makes vectors: the engine in this process or a server, behind one protocol."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
