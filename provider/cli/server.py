@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -263,3 +265,7 @@ def serve_on(sockets: list[socket.socket], server: Server) -> None:
     server.run(sockets=sockets)
     if server.failure is not None:
         raise server.failure
+    if any(thread.daemon for thread in threading.enumerate()):
+        # A model that still loads or computes: native code in such a thread aborts an interpreter that ends in order.
+        logging.shutdown()
+        os._exit(0)

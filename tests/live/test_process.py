@@ -353,6 +353,38 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
             assert server.wait(5) == 128 + signal.SIGTERM
 
 
+def test_a_model_that_is_still_loading_does_not_keep_the_process_from_ending_in_order(tmp_path: Path) -> None:
+    info = tmp_path / "site" / "endless-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: endless\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[provider.backends]\nendless = endless:EndlessBackend\n")
+    # Native code: a thread that comes back from it while the interpreter ends would abort the process.
+    (tmp_path / "site" / "endless.py").write_text(
+        """
+from pathlib import Path
+
+import torch
+from provider.testing import FakeBackend
+
+class EndlessBackend(FakeBackend):
+    @classmethod
+    def load(cls, spec, options):
+        Path("loading").touch()
+        weights = torch.ones(64, 64)
+        while True:
+            weights = weights @ torch.eye(64)
+"""
+    )
+    env = clean_environment(
+        EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="endless", PYTHONPATH=str(tmp_path / "site")
+    )
+    with running([], env=env, cwd=tmp_path) as server:
+        wait_until((tmp_path / "loading").exists)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "terminate" not in server.text
+
+
 def test_the_log_is_one_json_line_a_request_and_never_holds_a_text(shipped: ServerProcess) -> None:
     secret = "the quick brown secret"
     headers = {"x-request-id": "log-test-1"}
