@@ -1,5 +1,6 @@
 """int8 stays close to float32 on the real model, and says what it needs."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ import psutil
 import pytest
 from emb_provider_openvino import OpenVINOBackend
 from emb_provider_openvino.quantisation import CalibrationTexts
+from numpy.typing import NDArray
 
-from provider.backends import BackendUnavailable, InvalidModel, ModelSpec, TokenBatch, Vectors
+from provider.backends import BackendUnavailable, ModelSpec, TokenBatch, Vectors
 from provider.engine.tokenizer import Tokenizer
 from provider.models.spec import read_spec
 from provider.testing.tiny import tiny_bert
@@ -134,10 +136,27 @@ def test_a_quantisation_that_fails_is_one_line_and_leaves_nothing_behind(
     assert list(tmp_path.glob("kept/*")) == []
 
 
-def test_a_folder_without_a_fast_tokenizer_is_refused(spec: ModelSpec, load: Load, tmp_path: Path) -> None:
-    (spec.folder / "tokenizer.json").unlink()
-    with pytest.raises(InvalidModel, match=r"tokenizer\.json for its calibration texts.*use float32"):
-        load(spec, dtype="int8", cache_folder=str(tmp_path / "kept"))
+def test_calibration_texts_become_the_ids_that_the_service_makes_of_them(
+    load: Load, few_texts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder has a vocabulary only, without a tokenizer.json."""
+    folder = tiny_bert(tmp_path / "model")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)))
+    (folder / "tokenizer.json").unlink()
+    spec = read_spec(folder, name="tiny", max_context_length=None, default_prompt=None)[0]
+    tokenizer = Tokenizer.from_folder(folder, max_tokens=spec.max_tokens, spec=spec.tokenizer)
+    given: list[list[int]] = []
+
+    def keep(rows: list[NDArray[np.int64]], _: object) -> None:
+        given.extend(row[0].tolist() for row in rows)
+        raise MemoryError
+
+    monkeypatch.setattr("nncf.Dataset", keep)
+    with pytest.raises(BackendUnavailable):
+        load(spec, dtype="int8", calibration=few_texts, cache_folder=str(tmp_path / "kept"))
+    texts = Path(few_texts).read_text().splitlines()
+    assert given == [each.ids.tolist() for each in tokenizer.encode(texts)]
 
 
 def test_nothing_is_printed_while_it_quantises(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from emb_provider_openvino.compiled import Encoder, inputs_of
 from emb_provider_openvino.conversion import one_line
-from provider.backends import BackendUnavailable, InvalidModel, ModelSpec, pool
+from provider.backends import BackendUnavailable, ModelSpec, pool
+from provider.engine.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -68,24 +69,20 @@ def quantise(model: openvino.Model, spec: ModelSpec, texts: CalibrationTexts) ->
 
     Raises:
         BackendUnavailable: nncf is missing, or fails.
-        InvalidModel: the folder has no `tokenizer.json`.
+        InvalidModel: the tokenizer cannot be loaded.
     """
     try:
         # Seconds and much memory, for those only who quantise.
         import nncf  # noqa: PLC0415
-        from tokenizers import Tokenizer  # noqa: PLC0415
     except ImportError as exc:
         msg = f"dtype int8 needs {exc.name}, which is not installed; {_INSTALL}, or use float32"
         raise BackendUnavailable(msg) from exc
-    try:
-        tokenizer = Tokenizer.from_file(str(spec.folder / "tokenizer.json"))
-    except Exception as exc:  # tokenizers raises plain Exceptions
-        msg = f"dtype int8 needs {spec.folder / 'tokenizer.json'} for its calibration texts: {exc}; use float32"
-        raise InvalidModel(msg) from exc
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    encoded = tokenizer.encode_batch([spec.default_prompt + line for line in texts.lines])
-    rows = [np.array([each.ids[: spec.max_tokens]], np.int64) for each in encoded if each.ids]
+    # As the service does it, so that the ranges are those of the ids that will come.
+    tokenizer = Tokenizer.from_folder(
+        spec.folder, max_tokens=spec.max_tokens, embedding_rows=spec.vocabulary_size, spec=spec.tokenizer
+    )
+    encoded = tokenizer.encode(texts.lines, prompt=spec.default_prompt, truncate="end")
+    rows = [each.ids[None].astype(np.int64) for each in encoded]
     _log.info("model %s is being quantised with %d calibration texts", spec.name, len(rows))
     # nncf's own way of saying so reaches the handlers of the process, and would silence its warnings.
     logging.getLogger("nncf").setLevel(logging.ERROR)
