@@ -180,8 +180,9 @@ class Lanes:
                         return
                     self._changed.wait()
                 self._busy_since[lane], self._running[lane] = self._clock(), rows
+                is_full = self._batcher.rows > 0
             try:
-                self._embed(rows)
+                self._embed(rows, is_full=is_full)
             finally:
                 del self._busy_since[lane], self._running[lane]
 
@@ -218,8 +219,13 @@ class Lanes:
             row.settle(error=error)
         self._on_waited(RequestWaited(self._clock() - waiting.since, outcome))
 
-    def _embed(self, rows: Sequence[Row]) -> None:
-        """One forward pass. If it fails, its halves are tried, so that one bad row fails alone."""
+    def _embed(self, rows: Sequence[Row], *, is_full: bool) -> None:
+        """One forward pass. If it fails, its halves are tried, so that one bad row fails alone.
+
+        Args:
+            rows: of the batch.
+            is_full: whether more rows waited than it could take.
+        """
         started = self._clock()
         vectors, error = None, None
         try:
@@ -235,13 +241,13 @@ class Lanes:
         outcome = BatchOutcome(rows, vectors, error, waited, now - started)
         is_final = error is None or len(rows) == 1
         if error is None:
-            self._learn_rate(outcome)
+            self._learn_rate(outcome, is_full=is_full)
         self._hand_over(outcome, started, is_final=is_final)
         if not is_final:
             middle = len(rows) // 2
             for half in (rows[:middle], rows[middle:]):
                 if wanted := [row for row in half if row.is_wanted]:
-                    self._embed(wanted)
+                    self._embed(wanted, is_full=False)
 
     def _checked(self, vectors: Vectors, rows: int) -> Vectors:
         expected = (rows, self._dimension)
@@ -251,9 +257,12 @@ class Lanes:
             raise TypeError(msg)
         return vectors
 
-    def _learn_rate(self, outcome: BatchOutcome) -> None:
+    def _learn_rate(self, outcome: BatchOutcome, *, is_full: bool) -> None:
         # Two lanes may write at once; a lost update of an estimate does no harm.
         rate = outcome.tokens / max(outcome.forward_seconds, 1e-6) * len(self._threads)
+        # The rate is asked for when much waits. A small batch only shows that the model is no slower than this.
+        if not is_full and rate < self._tokens_per_second:
+            return
         self._tokens_per_second = 0.8 * self._tokens_per_second + 0.2 * rate if self._tokens_per_second else rate
 
     def _hand_over(self, outcome: BatchOutcome, started: float, *, is_final: bool) -> None:

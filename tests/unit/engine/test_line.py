@@ -1,6 +1,7 @@
 """The line before a model's queue: who waits for room, for how long, and who does not."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,11 +32,11 @@ class Model:
         self.order: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    def ask(self, name: str, tokens: int) -> "asyncio.Task[None]":
-        """A request of one row; `order` gets its name when it has its vector."""
-        row = Row(np.full(tokens, 7, np.int32))
-        ticket = Ticket([row])
-        self.lanes.submit([row])
+    def ask(self, name: str, tokens: int, *, rows: int = 1) -> "asyncio.Task[None]":
+        """A request of `rows` with so many tokens each; `order` gets its name when it has its vectors."""
+        asked = [Row(np.full(tokens, 7, np.int32)) for _ in range(rows)]
+        ticket = Ticket(asked)
+        self.lanes.submit(asked)
 
         async def wait() -> None:
             await ticket.wait()
@@ -124,6 +125,21 @@ async def test_a_request_that_would_wait_for_too_long_is_refused_at_once_and_tol
             m.ask("would wait for 13 s", 40)
         assert caught.value.retry_after_seconds == 13
         assert m.lanes.requests_in_line == 1
+
+
+async def test_small_batches_do_not_make_a_fast_model_look_too_slow_to_wait_for() -> None:
+    async with model(queue=600, wait=1) as m:
+        m.backend.before_embed = lambda _: time.sleep(0.01)
+        m.go()
+        await asyncio.wait_for(m.ask("64 rows", 8, rows=64), 10)
+        for i in range(30):
+            await asyncio.wait_for(m.ask(f"alone {i}", 1), 10)
+        m.backend.gate.clear()
+        m.backend.started.clear()
+        tasks = [await m.hold(), m.ask("queued", 8, rows=64), m.ask("waits", 8, rows=64)]
+        assert m.lanes.requests_in_line == 1
+        m.go()
+        await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
 
 async def test_no_wait_is_said_to_be_longer_than_clients_believe() -> None:
