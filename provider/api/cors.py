@@ -1,5 +1,6 @@
 """CORS: pages of the configured origins may call, with whatever headers their clients add."""
 
+import ipaddress
 import re
 
 from litestar.config.cors import CORSConfig
@@ -42,14 +43,23 @@ def _origin(given: str) -> str:
     if text in {"*", "null"}:
         return text
     found = _ORIGIN.fullmatch(_ascii(text))
-    if found is None:
+    host = _shortest(found[2]) if found else ""
+    if found is None or not host:
         msg = (
             f"server.cors_origins: got {given!r}; an origin is scheme, host and port, without a path, such as "
             'https://app.example.org or http://localhost:3000; "*" allows all, and "null" local files'
         )
         raise SettingsError(msg)
-    scheme, host, port = found.groups()
+    scheme, port = found[1], found[3]
     return f"{scheme}://{host}" + (f":{port}" if port and port != _DEFAULT_PORTS.get(scheme) else "")
+
+
+def _shortest(host: str) -> str:
+    """Browsers send IPv6 addresses in their shortest form; empty if it is no address."""
+    try:
+        return f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]" if host.startswith("[") else host
+    except ValueError:
+        return ""
 
 
 def _ascii(origin: str) -> str:

@@ -153,6 +153,7 @@ async def test_a_failure_of_the_model_may_be_read_by_pages_too(open_app: Any) ->
         ("HTTPS://app.example:443", "https://app.example"),
         ("http://localhost:3000", "http://localhost:3000"),
         ("http://[::1]:3000/", "http://[::1]:3000"),
+        ("http://[2001:0DB8:0:0:0:0:0:1]", "http://[2001:db8::1]"),
         ("https://bücher.example", "https://xn--bcher-kva.example"),
         ("https://*.example.org", "https://app.example.org"),
         ("http://localhost:*", "http://localhost:5173"),
@@ -169,7 +170,15 @@ async def test_an_origin_is_matched_as_browsers_send_it(open_app: Any, given: st
 
 @pytest.mark.parametrize(
     "origins",
-    [["https://a.example/app"], ["a.example"], ["https://"], ["https://u@a.example"], [""], ["*", "https://a.example"]],
+    [
+        ["https://a.example/app"],
+        ["a.example"],
+        ["https://"],
+        ["https://u@a.example"],
+        ["http://[::1::]"],
+        [""],
+        ["*", "https://a.example"],
+    ],
 )
 async def test_an_origin_that_would_never_match_is_an_error_at_the_start(open_app: Any, origins: list[str]) -> None:
     with pytest.raises(SettingsError, match=r"server\.cors_origins"):
