@@ -221,6 +221,7 @@ def _expected(setting: "Attribute[Any]") -> str:
         str: "text",
         list[str]: "a list of texts (in the environment: separated by commas)",
         dict[str, Any]: "a mapping (in the environment: JSON)",
+        dict[str, str]: "a mapping of names to texts (in the environment: JSON)",
     }
     text = (
         "one of " + ", ".join(get_args(wanted))

@@ -109,6 +109,7 @@ def test_what_kubernetes_says_of_a_service_of_our_name_is_not_taken_for_settings
         ({"EMB_PROVIDER_CACHE_ENABLED": "maybe"}, "expected true or false, got 'maybe'"),
         ({"EMB_PROVIDER_LOG_LEVEL": "LOUD"}, "one of DEBUG, INFO, WARNING, ERROR, got 'LOUD'"),
         ({"EMB_PROVIDER_MODEL_OPTIONS": "x"}, "a mapping"),
+        ({"EMB_PROVIDER_MODEL_PROMPTS": '{"query": 3}'}, "a mapping of names to texts"),
         ({"EMB_PROVIDER_MODELS": "x"}, "a JSON list of models"),
         ({"EMB_PROVIDER_MODELS": '[{"aliases": []}]'}, r"models\[0\].*at least one of name, path and repo"),
     ],
