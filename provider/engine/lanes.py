@@ -189,24 +189,24 @@ class Lanes:
     def _take(self) -> list[Row]:
         """The next batch; requests in line that now fit are admitted."""
         rows = self._batcher.take()
-        admitted = self._line.let_in()
-        if admitted:
-            self._call(self._admitted, admitted)
+        moved_up = self._line.let_in()
+        if moved_up:
+            self._call(self._end_waits, moved_up)
             self._changed.notify(len(self._threads))
         return rows or self._batcher.take()
 
-    def _admitted(self, admitted: Sequence[WaitingRequest]) -> None:
-        for waiting in admitted:
+    def _end_waits(self, moved_up: Sequence[WaitingRequest]) -> None:
+        for waiting in moved_up:
             self._end_wait(waiting, None)
 
     def _give_up(self, waiting: WaitingRequest) -> None:
         with self._changed:
             error = self._line.give_up(waiting, tokens_per_second=self._tokens_per_second)
-            admitted = self._line.let_in()
+            moved_up = self._line.let_in()
             self._changed.notify(len(self._threads))
         if error is not None:
             self._end_wait(waiting, error)
-        self._admitted(admitted)
+        self._end_waits(moved_up)
 
     def _end_wait(self, waiting: WaitingRequest, error: NotAvailable | None) -> None:
         if waiting.timer is not None:

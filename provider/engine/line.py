@@ -57,6 +57,7 @@ class Line:
         self.batcher, self.max_wait_seconds = batcher, max_wait_seconds
         self._max_queue_tokens = max_queue_tokens
         self._waiting: deque[WaitingRequest] = deque()
+        self._moved_up: list[WaitingRequest] = []
         self._overtaken = 0
 
     def __len__(self) -> int:
@@ -78,7 +79,7 @@ class Line:
         if self._try_to_admit(rows, tokens):
             return None
         self.batcher.drop_unwanted()
-        self.let_in()
+        self._move_up()
         if self._try_to_admit(rows, tokens):
             return None
         before = self.batcher.tokens + sum(each.tokens for each in self._waiting)
@@ -92,15 +93,11 @@ class Line:
         """Admit requests from the front of the line while there is room; called after the batcher gave rows away.
 
         Returns:
-            The requests that were admitted; those whose callers are gone are dropped.
+            The requests that left the line since the last call: admitted, or without a caller.
         """
-        admitted: list[WaitingRequest] = []
-        while self._waiting and (not self._waiting[0].is_wanted or self._has_room(self._waiting[0].tokens)):
-            first = self._waiting.popleft()
-            if first.is_wanted:
-                self.batcher.add(first.rows)
-                admitted.append(first)
-        return admitted
+        self._move_up()
+        moved_up, self._moved_up = self._moved_up, []
+        return moved_up
 
     def give_up(self, waiting: WaitingRequest, *, tokens_per_second: float) -> Overloaded | None:
         """Take a request that has waited for too long out of the line; None if it is not in it any more."""
@@ -117,6 +114,13 @@ class Line:
         gone = list(self._waiting)
         self._waiting.clear()
         return gone
+
+    def _move_up(self) -> None:
+        while self._waiting and (not self._waiting[0].is_wanted or self._has_room(self._waiting[0].tokens)):
+            first = self._waiting.popleft()
+            self._moved_up.append(first)
+            if first.is_wanted:
+                self.batcher.add(first.rows)
 
     def _try_to_admit(self, rows: Sequence[Row], tokens: int) -> bool:
         if not self._has_room(tokens):

@@ -184,6 +184,7 @@ async def test_a_caller_who_leaves_while_waiting_costs_nothing() -> None:
         m.go()
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
         assert m.order == ["held", "queued", "fits"]
+        assert [event.outcome for event in m.events] == ["left"]
         assert sum(batch.tokens for batch in m.backend.batches) == 101
 
 
@@ -195,6 +196,7 @@ async def test_callers_who_leave_the_queue_make_room_for_the_line() -> None:
         assert (m.lanes.waiting_tokens, m.lanes.requests_in_line) == (95, 0)
         m.go()
         await asyncio.wait_for(asyncio.gather(held, waits), 10)
+        assert [event.outcome for event in m.events] == ["admitted"]
 
 
 async def test_the_end_of_the_service_is_told_at_once_to_those_in_line_and_not_to_those_in_the_queue() -> None:
