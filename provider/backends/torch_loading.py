@@ -1,5 +1,6 @@
 """From a model's folder to an encoder: transformers' model classes."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any, cast
@@ -98,6 +99,7 @@ def load_encoder(
         encoder.pooler = _NoPooler()
     encoder.eval().to(device)
     _try_out(spec, encoder)
+    _check_types(spec, encoder)
     chosen: Any = encoder.config
     return encoder, dtype, str(chosen._attn_implementation)  # noqa: SLF001 - there is no other way
 
@@ -190,6 +192,32 @@ def _try_out(spec: ModelSpec, encoder: torch.nn.Module) -> None:
                 f"expected {(1, tokens, spec.hidden_size)}: one a token, as wide as config.json says"
             )
             raise InvalidModel(msg)
+
+
+@torch.inference_mode()
+def _check_types(spec: ModelSpec, encoder: torch.nn.Module) -> None:
+    """See that hidden states without types of tokens are those with types of 0, if the tokenizer gives types."""
+    if "token_type_ids" not in inspect.signature(encoder.forward).parameters:
+        return
+    ids = torch.full((1, _TRIAL_LENGTHS[-1]), 1 if spec.pad_id == 0 else 0, device=next(encoder.parameters()).device)
+    mask = torch.ones_like(ids)
+    without, typed = (
+        encoder(input_ids=ids, attention_mask=mask, **more).last_hidden_state.float()
+        for more in ({}, {"token_type_ids": torch.zeros_like(ids)})
+    )
+    if torch.allclose(without, typed, rtol=0, atol=1e-4 * float(without.abs().max())):
+        return
+    # GPT-2 and XLM take a type for one more token. Only for them the tokenizer is loaded a second time.
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        spec.folder, local_files_only=True, trust_remote_code=False, **spec.tokenizer.arguments
+    )
+    if "token_type_ids" in tokenizer.model_input_names:
+        msg = (
+            f"the tokenizer of {spec.folder} ({type(tokenizer).__name__}) gives types of tokens (token_type_ids). They "
+            f"change what {type(encoder).__name__} computes, and models run without types; if the model was trained "
+            'without, set "model_input_names": ["input_ids", "attention_mask"] in tokenizer_config.json'
+        )
+        raise InvalidModel(msg)
 
 
 def _line(exc: Exception) -> str:

@@ -212,6 +212,16 @@ def test_a_name_that_transformers_does_not_know_is_told_with_its_key(tmp_path: P
         load(spec_of(folder))
 
 
+def test_types_of_tokens_that_change_the_vectors_are_refused_if_the_tokenizer_gives_them(tmp_path: Path) -> None:
+    folder = ARCHITECTURES["GPT-2"].build(tmp_path / "model")
+    assert load(spec_of(folder)).traits.device == "cpu"
+    path = folder / "tokenizer_config.json"
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_input_names": names}))
+    with pytest.raises(InvalidModel, match=r"token_type_ids.*change what GPT2Model computes.*model_input_names"):
+        load(spec_of(folder))
+
+
 def test_of_an_encoder_decoder_the_encoder_is_loaded_if_it_was_saved_alone(tmp_path: Path) -> None:
     ARCHITECTURES["Pegasus, whole"].build(tmp_path / "whole")
     with pytest.raises(InvalidModel, match=r"PegasusEncoder needs .*get_encoder\(\)\.save_pretrained"):
