@@ -51,7 +51,7 @@ class _Documents:
         folder: the transformer's: the model's own, or one in it.
         config: `config.json`.
         text: the part of it that is about the encoder of text, where there are several.
-        about: `config_sentence_transformers.json`.
+        about: `config_sentence_transformers.json`; empty without `modules.json`, as sentence-transformers has it.
         transformer: settings of the Transformer module.
         transformer_file: where they stand; None where there are none.
         pipeline: what follows the transformer.
@@ -77,6 +77,7 @@ class _Documents:
         """Read and check them; see `check_supported`."""
         about = check_saved_as(root)
         modules = read_modules(root)
+        about = about if modules else {}
         folder = modules[0].folder if modules else root
         check_adapter(folder)
         config = read_config(folder)
@@ -155,6 +156,11 @@ def read_spec(
             f"the model has no modules.json: {pipeline.pooling[0]} pooling is used, as sentence-transformers does; "
             "if the model was trained otherwise, add a modules.json and a pooling configuration"
         )
+        if (folder / ABOUT_FILE).is_file():
+            notices.append(
+                f"{ABOUT_FILE} is not read without a modules.json, as in sentence-transformers; prompts can be set as "
+                "model.prompts"
+            )
     tokenizer = read_tokenizer(
         model.folder, config, model.transformer, where=model.transformer_file, is_pipeline=model.is_pipeline
     )

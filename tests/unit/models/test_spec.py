@@ -136,6 +136,14 @@ def test_the_setting_wins_over_the_models_own_default_prompt(folder: Path, edit:
     assert spec_of(folder, prompt="passage").default_prompt == "passage: "
 
 
+def test_without_modules_the_files_prompts_and_similarity_do_not_count(folder: Path, edit: Edit) -> None:
+    edit("config_sentence_transformers.json", default_prompt_name="query", similarity_fn_name="dot")
+    (folder / "modules.json").unlink()
+    spec, notices = read(folder)
+    assert (spec.prompts, spec.default_prompt, spec.normalize) == ({}, "", True)
+    assert any("config_sentence_transformers.json is not read" in notice for notice in notices)
+
+
 def test_an_unknown_prompt_lists_those_there_are(folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"default_prompt.*'title'.*passage, query|'title'.*query, passage"):
         read(folder, prompt="title")
