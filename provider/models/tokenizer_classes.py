@@ -21,11 +21,13 @@ class TokenizerClass:
         around: names of the tokens before and behind a text; None where `tokenizer.json` says so.
         parts: from options and `tokenizer.json` to `normalizer`, `pre_tokenizer` and `model` (without vocabulary); None
             where `tokenizer.json` gives them.
+        adds_again: whether it adds its special tokens once more, without flags, whatever `tokenizer.json` says of them.
     """
 
     tokens: Mapping[str, str]
     around: tuple[str, str] | None = None
     parts: Callable[[Json, Json], Json] | None = None
+    adds_again: bool = False
 
     def builds(self, document: Json, options: Json) -> bool:
         """Whether the class builds the parts that `document` (`tokenizer.json`) has, with `options` of its own."""
@@ -153,7 +155,9 @@ _CLASSES = {
     "XLMRobertaTokenizer": TokenizerClass(_ROBERTA_TOKENS, ("bos_token", "eos_token"), _unigram),
     "RobertaTokenizer": TokenizerClass(_ROBERTA_TOKENS, ("cls_token", "sep_token"), _roberta),
     "MPNetTokenizer": TokenizerClass({**_ROBERTA_TOKENS, "unk_token": "[UNK]"}, ("cls_token", "sep_token"), _wordpiece),
-    "Qwen2Tokenizer": TokenizerClass(dict.fromkeys(("unk_token", "eos_token", "pad_token"), _END_OF_TEXT), parts=_qwen),
+    "Qwen2Tokenizer": TokenizerClass(
+        dict.fromkeys(("unk_token", "eos_token", "pad_token"), _END_OF_TEXT), parts=_qwen, adds_again=True
+    ),
     "GemmaTokenizer": TokenizerClass(_GEMMA_TOKENS, parts=_gemma),
 }
 # The class of a model_type, where tokenizer_config.json names none.

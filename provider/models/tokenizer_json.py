@@ -136,7 +136,11 @@ def _added_tokens_agree(document: Json, about: Json, legacy_tokens: Mapping[str,
 
 def _special_tokens_agree(document: Json, about: Json, kind: TokenizerClass) -> bool:
     """Every special token that is named is one of the added tokens, so that none is added."""
-    special = {token["content"] for token in document["added_tokens"] if token["special"]}
+    special = {
+        token["content"]
+        for token in document["added_tokens"]
+        if token["special"] and not (kind.adds_again and any(token[flag] for flag in _FLAGS[1:-1]))
+    }
     named = {**kind.tokens, **{key: value for key, value in about.items() if key.endswith("_token")}}
     more: list[object] = []
     for key in _TOKEN_LISTS:

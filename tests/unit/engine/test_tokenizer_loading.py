@@ -208,6 +208,14 @@ def test_a_model_saved_by_sentence_transformers_has_its_ids(family: str, tmp_pat
     assert alone is (family != "t5")
 
 
+def test_a_class_that_adds_its_special_tokens_again_takes_their_flags_away(tmp_path: Path) -> None:
+    folder = tiny.tiny_qwen3(tmp_path / "made")
+    assert equals_theirs(folder)
+    tokens = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    put(folder, "tokenizer.json", added_tokens=[{**token, "lstrip": True, "rstrip": True} for token in tokens])
+    assert not equals_theirs(folder)
+
+
 @pytest.mark.parametrize(
     ("kind", "files"),
     [
