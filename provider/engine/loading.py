@@ -19,6 +19,7 @@ from provider.engine.neighbours import NEIGHBOUR_TEXT, NeighbourCheck, check_nei
 from provider.engine.plan import LanePlan
 from provider.engine.tokenizer import Tokenizer
 from provider.engine.tuning import Tuned, tune
+from provider.errors import InvalidInput, InvalidModel
 from provider.models.resolve import Resolved, resolve
 from provider.models.selection import SelectFiles, nothing_more
 from provider.models.spec import read_spec
@@ -191,7 +192,11 @@ def batching(
     Raises:
         InvalidModel: as `check_neighbours`.
     """
-    (text,) = tokenizer.encode([NEIGHBOUR_TEXT], truncate="end")
+    try:
+        (text,) = tokenizer.encode([NEIGHBOUR_TEXT], truncate="end")
+    except InvalidInput as exc:
+        msg = f"the tokenizer in {spec.folder} does not encode usual text such as {NEIGHBOUR_TEXT[:19]!r}: {exc.reason}"
+        raise InvalidModel(msg) from exc
     neighbours = check_neighbours(
         backend,
         text.ids,

@@ -200,9 +200,12 @@ class Tokenizer:
         try:
             return self._tokenizer.encode_batch_fast(texts)
         except Exception as exc:
-            # The only texts that the library refuses are those that are no valid Unicode (unpaired surrogates).
             for index, text in enumerate(all_texts):
                 _check_unicode(index, text, exc)
+            # What is left: a character that is not in the vocabulary, where there is no token for unknown ones.
+            for index, text in enumerate(all_texts):
+                if text in texts:
+                    self._part(index, text)
             raise
 
     def _content(self, text: str) -> list[int]:
@@ -245,7 +248,7 @@ class Tokenizer:
             return self._content(text)
         except Exception as exc:
             _check_unicode(index, text, exc)
-            raise
+            raise InvalidInput(index, f"this model's tokenizer cannot encode it ({exc}).") from exc
 
     def _cut(
         self, index: int, content: list[int], total: int | None, prompt_tokens: int, truncate: Truncation

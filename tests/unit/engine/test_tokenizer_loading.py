@@ -275,6 +275,13 @@ def test_a_token_without_a_row_is_refused_by_its_place_token_and_id(folder: Path
     assert raised.value.param == "input[1]"
 
 
+def test_a_text_that_the_tokenizer_cannot_encode_is_refused_by_its_place(folder: Path) -> None:
+    put(folder, "tokenizer_config.json", unk_token="zebra")
+    tokenizer, _ = tokenizer_of(folder)
+    with pytest.raises(InvalidRequest, match=r"input\[1\].*cannot encode it .*Missing \[UNK\]"):
+        tokenizer.encode(["the cat", "the \u2603"])
+
+
 def test_special_tokens_without_a_row_are_refused_at_once(folder: Path) -> None:
     document = json.loads((folder / "tokenizer.json").read_text())
     document["post_processor"]["special_tokens"]["[SEP]"]["ids"] = [9999]
