@@ -1,6 +1,7 @@
 """The files of a model's folder, read with errors that say which file and what to do."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def read_document(path: Path) -> Any:  # noqa: ANN401 - whatever the JSON docume
         return json.loads(text)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else f"it is no valid JSON ({exc})"
         msg = f"{path} cannot be read: {reason}; restore the file or download the model again"
         raise InvalidModel(msg) from exc
@@ -144,7 +145,7 @@ def positive(value: object, what: str) -> int:
     Raises:
         InvalidModel: it is something else; `what` names file and field.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf or value % 1:
         msg = f"{what} is {value!r}, expected a whole number above 0; the file is damaged or of an unknown kind"
         raise InvalidModel(msg)
     return int(value)

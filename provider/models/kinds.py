@@ -204,7 +204,7 @@ def _check_class(folder: Path, config: dict[str, Any], model_type: str) -> None:
         )
         raise InvalidModel(msg)
     positions = config.get("position_embedding_type")
-    if positions in _DROPPED_POSITIONS and model_type != "esm":
+    if isinstance(positions, str) and positions in _DROPPED_POSITIONS and model_type != "esm":
         msg = (
             f"{where} has position_embedding_type {positions!r}, which transformers does not compute for "
             f"{model_type}; choose another model"

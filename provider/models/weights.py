@@ -148,7 +148,7 @@ def check_safetensors(path: Path) -> None:
     try:
         tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
         expected_size = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as exc:
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError, RecursionError) as exc:
         raise _damaged(path) from exc
     if has < expected_size:
         msg = f"{path} is truncated: {has} bytes, expected {expected_size}; download it again"

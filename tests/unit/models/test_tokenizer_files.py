@@ -147,6 +147,20 @@ def test_a_byte_order_mark_is_named(folder: Path) -> None:
         read(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.json", "[" * 100_000, "config.json cannot be read: it is no valid JSON"),
+        (SETTINGS, '{"max_seq_length": Infinity}', "is inf, expected a whole number above 0"),
+        ("model.safetensors", (100_000).to_bytes(8, "little").decode("latin-1") + "[" * 100_000, "is damaged"),
+    ],
+)
+def test_a_file_of_nonsense_is_named(name: str, content: str, words: str, folder: Path) -> None:
+    (folder / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(InvalidModel, match=words):
+        read(folder)
+
+
 def test_line_ends_of_another_system_are_read(folder: Path) -> None:
     path = folder / "tokenizer.json"
     path.write_bytes(json.dumps(json.loads(path.read_text()), indent=1).replace("\n", "\r\n").encode())
