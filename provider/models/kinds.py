@@ -120,11 +120,14 @@ def check_task(folder: Path, file: str, transformer: dict[str, Any]) -> None:
     as_usual = {"method": "forward", "method_output_name": "last_hidden_state"}
     if modalities is not None:
         way = modalities.get("text") if isinstance(modalities, dict) else None
+        # A path into the output may be written as a list.
+        if isinstance(way, dict) and way.get("method_output_name") == ["last_hidden_state"]:
+            way = {**way, "method_output_name": "last_hidden_state"}
         if not isinstance(way, dict) or {**as_usual, **way} != as_usual:
-            shown = sorted(modalities) if isinstance(modalities, dict) else modalities
+            shown = f"text by {way}" if isinstance(way, dict) else f"the modalities {modalities}"
             msg = (
-                f"{folder / file} asks for modalities {shown}; supported are models that read text and answer their "
-                "last hidden state"
+                f"{folder / file} asks for {shown} in modality_config; supported are models that read text and answer "
+                f"their last hidden state: {as_usual}"
             )
             raise InvalidModel(msg)
         more = sorted({part for key in modalities for part in str(key).split("+")} - {"text", "message"})

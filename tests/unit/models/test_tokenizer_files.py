@@ -120,6 +120,14 @@ def test_texts_that_would_be_rendered_as_a_chat_are_refused(folder: Path, edit: 
         read(folder)
 
 
+def test_the_output_may_be_named_by_a_path_and_another_one_is_refused_by_its_name(folder: Path, edit: Edit) -> None:
+    edit(SETTINGS, modality_config={"text": {"method": "forward", "method_output_name": ["last_hidden_state"]}})
+    assert read(folder).max_tokens == 64
+    edit(SETTINGS, modality_config={"text": {"method": "forward", "method_output_name": ["hidden_states", -2]}})
+    with pytest.raises(InvalidModel, match=r"text by .*'hidden_states', -2.*last_hidden_state"):
+        read(folder)
+
+
 def test_a_chat_template_beside_a_pipeline_changes_nothing(folder: Path, edit: Edit) -> None:
     edit("tokenizer_config.json", chat_template="{{ messages }}")
     assert read(folder).tokenizer.stands_alone
