@@ -201,7 +201,7 @@ def _read(shape: type, section: str, name: str, value: Any, layer: Layer) -> Any
 
 
 def _from_text(text: str, kind: Any) -> Any:  # noqa: ANN401
-    if kind is dict or (kind is list and text.startswith("[")):
+    if kind is dict or (kind is list and text.lstrip().startswith("[")):
         return json.loads(text)
     if kind is list:
         return [part.strip() for part in text.split(",") if part.strip()]
