@@ -119,8 +119,11 @@ class Lanes:
         since = tuple(self._busy_since.values())
         return self._clock() - min(since) if since else 0.0
 
-    def submit(self, rows: Sequence[Row]) -> None:
+    def submit(self, rows: Sequence[Row]) -> bool:
         """Queue all rows, or none; without room they wait in line, and fail with Overloaded after a while.
+
+        Returns:
+            Whether they are in the queue; False: in line.
 
         Raises:
             Overloaded: there will be no room in time, by the measured rate.
@@ -138,6 +141,7 @@ class Lanes:
             waiting.timer = asyncio.get_running_loop().call_later(self._line.max_wait_seconds, self._give_up, waiting)
             if self._is_draining:
                 self.drain()
+        return waiting is None
 
     def drain(self) -> None:
         """Refuse requests in line from now on; rows in the queue are still run."""

@@ -143,12 +143,12 @@ class ModelRuntime:
         msg = f"The model `{self.name}` is still loading. Please try again in 5s."
         raise ModelLoading(msg, retry_after_seconds=5)
 
-    def submit(self, rows: Sequence[Row]) -> None:
-        """Queue the rows, all or none. Raises as `Lanes.submit`, and ModelLoading if the model is not there."""
+    def submit(self, rows: Sequence[Row]) -> bool:
+        """Queue the rows, all or none; see `Lanes.submit`. Raises ModelLoading if the model is not there."""
         if self.lanes is None:
             msg = f"The model `{self.name}` is not loaded."
             raise ModelLoading(msg)
-        self.lanes.submit(rows)
+        return self.lanes.submit(rows)
 
     @property
     def in_line(self) -> int:

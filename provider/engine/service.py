@@ -230,14 +230,17 @@ class EmbeddingService:
         if not rows:
             return Timings(tokenise_seconds)
         ticket = Ticket(rows)
+        is_queued = True
         try:
             if plan.new:
-                runtime.submit(plan.new)
+                is_queued = runtime.submit(plan.new)
         except BaseException:
             ticket.leave()
             raise
-        for row in plan.new:
-            self._cache.takes_off(row)
+        if is_queued:
+            # Rows in line are not shared: they may still fail, by the deadline of their own request.
+            for row in plan.new:
+                self._cache.takes_off(row)
         await (ticket.wait() if waiting is None else waiting(ticket.wait()))
         return Timings(
             tokenise_seconds, max(row.queue_seconds for row in rows), max(row.forward_seconds for row in rows)

@@ -74,8 +74,9 @@ def test_truncation_is_asked_for_and_reported(client: openai.OpenAI) -> None:
 
 
 def test_models_are_listed_and_retrieved(client: openai.OpenAI) -> None:
-    (listed,) = client.models.list().data
+    listed, by_hub_id = client.models.list().data
     assert (listed.id, listed.object, listed.owned_by) == (MODEL, "model", "emb-provider")
+    assert by_hub_id.id == f"sentence-transformers/{MODEL}"
     assert client.models.retrieve(MODEL).id == MODEL
     assert listed.model_extra is not None
     assert (listed.model_extra["dimensions"], listed.model_extra["max_model_len"]) == (384, 256)

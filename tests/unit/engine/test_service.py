@@ -178,6 +178,20 @@ async def test_switched_off_the_cache_neither_keeps_nor_shares(fake: Fake) -> No
         assert sum(batch.rows for batch in backend.batches) == 3
 
 
+async def test_a_request_in_line_shares_no_rows_because_its_deadline_is_its_own(fake: Fake) -> None:
+    async with fake(queue=QueueSettings(max_tokens=20, max_wait_seconds=60)) as (service, backend):
+        holding = await held(service, backend)
+        filling, first, second = (asyncio.create_task(service.embed(ask(w * 17))) for w in ("w ", "x ", "x "))
+        await asyncio.sleep(0)
+        assert service.waiting == 2
+        first.cancel()
+        backend.gate.set()
+        for task in (holding, filling, second):
+            assert (await task).usage.inputs == 1
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+
 async def test_one_bad_input_fails_its_own_request_and_nobody_elses(fake: Fake) -> None:
     async with fake() as (service, backend):
         holding = await held(service, backend)
