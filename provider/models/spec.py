@@ -22,7 +22,15 @@ from provider.models.kinds import (
 from provider.models.own_code import is_jina, read_as_known
 from provider.models.pipeline import Pipeline, plain_pipeline, read_modules, read_pipeline
 from provider.models.tokenizer_files import read_tokenizer
-from provider.models.weights import check_safetensors, embedding_rows, fingerprint, has_weights, weight_files
+from provider.models.weights import (
+    POSITION_TABLE,
+    TOKEN_TABLE,
+    check_safetensors,
+    fingerprint,
+    has_weights,
+    table_rows,
+    weight_files,
+)
 
 # Without an explicit limit no input is longer, whatever the model could take: memory grows with the length.
 DEFAULT_MAX_TOKENS = 512
@@ -166,7 +174,11 @@ def read_spec(
     )
     notices += tokenizer.notices
     model_type = str(config.get("model_type") or "")
-    max_positions = _max_positions(model_type, config, text)
+    positions = _first(_POSITION_KEYS, text, config)
+    if positions is None:
+        # transformers takes its class's default then, which the weights fit or do not.
+        positions = table_rows(weights, POSITION_TABLE)
+    max_positions = _max_positions(model_type, config, positions)
     known_prompts, chosen = _prompts(folder, about, prompts, default_prompt)
     own_length = _keeps_length(about, pipeline)
     if own_length and normalize is None:
@@ -181,7 +193,7 @@ def read_spec(
         )
     said = _first(("vocab_size",), text, config)
     where = f"vocab_size in {model.folder / 'config.json'}"
-    rows = embedding_rows(weights) if said is None else positive(said, where)
+    rows = table_rows(weights, TOKEN_TABLE) if said is None else positive(said, where)
     spec = ModelSpec(
         name=name,
         folder=model.folder,
@@ -231,8 +243,8 @@ def _hidden_size(folder: Path, config: dict[str, Any], text: dict[str, Any]) -> 
     return positive(found, f"the hidden size in {folder / 'config.json'}")
 
 
-def _max_positions(model_type: str, config: dict[str, Any], text: dict[str, Any]) -> int | None:
-    found = _first(_POSITION_KEYS, text, config)
+def _max_positions(model_type: str, config: dict[str, Any], found: object) -> int | None:
+    """Most tokens of a row, of the positions that `config.json` or the weights say there are."""
     if model_type in _RELATIVE or isinstance(found, bool) or not isinstance(found, int) or found < 1:
         return None
     if model_type in _DRAWN and config.get("attention_type", "block_sparse") == "block_sparse":

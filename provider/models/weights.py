@@ -38,7 +38,10 @@ _OTHER_FORMATS = (
 # safetensors itself refuses longer headers.
 _LONGEST_HEADER = 100_000_000
 _CHUNK_BYTES = 1 << 20
-_EMBEDDINGS = re.compile(r"(.*\.)?(word_embeddings?|embed_tokens|tok_embeddings|wte|shared)\.weight")
+TOKEN_TABLE = re.compile(r"(.*\.)?(word_embeddings?|embed_tokens|tok_embeddings|wte|shared)\.weight")
+"""The usual names for the table of token embeddings."""
+POSITION_TABLE = re.compile(r"(.*\.)?(position_embeddings|wpe)\.weight")
+"""The same for that of positions counted from the first token."""
 
 
 def has_weights(folder: Path) -> bool:
@@ -197,14 +200,15 @@ def fingerprint(folder: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def embedding_rows(paths: Iterable[Path]) -> int | None:
-    """Rows of the table of token embeddings, by the usual names for it; None where it cannot be told.
+def table_rows(paths: Iterable[Path], table: re.Pattern[str]) -> int | None:
+    """Rows of a table of embeddings; None where it cannot be told.
 
     Args:
         paths: all files with the model's weights, whole.
+        table: its names: `TOKEN_TABLE` or `POSITION_TABLE`.
     """
     found = set()
     for path in paths:
         with safe_open(path, framework="numpy") as file:
-            found |= {file.get_slice(name).get_shape()[0] for name in file.keys() if _EMBEDDINGS.fullmatch(name)}  # noqa: SIM118 - it is no mapping
+            found |= {file.get_slice(name).get_shape()[0] for name in file.keys() if table.fullmatch(name)}  # noqa: SIM118 - it is no mapping
     return found.pop() if len(found) == 1 else None

@@ -92,7 +92,7 @@ def test_the_file_with_the_length_may_have_an_older_name(name: str, folder: Path
         ({"model_type": "big_bird", "max_position_embeddings": 4096, "block_size": 16, "num_random_blocks": 1}, 112),
         ({"model_type": "big_bird", "max_position_embeddings": 64}, 64),
         ({"model_type": "big_bird", "max_position_embeddings": 4096, "attention_type": "original_full"}, 4096),
-        ({"model_type": "bloom", "max_position_embeddings": None}, None),
+        ({"max_position_embeddings": None}, 128),
     ],
 )
 def test_positions_that_can_be_used_are_counted(
