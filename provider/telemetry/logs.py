@@ -93,7 +93,11 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, wo
     # Errors always, warnings and notices at DEBUG; their debug lines never: these hold headers with keys.
     level = logging.INFO if settings.level == "DEBUG" else logging.ERROR
     for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(level)
+        logger = logging.getLogger(name)
+        # transformers, once imported, writes by a handler of its own.
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(level)
     # These two set their own level when they are imported.
     for variable in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"):
         os.environ.setdefault(variable, logging.getLevelName(level).lower())
