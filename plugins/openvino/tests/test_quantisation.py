@@ -50,6 +50,7 @@ def embed(backend: OpenVINOBackend, spec: ModelSpec, texts: list[str]) -> Vector
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_however_many_shapes_there_are(minilm_spec: ModelSpec, load: Load) -> None:
     """Kernels are compiled by shape; if all are kept, the second half takes 160 MiB, and memory goes on growing."""
     backend = load(minilm_spec, dtype="int8")
