@@ -1,4 +1,4 @@
-"""Text files that people write."""
+"""Paths and text files that people write."""
 
 from pathlib import Path
 
@@ -23,3 +23,21 @@ def read_utf8(path: Path, what: str) -> str:
         line = exc.object.count(b"\n", 0, exc.start) + 1
         msg = f"cannot read {what} {path}: line {line} is not UTF-8 text; save the file as UTF-8"
     raise SettingsError(msg)
+
+
+def expanded(path: str, where: str) -> str:
+    """`path` with the home folder that a `~` at its start means, and as it is without one.
+
+    Args:
+        path: as it was written.
+        where: the setting that has it, for messages.
+
+    Raises:
+        SettingsError: it is the home folder of nobody.
+    """
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError as exc:
+        user = path.partition("/")[0]
+        msg = f"{where}: {path!r} names the home folder of a user, but there is none called {user[1:]!r}; write it out"
+        raise SettingsError(msg) from exc

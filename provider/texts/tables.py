@@ -1,0 +1,69 @@
+"""Tables of CSV and TSV files, one of whose columns holds texts."""
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from provider.errors import InvalidRequest
+
+
+def table_rows(
+    lines: Iterable[str], name: str, column: str, delimiter: str, *, has_header: bool
+) -> Iterator[tuple[int, str, Mapping[str, str] | None]]:
+    """Rows of CSV as RFC 4180 has it: cells may be quoted and hold line ends. All values stay texts.
+
+    Args:
+        lines: of the file.
+        name: of the file, for messages.
+        column: that holds the text, by name or by number from 1.
+        delimiter: between cells.
+        has_header: whether the first row names the columns.
+
+    Yields:
+        The row's first line, its text, and its cells by column; an empty text and no cells for an empty line.
+
+    Raises:
+        InvalidRequest: a row cannot be read, or there is no such column.
+    """
+    csv.field_size_limit(sys.maxsize)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    names: list[str] = []
+    position = 0
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as exc:
+            msg = f"{name}, line {line} is no valid table: {exc}; quote the cell and double the quotes in it"
+            raise InvalidRequest(msg) from exc
+        if row is None:
+            return
+        if not row:
+            if names:
+                yield line, "", None
+            continue
+        if not names:
+            names, position = _columns(row, name, column, has_header=has_header)
+            if has_header:
+                continue
+        if len(row) != len(names):
+            msg = f"{name}, line {line} has {len(row)} cells, the first row has {len(names)}"
+            raise InvalidRequest(msg)
+        yield line, row[position], dict(zip(names, row, strict=True))
+
+
+def _columns(first: Sequence[str], name: str, wanted: str, *, has_header: bool) -> tuple[list[str], int]:
+    """The names of a table's columns, and which one holds the texts."""
+    names = list(first) if has_header else [f"column_{number}" for number in range(1, len(first) + 1)]
+    if len(set(names)) < len(names):
+        msg = f"{name} has two columns of one name: {', '.join(names)}; rename one"
+        raise InvalidRequest(msg)
+    if has_header and wanted in names:
+        return names, names.index(wanted)
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
+        return names, int(wanted) - 1
+    if has_header:
+        msg = f"{name} has no column {wanted!r}; its columns are {', '.join(names)}: name one with --column"
+    else:
+        msg = f"{name} has {len(names)} columns without names; give --column a number from 1 to {len(names)}"
+    raise InvalidRequest(msg)
