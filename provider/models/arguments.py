@@ -3,6 +3,7 @@
 Format: `sentence_transformers/base/modules/transformer.py` (`load_config` and `__init__`), release 6.2.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,15 @@ _WITHOUT_EFFECT = _PLACES | {
 _ARGUMENTS = {"config_kwargs": ("config_args", "config_kwargs"), "model_kwargs": ("model_args", "model_kwargs")}
 
 
-def read_transformer(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
+def read_transformer(
+    folder: Path, config: dict[str, Any], check: Callable[[Path, str, dict[str, Any]], None] = check_task
+) -> tuple[dict[str, Any], Path | None]:
     """The settings of the Transformer module, and the file they stand in; without a file, {} and None.
 
     Args:
         folder: the transformer's.
         config: its `config.json`.
+        check: refuses settings that ask for another kind of model.
 
     Raises:
         InvalidModel: they ask for another kind of model, or for an argument that would change the vectors.
@@ -45,7 +49,7 @@ def read_transformer(folder: Path, config: dict[str, Any]) -> tuple[dict[str, An
         settings = read_object(folder / name)
         if not settings:
             continue
-        check_task(folder, name, settings)
+        check(folder, name, settings)
         for old, new in _ARGUMENTS.values():
             # As there, the older name wins where a file has both.
             key = old if old in settings else new

@@ -1,18 +1,18 @@
 """The configured models by name."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Self
 
 from attrs import frozen
 
-from provider.errors import ModelError, ModelNotFound, SettingsError
+from provider.configuration import by_name
+from provider.domain import Caller
+from provider.errors import ModelError, ModelForbidden, ModelNotFound
 from provider.models.resolve import local_folder
-from provider.settings import ENV_PREFIX, ModelSettings
+from provider.settings import ModelSettings
 
 _BARE_NAMES_OF = "sentence-transformers/"
-_SHOWN_CHARACTERS = 100
 
 
 @frozen
@@ -28,16 +28,7 @@ class Catalogue:
         Raises:
             SettingsError: a name or alias is given twice.
         """
-        found: dict[str, ModelSettings] = {}
-        for model in models:
-            for name in (model.served_name, *model.aliases):
-                if name in found:
-                    msg = (
-                        f"model name {name!r} is given twice ({found[name].served_name} and {model.served_name}); "
-                        "rename one or drop an alias"
-                    )
-                    raise SettingsError(msg)
-                found[name] = model
+        found = by_name(models)
         for model in models:
             for name in _hub_names(model):
                 found.setdefault(name, model)
@@ -47,11 +38,37 @@ class Catalogue:
         """The model called `name`, spelt exactly so.
 
         Raises:
-            ModelNotFound: there is none; the message has OpenAI's words, by which clients know it.
+            ModelNotFound: there is none.
         """
         if name not in self._models:
-            raise ModelNotFound(_not_found(name, list(self._models)), param="model")
+            raise ModelNotFound(name, known=list(self._models))
         return self._models[name]
+
+    def find_for(self, caller: Caller, name: str) -> ModelSettings:
+        """The model called `name`, for a caller who may not use all.
+
+        Raises:
+            ModelNotFound: there is none; the models known are those that the caller may use.
+            ModelForbidden: the caller may not use it.
+        """
+        if name not in self._models:
+            known = [each for each, model in self._models.items() if caller.may_use(model.served_name)]
+            raise ModelNotFound(name, known=known)
+        model = self._models[name]
+        if not caller.may_use(model.served_name):
+            raise ModelForbidden(name, caller=caller.name, allowed=sorted(caller.models or ()))
+        return model
+
+    def split(self, name: str) -> tuple[str, str | None]:
+        """The model's name, and that of one of its prompts behind a colon (`name:query`): for clients without fields.
+
+        A configured name may have colons itself. The prompt is None where none is named, or the model is unknown.
+        """
+        if name not in self._models:
+            for colon in range(len(name) - 1, 0, -1):
+                if name[colon] == ":" and name[:colon] in self._models:
+                    return name[:colon], name[colon + 1 :]
+        return name, None
 
     def names(self) -> list[tuple[str, str]]:
         """Each name that clients may use, and the configured name of the model behind it."""
@@ -74,18 +91,3 @@ def _card_names(path: str, repository: str) -> bool:
     except (ModelError, OSError, RuntimeError):
         return False
     return re.search(rf"(?<![\w./-]){re.escape(repository)}(?![\w.-])", card) is not None
-
-
-def _not_found(name: str, known: list[str]) -> str:
-    shown = name[:_SHOWN_CHARACTERS]
-    message = (
-        f"The model `{shown}` does not exist or you do not have access to it. "
-        f"The models here are: {', '.join(known) or 'none'}."
-    )
-    if shown != name:
-        return message
-    return (
-        f"{message} If your client cannot ask for one of these, the operator can add the name: "
-        f"`aliases: [{json.dumps(name, ensure_ascii=False)}]` under `model` in the configuration, "
-        f"or {ENV_PREFIX}MODEL_ALIASES={name}"
-    )

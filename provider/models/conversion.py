@@ -1,9 +1,8 @@
 """Pickled weights, converted once to safetensors and kept.
 
-A converted model is a folder of its own: the model's files, with `model.safetensors` in place of `pytorch_model.bin`.
-The original is not touched. The folder is written beside its place and moved there when it is complete; processes that
-want the same one at the same time convert it once. `provider.backends.pickled_weights` unpickles, in a process of its
-own.
+A converted model is a folder of its own, an entry of a `Store`: the model's files, with `model.safetensors` in place of
+`pytorch_model.bin`. The original is not touched. `provider.backends.torch.pickled_weights` unpickles, in a process of
+its own.
 """
 
 import contextlib
@@ -17,8 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +26,9 @@ from provider.models.folder import read_object
 from provider.models.selection import Selection
 from provider.models.weights import PICKLED_INDEX, check_safetensors, fingerprint, safetensors_name
 from provider.settings import HubSettings
+from provider.store import Store
 
-_CONVERTER = "provider.backends.pickled_weights"
+_CONVERTER = "provider.backends.torch.pickled_weights"
 
 _log = logging.getLogger(__name__)
 
@@ -67,10 +65,8 @@ class Conversion:
 
 def store_folder(hub: HubSettings) -> Path:
     """Where converted models are kept: in `hub.cache_folder`, else in the user's cache."""
-    if hub.cache_folder is not None:
-        return Path(hub.cache_folder).expanduser() / "converted"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "emb-provider" / "converted"
+    own = None if hub.cache_folder is None else Path(hub.cache_folder) / "converted"
+    return Store.at(own, "converted").folder
 
 
 def place_of(store: Path, name: str, selection: Selection, *, content: str) -> Path:
@@ -102,40 +98,31 @@ def convert(order: Conversion, *, is_shared: bool = True) -> Path:
         InvalidModel: a file is damaged, or holds more than weights.
         ModelError: the place cannot be written to, or the disk is full.
     """
-    place = order.place
-    # Before the lock: what is there may be on read-only media.
-    if order.is_done:
-        return place
+    store = Store(order.place.parent)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(place.with_name(f".{place.name}.lock")) if is_shared else contextlib.nullcontext():
-            if not order.is_done:
-                _convert(order)
+        entry = store.fetch(
+            order.place.name,
+            make=lambda folder: _convert(order, folder),
+            read=lambda _: order.is_done or None,
+            is_shared=is_shared,
+        )
     except OSError as exc:
-        raise ModelError(_cannot_write(place, exc.strerror or str(exc))) from exc
-    return place
+        raise ModelError(_cannot_write(order.place, exc.strerror or str(exc))) from exc
+    return entry.folder
 
 
-def _convert(order: Conversion) -> None:
+def _convert(order: Conversion, folder: Path) -> None:
+    """Write the converted model into an empty folder."""
     started = time.monotonic()
-    source, place, pickled = order.source, order.place, order.selection.pickled
-    # The lock is held: what is there is left of a conversion that was ended, or damaged.
-    partial = place.with_name(f".{place.name}.partial")
-    for left in (partial, place):
-        shutil.rmtree(left, ignore_errors=True)
-    _log.info("converting %s of %s to safetensors, once, into %s", ", ".join(pickled), source, place)
-    try:
-        _check_space(order)
-        for name in order.selection.files:
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            if name not in pickled:
-                _link_or_copy(source / name, partial / name)
-        _write_index(order, partial)
-        _run_converter(order, partial)
-        partial.replace(place)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    source, pickled = order.source, order.selection.pickled
+    _log.info("converting %s of %s to safetensors, once, into %s", ", ".join(pickled), source, order.place)
+    _check_space(order)
+    for name in order.selection.files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if name not in pickled:
+            _link_or_copy(source / name, folder / name)
+    _write_index(order, folder)
+    _run_converter(order, folder)
     _log.info("converted %s in %.1f s", source, time.monotonic() - started)
 
 
@@ -197,13 +184,3 @@ def _cannot_write(place: Path, reason: str) -> str:
         f"cannot write the converted model to {place} ({reason}); make room or make it writable, or set "
         "hub.cache_folder (EMB_PROVIDER_HUB_CACHE_FOLDER) or XDG_CACHE_HOME to another folder"
     )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock that goes with a place. The kernel gives it back, however this process ends."""
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    with path.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -126,17 +126,27 @@ def tokenizer_files(folder: Path) -> tuple[Path, ...]:
         InvalidModel: there is no vocabulary among them.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    if not any(_VOCABULARY.fullmatch(path.name) for path in files):
-        kind = str(read_object(folder / "tokenizer_config.json").get("tokenizer_class", "")).removesuffix("Fast")
-        if kind in _WITHOUT_VOCABULARY:
-            msg = f"the tokenizer of {folder} is a {kind}, which transformers has in Python only; choose another model"
-        else:
-            msg = (
-                f"{folder} has no tokenizer (no tokenizer.json, and no vocabulary such as vocab.txt, vocab.json or "
-                "spiece.model); copy the model's tokenizer.json there, or download the model again"
-            )
-        raise InvalidModel(msg)
+    check_vocabulary(folder, [path.name for path in files])
     return tuple(path for path in files if is_tokenizer_file(path.name))
+
+
+def check_vocabulary(folder: Path, names: Sequence[str]) -> None:
+    """See that there is a vocabulary among the files `names` of a tokenizer's `folder`.
+
+    Raises:
+        InvalidModel: there is none.
+    """
+    if any(map(_VOCABULARY.fullmatch, names)):
+        return
+    kind = str(read_object(folder / "tokenizer_config.json").get("tokenizer_class", "")).removesuffix("Fast")
+    if kind in _WITHOUT_VOCABULARY:
+        msg = f"the tokenizer of {folder} is a {kind}, which transformers has in Python only; choose another model"
+    else:
+        msg = (
+            f"{folder} has no tokenizer (no tokenizer.json, and no vocabulary such as vocab.txt, vocab.json or "
+            "spiece.model); copy the model's tokenizer.json there, or download the model again"
+        )
+    raise InvalidModel(msg)
 
 
 def positive(value: object, what: str) -> int:

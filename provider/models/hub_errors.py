@@ -21,7 +21,7 @@ def hub_error(exc: Exception, repository: str, revision: str | None, cache: Path
         cache: where downloads go.
         host: the hub's host name.
     """
-    from huggingface_hub import errors  # noqa: PLC0415 - see provider.models.hub
+    from huggingface_hub import errors  # noqa: PLC0415
 
     while isinstance(exc, errors.LocalEntryNotFoundError) and isinstance(exc.__cause__, Exception):
         exc = exc.__cause__

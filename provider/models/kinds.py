@@ -1,7 +1,7 @@
 """Kinds of models that are not served, each refused for its reason.
 
 Read are the small JSON files only, so that a repository can be judged before its weights are downloaded. Served are
-models that give one dense vector a text by transformers' own classes.
+models that give one dense vector a text, or scores, by transformers' own classes.
 """
 
 import importlib.util
@@ -17,33 +17,23 @@ from provider.models.own_code import JINA_MODULE, is_jina, read_as_known
 
 ABOUT_FILE = "config_sentence_transformers.json"
 
-_STATIC = "a static model: a table of word vectors without a transformer"
+_WORDS = "a model of word counts or word vectors with modules that are long out of use"
 _SPARSE = "a sparse encoder (SPLADE): it gives weights of vocabulary entries, not one dense vector"
 _LATE = "a late-interaction model (ColBERT): it gives one vector a token, not one a text"
-_CLASSIFIER = "a classifier or reranker (cross-encoder): it gives scores, not a vector"
-_ROUTED = "an asymmetric model (Router): queries and documents go through different modules"
+_CLASSIFIER = "a classifier or reranker of another kind than CrossEncoder's and transformers' sequence classifiers"
 _IMAGES = "a model for images, audio or video beside text"
 
 # Modules of sentence-transformers by which a pipeline shows what it is, and `model_type` in its configuration.
 _KINDS = {
-    "StaticEmbedding": _STATIC,
-    "WordEmbeddings": _STATIC,
-    "BoW": _STATIC,
-    "Router": _ROUTED,
-    "Asym": _ROUTED,
+    "WordEmbeddings": _WORDS,
+    "BoW": _WORDS,
     "CLIPModel": _IMAGES,
     "SparseEncoder": _SPARSE,
-    "SpladePooling": _SPARSE,
-    "MLMTransformer": _SPARSE,
     "SparseAutoEncoder": _SPARSE,
-    "SparseStaticEmbedding": _SPARSE,
     "IDF": _SPARSE,
     "MultiVectorEncoder": _LATE,
-    "MultiVectorMask": _LATE,
     "TokenPooling": _LATE,
     "ColBERT": _LATE,
-    "CrossEncoder": _CLASSIFIER,
-    "LogitScore": _CLASSIFIER,
 }
 _TASKS = {
     "sequence-classification": _CLASSIFIER,
@@ -53,7 +43,7 @@ _TASKS = {
     "retrieval": _LATE,
 }
 # `model_type` in config.json.
-_MODEL_TYPES = {"model2vec": _STATIC, "static": _STATIC, "colbert": _LATE}
+_MODEL_TYPES = {"colbert": _LATE}
 # What a configuration says of a second tower. Encoders of text name theirs `text_config` alone.
 _OTHER_TOWERS = ("vision_config", "audio_config", "image_config", "speech_config", "vision_cfg", "vision_tower")
 # Inputs that are no text.
@@ -63,22 +53,33 @@ _HEADS = re.compile(
 )
 # Position embeddings that transformers dropped from the BERT family or never had; only ESM still has the first two.
 _DROPPED_POSITIONS = frozenset({"relative_key", "relative_key_query", "alibi"})
-_SERVED = "served are sentence-transformers models for text that give one dense vector"
+_SAVED_AS = ("SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder", "ColBERT")
+_SERVED = "served are sentence-transformers models for text that give dense, sparse or token vectors, or scores"
 
 
 def check_saved_as(folder: Path) -> dict[str, Any]:
     """What `config_sentence_transformers.json` says; empty where there is none.
 
     Raises:
-        InvalidModel: it says that the model is something else than a SentenceTransformer.
+        InvalidModel: it says that the model is something else than a SentenceTransformer or a CrossEncoder.
     """
     about = read_object(folder / ABOUT_FILE)
     kind = str(about.get("model_type") or "SentenceTransformer")
-    if kind != "SentenceTransformer":
+    if kind not in _SAVED_AS:
         raise _refused(folder, _KINDS.get(kind, f"a {kind}"), f"model_type {kind!r} in {ABOUT_FILE}")
-    if str(about.get("similarity_fn_name")).lower() == "maxsim":
+    if kind == "SentenceTransformer" and str(about.get("similarity_fn_name")).lower() == "maxsim":
         raise _refused(folder, _LATE, f"similarity_fn_name 'MaxSim' in {ABOUT_FILE}")
     return about
+
+
+def check_scores_come(folder: Path, about: dict[str, Any]) -> None:
+    """See that a folder that was saved as a CrossEncoder has what makes it one.
+
+    Raises:
+        InvalidModel: it has neither `modules.json` nor a classification head.
+    """
+    if about.get("model_type") == "CrossEncoder":
+        raise _refused(folder, _CLASSIFIER, f"model_type 'CrossEncoder' in {ABOUT_FILE}, without modules.json")
 
 
 def check_modules(folder: Path, types: Sequence[str]) -> None:
@@ -93,6 +94,8 @@ def check_modules(folder: Path, types: Sequence[str]) -> None:
     """
     for kind in types:
         package, _, name = kind.rpartition(".")
+        if kind == "pylate.models.Dense.Dense":
+            continue
         if package.startswith("pylate"):
             raise _refused(folder, _LATE, f"module {kind} in modules.json")
         # Whether this one can be read as another is seen from its config.json.
@@ -102,38 +105,43 @@ def check_modules(folder: Path, types: Sequence[str]) -> None:
             raise _refused(folder, _KINDS[name], f"module {name} in modules.json")
 
 
-def check_task(folder: Path, file: str, transformer: dict[str, Any]) -> None:
+def check_task(
+    folder: Path, file: str, transformer: dict[str, Any], *, wanted: str = "feature-extraction", is_late: bool = False
+) -> None:
     """See that the Transformer module's own settings ask for hidden states of text.
 
     Args:
         folder: the transformer's.
         file: the name of the file with the settings.
         transformer: what it holds.
+        wanted: the task that the modules behind need.
+        is_late: whether the model gives one vector a token.
 
     Raises:
         InvalidModel: they ask for something else.
     """
-    task = str(transformer.get("transformer_task") or "feature-extraction")
-    if task != "feature-extraction":
+    task = str(transformer.get("transformer_task") or wanted)
+    if task != wanted:
         raise _refused(folder, _TASKS.get(task, f"a model for {task}"), f"transformer_task {task!r} in {file}")
     modalities = transformer.get("modality_config")
-    as_usual = {"method": "forward", "method_output_name": "last_hidden_state"}
+    output = "logits" if wanted == "fill-mask" else "last_hidden_state"
+    as_usual = {"method": "forward", "method_output_name": output}
     if modalities is not None:
         way = modalities.get("text") if isinstance(modalities, dict) else None
         # A path into the output may be written as a list.
-        if isinstance(way, dict) and way.get("method_output_name") == ["last_hidden_state"]:
-            way = {**way, "method_output_name": "last_hidden_state"}
+        if isinstance(way, dict) and way.get("method_output_name") == [output]:
+            way = {**way, "method_output_name": output}
         if not isinstance(way, dict) or {**as_usual, **way} != as_usual:
             shown = f"text by {way}" if isinstance(way, dict) else f"the modalities {modalities}"
             msg = (
                 f"{folder / file} asks for {shown} in modality_config; supported are models that read text and answer "
-                f"their last hidden state: {as_usual}"
+                f"their {output}: {as_usual}"
             )
             raise InvalidModel(msg)
         more = sorted({part for key in modalities for part in str(key).split("+")} - {"text", "message"})
         if more:
             raise _refused(folder, _IMAGES, f"modality {more[0]!r} in {file}")
-    if transformer.get("query_expansion"):
+    if transformer.get("query_expansion") and not is_late:
         raise _refused(folder, _LATE, f"query_expansion in {file}")
 
 
@@ -152,7 +160,9 @@ def check_adapter(folder: Path) -> None:
         raise InvalidModel(msg)
 
 
-def check_config(folder: Path, config: dict[str, Any], *, first_module: str, needs_class: bool) -> None:
+def check_config(
+    folder: Path, config: dict[str, Any], *, first_module: str, needs_class: bool, gives_scores: bool = False
+) -> None:
     """See that `config.json` is that of an encoder of text.
 
     Args:
@@ -161,6 +171,7 @@ def check_config(folder: Path, config: dict[str, Any], *, first_module: str, nee
         first_module: the first type in `modules.json`; "" where there is no such file.
         needs_class: whether the backend computes the model by a class of transformers, from its weights. One that
             reads a graph of its own does not.
+        gives_scores: whether the folder was read as that of a cross-encoder or classifier.
 
     Raises:
         InvalidModel: it is another kind of model, or nothing but code of its own can compute it.
@@ -172,9 +183,9 @@ def check_config(folder: Path, config: dict[str, Any], *, first_module: str, nee
     other = next((key for key in (*_OTHER_TOWERS, *_OTHER_INPUTS) if config.get(key)), None)
     if other is not None:
         raise _refused(folder, _IMAGES, f"{other} in config.json")
-    if "ColBERT" in architecture or architecture.endswith("ForRetrieval"):
+    if ("ColBERT" in architecture and architecture != "HF_ColBERT") or architecture.endswith("ForRetrieval"):
         raise _refused(folder, _LATE, f"architecture {architecture} in config.json")
-    if not first_module:
+    if not first_module and not gives_scores:
         _check_head(folder, config, architecture)
     elif first_module == JINA_MODULE and not is_jina(config):
         raise _needs_module(folder, first_module)
@@ -190,7 +201,7 @@ def _check_head(folder: Path, config: dict[str, Any], architecture: str) -> None
         raise _refused(folder, _CLASSIFIER, f"sentence_transformers in config.json, as CrossEncoder saves, {without}")
     if not architecture and ("id2label" in config or "num_labels" in config):
         raise _refused(folder, _CLASSIFIER, f"labels and no architecture in config.json, {without}")
-    if (folder / "artifact.metadata").is_file():
+    if (folder / "artifact.metadata").is_file() and architecture != "HF_ColBERT":
         raise _refused(folder, _LATE, "the file artifact.metadata")
     if (folder / "idf.json").is_file():
         raise _refused(folder, _SPARSE, "the file idf.json")
@@ -232,23 +243,42 @@ def first_architecture(config: dict[str, Any]) -> str:
     return str(named[0]) if isinstance(named, list) and named else ""
 
 
+def is_masked_lm(config: dict[str, Any]) -> bool:
+    """Whether `architectures` names a masked language model."""
+    named = config.get("architectures")
+    return isinstance(named, list) and any(str(name).endswith("ForMaskedLM") for name in named)
+
+
 def own_code(config: dict[str, Any]) -> str:
     """The class of the model's own that `auto_map` would load as its encoder; "" for none."""
     auto_map = config.get("auto_map")
     return str(auto_map.get("AutoModel") or "") if isinstance(auto_map, dict) else ""
 
 
-@cache
 def is_known_type(model_type: str) -> bool:
-    """Whether transformers has a class for `model_type`. Importing it takes seconds, so its table is read as text."""
+    """Whether transformers has a class for `model_type`."""
+    table = _auto_table("auto_mappings")
+    return table is None or f'("{model_type}", "' in table
+
+
+def is_known_processor(name: str) -> bool:
+    """Whether transformers has a processor or tokenizer called `name`, other than the one that it takes without."""
+    if name == "AutoTokenizer":
+        return False
+    tables = [_auto_table(each) for each in ("auto_mappings", "processing_auto", "tokenization_auto")]
+    return any(table is None or f'"{name}"' in table for table in tables)
+
+
+@cache
+def _auto_table(name: str) -> str | None:
+    """A table of transformers' classes, as text: importing it takes seconds. None where there is none."""
     found = importlib.util.find_spec("transformers")
     if found is None or found.origin is None:
-        return True
+        return None
     try:
-        table = (Path(found.origin).parent / "models" / "auto" / "auto_mappings.py").read_text(encoding="utf-8")
+        return (Path(found.origin).parent / "models" / "auto" / f"{name}.py").read_text(encoding="utf-8")
     except OSError:
-        return True
-    return f'("{model_type}", "' in table
+        return None
 
 
 def _needs_module(folder: Path, kind: str) -> InvalidModel:

@@ -1,7 +1,8 @@
 """Models whose repositories bring code of their own, read as the class that transformers has for them by now.
 
 Their code is never run. What it computes was compared with transformers' classes: `modeling.py` of Alibaba-NLP/new-impl
-with `gte`, and `modeling_xlm_roberta.py` of jinaai/xlm-roberta-flash-implementation with `jina_embeddings_v3`.
+with `gte`, and `modeling_xlm_roberta.py` of jinaai/xlm-roberta-flash-implementation with `jina_embeddings_v3`, or for
+absolute positions with `xlm-roberta`, whose tensors it names otherwise.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ _GTE_DEFAULTS = {"vocab_size": 30_528, "max_position_embeddings": 2048, "rope_th
 _SAME_FIELDS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
     "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id", "bos_token_id", "eos_token_id",
-    "architectures", "dtype", "torch_dtype",
+    "architectures", "dtype", "torch_dtype", "num_labels", "id2label", "label2id",
 )  # fmt: skip
 
 
@@ -48,6 +49,14 @@ def read_as_known(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | N
     if model_type == "new" or (model_type == "gte" and is_original):
         return _gte(folder, {**_GTE_DEFAULTS, **config})
     return None
+
+
+def is_flash(config: Mapping[str, Any]) -> bool:
+    """Whether the model is a usual XLM-RoBERTa whose tensors have the names of jina's code, as jina-reranker-v2 is."""
+    auto_map = config.get("auto_map")
+    named = auto_map.get("AutoConfig") if isinstance(auto_map, dict) else None
+    is_usual = config.get("model_type") == "xlm-roberta" and not is_jina(config)
+    return is_usual and str(named).endswith("XLMRobertaFlashConfig")
 
 
 def is_jina(config: Mapping[str, Any]) -> bool:

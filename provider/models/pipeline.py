@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from attrs import frozen
 
-from provider.domain import HeadStep, PoolingMode
+from provider.domain import DenseTask, HeadStep, PoolingMode
 from provider.errors import InvalidModel
 from provider.models.folder import positive, read_document, read_object
 from provider.models.kinds import check_modules, first_architecture
@@ -25,10 +25,19 @@ _LEGACY_MODES: dict[str, PoolingMode] = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# Activations without parameters or arguments, by their name in torch.nn: what a backend has to know.
-ACTIVATIONS = frozenset({"Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU", "LeakyReLU", "ELU", "Softplus", "Mish"})
+# Activations of torch.nn that are made without arguments and keep the width: what a backend has to know.
+ACTIVATIONS = frozenset(
+    {"CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU"}
+    | {"LogSigmoid", "LogSoftmax", "Mish", "PReLU", "RReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax"}
+    | {"Softmin", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink"}
+)
 # Modules that do nothing outside of training.
 _IDLE = frozenset({"Dropout"})
+
+_VECTOR, _TOKENS, _SCORES = "sentence_embedding", "token_embeddings", "scores"
+
+STATIC, SPARSE_STATIC, ROUTERS = "StaticEmbedding", "SparseStaticEmbedding", ("Router", "Asym")
+"""Modules that a pipeline may begin with instead of a Transformer."""
 
 
 @frozen
@@ -42,6 +51,7 @@ class Pipeline:
         dimension: width of the vector after it.
         normalizes: whether the vectors have length 1 at its end.
         files: the JSON files it was read from.
+        token_head: as in `DenseTask`.
     """
 
     pooling: tuple[PoolingMode, ...]
@@ -50,6 +60,13 @@ class Pipeline:
     dimension: int
     normalizes: bool
     files: tuple[Path, ...]
+    token_head: tuple[HeadStep, ...] = ()
+
+    def task(self) -> DenseTask:
+        """What a dense model does by it."""
+        return DenseTask(
+            self.dimension, self.pooling, self.pools_prompt, self.head, self.normalizes, token_head=self.token_head
+        )
 
     def weights(self) -> tuple[Path, ...]:
         """The files with the weights of the head, each whole.
@@ -57,7 +74,7 @@ class Pipeline:
         Raises:
             InvalidModel: one is missing, damaged or of another kind.
         """
-        return tuple(_dense_weights(step.folder) for step in self.head if step.folder is not None)
+        return tuple(dense_weights(step.folder) for step in (*self.token_head, *self.head) if step.folder is not None)
 
 
 @frozen
@@ -83,49 +100,79 @@ def plain_pipeline(config: dict[str, Any], hidden_size: int) -> Pipeline:
     return Pipeline(pooling, pools_prompt=True, head=(), dimension=hidden_size, normalizes=False, files=())
 
 
-def read_pipeline(folder: Path, modules: Sequence[Module], hidden_size: int) -> Pipeline:
-    """Read what follows the transformer.
+def read_pipeline(folder: Path, modules: Sequence[Module], hidden_size: int, *, scores: bool = False) -> Pipeline:
+    """Read what follows the transformer, or the table of a static model.
 
     Args:
         folder: the model's folder.
-        modules: as `read_modules` gives them.
-        hidden_size: width of the transformer's hidden states.
+        modules: from the transformer or table on.
+        hidden_size: width of the transformer's hidden states, or of the table.
+        scores: whether the last step gives the scores of a cross-encoder.
 
     Raises:
         InvalidModel: a module is not supported, or its configuration is missing or does not fit.
     """
-    if len(modules) < 2 or modules[1].kind != "Pooling":
-        second = modules[1].kind if len(modules) > 1 else "nothing"
-        raise _unsupported(folder, second, "after the transformer (only Pooling is)")
-    where = modules[1].folder / "config.json"
-    pooling, pools_prompt = _pooling(where, hidden_size)
-    files = [folder / "modules.json", where]
-    head: list[HeadStep] = []
+    files = [folder / "modules.json"]
+    pooling: tuple[PoolingMode, ...] = ("mean",)
+    token_head: list[HeadStep] = []
+    pools_prompt, steps = True, modules[1:]
+    if modules[0].kind != STATIC:
+        at = next((i for i, module in enumerate(modules) if module.kind == "Pooling"), len(modules))
+        token_head, hidden_size = _head(folder, modules[1:at], hidden_size, files, over=_TOKENS)
+        if at == len(modules):
+            raise _unsupported(folder, "no Pooling", "after the transformer")
+        where = modules[at].folder / "config.json"
+        pooling, pools_prompt = _pooling(where, hidden_size)
+        files.append(where)
+        steps = modules[at + 1 :]
     width = hidden_size * len(pooling)
-    for kind, place in ((module.kind, module.folder) for module in modules[2:]):
-        config = read_object(place / "config.json")
-        taken = config.get("module_input_name") or "sentence_embedding"
-        given = config.get("module_output_name") or taken
-        if (taken, given) != ("sentence_embedding", "sentence_embedding"):
-            raise _unsupported(folder, kind, f"on {taken!r} (only on the pooled vector)")
-        if kind == "Dense":
-            step = _dense(place, config, width)
-            width = step.out_features or width
-            files.append(place / "config.json")
-            head.append(step)
-        elif kind == "Normalize":
-            head.append(HeadStep("normalize"))
-        elif kind not in _IDLE:
-            raise _unsupported(folder, kind, "after pooling (only Dense, Normalize and Dropout are)")
+    last: list[HeadStep] = []
+    if scores:
+        head, width = _head(folder, steps[:-1], width, files)
+        last, width = _head(folder, steps[-1:], width, files, gives=_SCORES)
+        if not last:
+            raise _unsupported(folder, "no Dense", f"that gives {_SCORES}")
+    else:
+        head, width = _head(folder, steps, width, files)
+    head += last
     normalizes = bool(head) and head[-1].kind == "normalize"
     # The engine normalises after it has cut a vector to `dimensions`; doing so before changes nothing.
     while head and head[-1].kind == "normalize":
         head.pop()
-    return Pipeline(pooling, pools_prompt, tuple(head), width, normalizes, tuple(files))
+    return Pipeline(pooling, pools_prompt, tuple(head), width, normalizes, tuple(files), tuple(token_head))
+
+
+def _head(
+    folder: Path, steps: Sequence[Module], width: int, files: list[Path], *, over: str = _VECTOR, gives: str = ""
+) -> tuple[list[HeadStep], int]:
+    """The steps from vectors called `over` to the same or to `gives`, and the width behind them.
+
+    The files they were read from are added to `files`.
+    """
+    head: list[HeadStep] = []
+    for module in steps:
+        kind, place = module.kind, module.folder
+        if kind in _IDLE:
+            continue
+        config = read_object(place / "config.json")
+        taken = config.get("module_input_name") or _VECTOR
+        given = config.get("module_output_name") or taken
+        if (taken, given) != (over, gives or over):
+            way = f"from {taken!r} to {given!r} (only from {over!r} to {gives or over!r})"
+            raise _unsupported(folder, kind, way)
+        if kind == "Normalize":
+            head.append(HeadStep("normalize"))
+        elif kind in {"Dense", "LayerNorm"}:
+            head.append(dense_step(place, config, width) if kind == "Dense" else _layer_norm(place, config, width))
+            width = head[-1].out_features or width
+            files.append(place / "config.json")
+        else:
+            raise _unsupported(folder, kind, "there (only Dense, LayerNorm, Normalize and Dropout are)")
+    return head, width
 
 
 def read_modules(folder: Path) -> tuple[Module, ...]:
-    """The modules in `modules.json`, in order: a Transformer, and at least one more. Empty where there is no such file.
+    """The modules in `modules.json`, in order. Empty where there is no such file.
 
     Raises:
         InvalidModel: the file is damaged, or the model is of another kind.
@@ -139,17 +186,26 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
         raise InvalidModel(msg)
     types = [str(each.get("type", "")) for each in document]
     check_modules(folder, types)
-    modules = []
-    for each, kind in zip(document, types, strict=True):
-        place = PurePosixPath(str(each.get("path") or ""))
-        if place.is_absolute() or ".." in place.parts:
-            msg = f"{where} has a module at {str(place)!r}, expected a folder inside the model's own"
-            raise InvalidModel(msg)
-        modules.append(Module(kind, folder / place))
-    if not modules or modules[0].kind != "Transformer":
+    modules = tuple(
+        Module(kind, inside(folder, each.get("path"), where)) for each, kind in zip(document, types, strict=True)
+    )
+    if not modules or modules[0].kind not in {"Transformer", "MLMTransformer", STATIC, *ROUTERS}:
         first = modules[0].kind if modules else "nothing"
-        raise _unsupported(folder, first, "as the first module (only Transformer is)")
-    return tuple(modules)
+        raise _unsupported(folder, first, "as the first module (only Transformer, StaticEmbedding and Router are)")
+    return modules
+
+
+def inside(folder: Path, path: object, where: Path) -> Path:
+    """The folder of a module, which `where` says is at `path` in `folder`.
+
+    Raises:
+        InvalidModel: it is elsewhere.
+    """
+    place = PurePosixPath(str(path or ""))
+    if place.is_absolute() or ".." in place.parts:
+        msg = f"{where} has a module at {str(place)!r}, expected a folder inside the model's own"
+        raise InvalidModel(msg)
+    return folder / place
 
 
 def _pooling(path: Path, hidden_size: int) -> tuple[tuple[PoolingMode, ...], bool]:
@@ -179,13 +235,15 @@ def _pooling(path: Path, hidden_size: int) -> tuple[tuple[PoolingMode, ...], boo
     return tuple(modes), bool(config.get("include_prompt", True))
 
 
-def _dense(place: Path, config: dict[str, Any], width: int) -> HeadStep:
+def dense_step(place: Path, config: dict[str, Any], width: int) -> HeadStep:
+    """The Dense layer in `place`, over vectors of `width`.
+
+    Raises:
+        InvalidModel: its `config.json` is missing, does not fit, or asks for an unknown activation.
+    """
     where = place / "config.json"
     if not config:
         msg = f"{where} is missing; download the model again"
-        raise InvalidModel(msg)
-    if config.get("use_residual"):
-        msg = f"{where} asks for a residual connection (use_residual); supported is a linear map with an activation"
         raise InvalidModel(msg)
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     package, _, name = str(activation).rpartition(".")
@@ -201,7 +259,21 @@ def _dense(place: Path, config: dict[str, Any], width: int) -> HeadStep:
     return HeadStep("dense", place, given)
 
 
-def _dense_weights(place: Path) -> Path:
+def _layer_norm(place: Path, config: dict[str, Any], width: int) -> HeadStep:
+    where = place / "config.json"
+    taken = positive(config.get("dimension"), f"dimension of {where}")
+    if taken != width:
+        msg = f"{where} takes vectors of {taken}, but the step before gives {width}; the files do not belong together"
+        raise InvalidModel(msg)
+    return HeadStep("layer_norm", place)
+
+
+def dense_weights(place: Path) -> Path:
+    """The file with the weights of the layer in `place`, whole.
+
+    Raises:
+        InvalidModel: it is missing, damaged or of another kind.
+    """
     if not (place / SINGLE_FILE).is_file():
         if (place / PICKLED_FILE).is_file():
             raise pickled_only(str(place.parent), [f"{place.name}/{PICKLED_FILE}"])
@@ -213,6 +285,12 @@ def _dense_weights(place: Path) -> Path:
 
 def _unsupported(folder: Path, kind: str, where: str) -> InvalidModel:
     return InvalidModel(
-        f"{folder / 'modules.json'} has {kind} {where}, which is not supported; supported are Transformer, Pooling, "
-        "then any of Dense, Normalize and Dropout"
+        f"{folder / 'modules.json'} has {kind} {where}, which is not supported; supported are Transformer and Pooling, "
+        "or StaticEmbedding, or a Router of these, then any of Dense, LayerNorm, Normalize and Dropout"
     )
+
+
+def unsupported_modules(folder: Path, way: Sequence[Module], supported: str) -> InvalidModel:
+    """The error for modules that are not supported together."""
+    kinds = ", ".join(module.kind for module in way)
+    return InvalidModel(f"{folder} has the modules {kinds}, which are not supported together; supported: {supported}")

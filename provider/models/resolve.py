@@ -114,7 +114,7 @@ def find_source(
     if model.path is not None:
         folder, origin = local_folder(model.path)
         selection = select(str(folder), names_in(folder), folder, select_more)
-        return Source(folder, origin, folder.resolve().name, selection)
+        return Source(folder, origin, folder.resolve().name, _whole(model, selection))
     snapshot = download(
         model.repository,
         revision=model.revision,
@@ -126,7 +126,13 @@ def find_source(
         progress=progress,
         notify=notify,
     )
-    return Source(snapshot.folder, "hub", model.repository, snapshot.selection, snapshot.revision, snapshot.notices)
+    selection = _whole(model, snapshot.selection)
+    return Source(snapshot.folder, "hub", model.repository, selection, snapshot.revision, snapshot.notices)
+
+
+def _whole(model: ModelSettings, selection: Selection) -> Selection:
+    """With pickled heads beside safetensors, where pickles may be converted."""
+    return selection.with_heads() if model.convert_weights else selection
 
 
 def local_folder(path: str) -> tuple[Path, str]:

@@ -7,12 +7,16 @@ name the small files that say what the model is; `select` reads `modules.json` a
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Self
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from provider.errors import InvalidModel
-from provider.models.folder import is_tokenizer_file, no_config, read_document
-from provider.models.spec import check_supported
+from provider.models.bge_m3 import HEADS
+from provider.models.configs import check_supported
+from provider.models.folder import check_vocabulary, is_tokenizer_file, no_config
+from provider.models.pipeline import read_modules
+from provider.models.router import read_ways
 from provider.models.weights import INDEX_FILE, PICKLED_FILE, PICKLED_INDEX, SINGLE_FILE, no_weights
 
 SelectFiles = Callable[[Sequence[str]], Iterable[str]]
@@ -20,7 +24,8 @@ SelectFiles = Callable[[Sequence[str]], Iterable[str]]
 
 # At the top, and in folders: what sentence-transformers' modules consist of.
 _DESCRIBING = re.compile(
-    r"([^/]+/){0,2}(config[^/]*|modules|sentence_[^/]*_config|adapter_config|tokenizer_config|idf)\.json|artifact\.metadata"
+    r"([^/]+/){0,2}(config[^/]*|modules|sentence_[^/]*_config|router_config|adapter_config|tokenizer_config|idf)\.json"
+    r"|artifact\.metadata|chat_template\.jinja"
 )
 # Folders with the same model in other formats, or from the middle of its training.
 _OTHER_COPIES = re.compile(r"(onnx|openvino|coreml|gguf|original|checkpoint[^/]*)/")
@@ -44,11 +49,17 @@ class Selection:
         files: all of them.
         own: those that the backend reads instead of, or beside, the safetensors.
         pickled: weights that have to be converted before they can be loaded.
+        pickled_heads: heads that the model can do without, pickled beside safetensors (of bge-m3).
     """
 
     files: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     pickled: tuple[str, ...] = ()
+    pickled_heads: tuple[str, ...] = ()
+
+    def with_heads(self) -> Self:
+        """The selection with all pickled heads to be converted."""
+        return evolve(self, pickled=(*self.pickled, *self.pickled_heads), pickled_heads=())
 
 
 def describing(source: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -82,22 +93,41 @@ def select(source: str, names: Iterable[str], folder: Path, select_more: SelectF
         BackendUnavailable: the backend's options cannot be met by any file.
     """
     present = _inside(names)
-    own = tuple(sorted(set(select_more(present)) & set(present)))
     try:
+        firsts, others = _module_places(folder)
+        own = _own(present, firsts, select_more)
         check_supported(folder, needs_class=not own)
-        transformer, *others = _module_places(folder)
+        for place in firsts:
+            here = [name.removeprefix(place) for name in present if name.startswith(place)]
+            check_vocabulary(folder / place, here)
     except InvalidModel as exc:
         raise InvalidModel(exc.message.replace(str(folder), source)) from exc
-    weights, pickled = _weights(present, transformer)
-    if own and pickled:
-        weights, pickled = (), ()
-    elif not own and not weights:
-        raise no_weights(source, present)
+    weights: tuple[str, ...] = ()
+    pickled: tuple[str, ...] = ()
+    for place in firsts:
+        found, found_pickled = _weights(present, place)
+        if not own and not found:
+            raise no_weights(source, present)
+        if not own or not found_pickled:
+            weights, pickled = weights + found, pickled + found_pickled
     for place in others:
         more, more_pickled = _weights(present, place)
         weights, pickled = weights + more, pickled + more_pickled
-    tokenizer = (n for n in present for place in ("", transformer) if is_tokenizer_file(n.removeprefix(place)))
-    return Selection(tuple(sorted({*_describing(present), *tokenizer, *weights, *own})), own, pickled)
+    tokenizer = (n for n in present for place in ("", *firsts) if is_tokenizer_file(n.removeprefix(place)))
+    heads = () if own else tuple(f"{firsts[0]}{name}" for name in HEADS if f"{firsts[0]}{name}" in present)
+    found_heads = tuple(name for name in heads if name.endswith(".pt") and name[:-2] + "safetensors" not in heads)
+    files = tuple(sorted({*_describing(present), *tokenizer, *weights, *heads, *own}))
+    selection = Selection(files, own, pickled, found_heads)
+    # Where the weights are converted anyway, the heads are too.
+    return selection.with_heads() if pickled else selection
+
+
+def _own(present: Sequence[str], firsts: Sequence[str], select_more: SelectFiles) -> tuple[str, ...]:
+    """What the backend reads itself: in the folder of the module that takes tokens, or else at the top."""
+    places = {name: name for name in present}
+    if len(firsts) == 1:
+        places |= {name.removeprefix(firsts[0]): name for name in present if name.startswith(firsts[0])}
+    return tuple(sorted(places[name] for name in set(select_more(sorted(places))) if name in places))
 
 
 def _describing(present: Sequence[str]) -> tuple[str, ...]:
@@ -115,12 +145,13 @@ def _weights(present: Sequence[str], place: str) -> tuple[tuple[str, ...], tuple
     return (), ()
 
 
-def _module_places(folder: Path) -> tuple[str, ...]:
-    """The folders of the modules, the transformer's first, as prefixes: "" for the model's own, else with a slash."""
-    document = read_document(folder / "modules.json")
-    entries = document if isinstance(document, list) else []
-    paths = [PurePosixPath(str(each.get("path") or "")) for each in entries if isinstance(each, dict)]
-    return tuple(dict.fromkeys(f"{path}/" if path.parts else "" for path in paths)) or ("",)
+def _module_places(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The folders of the modules that take tokens, and of those behind them, as prefixes: "" or with a slash."""
+    ways = read_ways(folder, read_modules(folder)).all
+    places = [[each.folder.relative_to(folder) for each in way] for way in ways]
+    prefixes = [[f"{place.as_posix()}/" if place.parts else "" for place in way] for way in places]
+    firsts = tuple(dict.fromkeys(way[0] for way in prefixes if way)) or ("",)
+    return firsts, tuple(dict.fromkeys(place for way in prefixes for place in way[1:] if place not in firsts))
 
 
 def _inside(names: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ Sources: transformers 5.23, `models/*/tokenization_*.py`, `tokenization_utils_to
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from attrs import frozen
 
@@ -22,12 +22,17 @@ class TokenizerClass:
         parts: from options and `tokenizer.json` to `normalizer`, `pre_tokenizer` and `model` (without vocabulary); None
             where `tokenizer.json` gives them.
         adds_again: whether it adds its special tokens once more, without flags, whatever `tokenizer.json` says of them.
+        pair: how it joins the texts of a pair: `typed` (one separator, the second text has type 1) or `doubled` (two
+            separators, all types are 0); None where `tokenizer.json` says so.
+        gives_types: whether it gives types of tokens where `tokenizer_config.json` does not say.
     """
 
     tokens: Mapping[str, str]
     around: tuple[str, str] | None = None
     parts: Callable[[Json, Json], Json] | None = None
     adds_again: bool = False
+    pair: Literal["typed", "doubled"] | None = None
+    gives_types: bool = False
 
     def builds(self, document: Json, options: Json) -> bool:
         """Whether the class builds the parts that `document` (`tokenizer.json`) has, with `options` of its own."""
@@ -147,14 +152,15 @@ _END_OF_TEXT = "<|endoftext|>"
 _GEMMA_TOKENS = {
     "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "mask_token": "<mask>"
 }  # fmt: skip
+_AROUND = ("cls_token", "sep_token")
 _GENERIC = "TokenizersBackend"
 _CLASSES = {
     _GENERIC: TokenizerClass({}),
-    "BertTokenizer": TokenizerClass(_BERT_TOKENS, ("cls_token", "sep_token"), _wordpiece),
-    "DistilBertTokenizer": TokenizerClass(_BERT_TOKENS, ("cls_token", "sep_token"), _wordpiece),
-    "XLMRobertaTokenizer": TokenizerClass(_ROBERTA_TOKENS, ("bos_token", "eos_token"), _unigram),
-    "RobertaTokenizer": TokenizerClass(_ROBERTA_TOKENS, ("cls_token", "sep_token"), _roberta),
-    "MPNetTokenizer": TokenizerClass({**_ROBERTA_TOKENS, "unk_token": "[UNK]"}, ("cls_token", "sep_token"), _wordpiece),
+    "BertTokenizer": TokenizerClass(_BERT_TOKENS, _AROUND, _wordpiece, pair="typed", gives_types=True),
+    "DistilBertTokenizer": TokenizerClass(_BERT_TOKENS, _AROUND, _wordpiece, pair="typed"),
+    "XLMRobertaTokenizer": TokenizerClass(_ROBERTA_TOKENS, ("bos_token", "eos_token"), _unigram, pair="doubled"),
+    "RobertaTokenizer": TokenizerClass(_ROBERTA_TOKENS, _AROUND, _roberta, pair="doubled"),
+    "MPNetTokenizer": TokenizerClass({**_ROBERTA_TOKENS, "unk_token": "[UNK]"}, _AROUND, _wordpiece, pair="doubled"),
     "Qwen2Tokenizer": TokenizerClass(
         dict.fromkeys(("unk_token", "eos_token", "pad_token"), _END_OF_TEXT), parts=_qwen, adds_again=True
     ),
@@ -174,6 +180,7 @@ _REGISTERED = {
     "qwen3": "Qwen2Tokenizer",
     "gemma3_text": "GemmaTokenizer",
     "new": None,
+    None: None,
 }
 # Whatever class tokenizer_config.json names for them.
 _ALWAYS_REGISTERED = frozenset({"modernbert", "qwen2"})
@@ -195,3 +202,12 @@ def choose_class(about: Json, config: Json) -> TokenizerClass | None:
     elif named in {"PreTrainedTokenizerFast", "PreTrainedTokenizer"}:
         name = _GENERIC
     return _CLASSES.get(name or "")
+
+
+def gives_types(about: Json, config: Json) -> bool | None:
+    """Whether the tokenizer gives types of tokens to the model; None for a class that is not listed."""
+    named = about.get("model_input_names")
+    if isinstance(named, list):
+        return "token_type_ids" in named
+    kind = choose_class(about, config)
+    return None if kind is None else kind.gives_types

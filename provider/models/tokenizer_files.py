@@ -13,7 +13,9 @@ from attrs import frozen
 from provider.domain import TokenizerSpec
 from provider.errors import InvalidModel
 from provider.models.folder import positive, read_document, read_object, tokenizer_files
-from provider.models.tokenizer_json import count_ids, stands_alone
+from provider.models.kinds import is_known_processor
+from provider.models.tokenizer_classes import gives_types
+from provider.models.tokenizer_json import count_ids, stands_alone, token_text
 
 # By these transformers recognises a processor of several modalities.
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
@@ -68,7 +70,15 @@ class TokenizerFiles:
 
 
 def read_tokenizer(
-    folder: Path, config: dict[str, Any], transformer: dict[str, Any], *, where: Path | None, is_pipeline: bool
+    folder: Path,
+    config: dict[str, Any],
+    transformer: dict[str, Any],
+    *,
+    where: Path | None,
+    is_pipeline: bool,
+    pairs: bool = False,
+    renders: bool = False,
+    is_late: bool = False,
 ) -> TokenizerFiles:
     """Read and check the tokenizer in `folder`, without loading it.
 
@@ -78,6 +88,9 @@ def read_tokenizer(
         transformer: settings of sentence-transformers' Transformer module; empty where there are none.
         where: the file that they stand in.
         is_pipeline: whether there is a `modules.json`.
+        pairs: whether pairs of texts are tokenised too.
+        renders: whether texts are rendered with the chat template first, which only transformers' class does.
+        is_late: whether the model gives one vector a token, and may have limits for queries and documents.
 
     Raises:
         InvalidModel: there is no tokenizer, its files are damaged, or an argument is not supported.
@@ -92,15 +105,22 @@ def read_tokenizer(
         # Only then transformers reads the files of its earlier releases.
         tokens = {**about, **read_object(folder / "special_tokens_map.json")}
         legacy = read_object(folder / "added_tokens.json")
-    _check_rendering(folder, about, transformer, where, is_pipeline=is_pipeline)
-    arguments = _arguments(transformer, where)
+    if not renders:
+        _check_rendering(folder, about, transformer, where, is_pipeline=is_pipeline)
+    arguments = _arguments(transformer, where, is_late=is_late)
     called = _call(transformer, where)
     applied = {key: value for key, value in arguments.items() if key not in _WITHOUT_EFFECT}
-    alone = isinstance(document, dict) and not applied and stands_alone(document, tokens, legacy, config)
+    alone = (
+        not renders
+        and isinstance(document, dict)
+        and not applied
+        and stands_alone(document, tokens, legacy, config, pairs=pairs)
+    )
     lowercase = bool(transformer.get("do_lower_case"))
-    spec = TokenizerSpec(alone, lowercase, applied, count_ids(document) if alone else None)
+    ids = count_ids(document) if alone else None
+    spec = TokenizerSpec(alone, lowercase, applied, ids, gives_types(about, config) if alone else None)
     side = arguments.get("truncation_side") or about.get("truncation_side") or _direction(document)
-    notices = () if str(side).lower() != "left" else (_CUTS_THE_START,)
+    notices = () if str(side).lower() != "left" else (CUTS_THE_START,)
     files = (folder / "tokenizer.json",) if alone else found
     if where is not None and (lowercase or applied):
         files = (*files, where)
@@ -108,20 +128,22 @@ def read_tokenizer(
     return TokenizerFiles(spec, files, limit, _pad_id(tokens, document), notices)
 
 
-_CUTS_THE_START = (
+CUTS_THE_START = (
     "the model's tokenizer cuts the start of texts that are too long (truncation_side is left); "
     'here requests choose: "truncate": "start" cuts as the model does, "end" the other way'
 )
+"""What to tell an operator of a tokenizer that cuts texts at their start."""
 
 
 def _check_processor(folder: Path, about: dict[str, Any], config: dict[str, Any]) -> None:
-    """See that no processor of several modalities stands before the tokenizer."""
+    """See that no processor of several modalities stands before the tokenizer; unknown ones are ignored, as there."""
     files = {name: read_object(folder / name) for name in _PROCESSOR_FILES}
     files |= {"tokenizer_config.json": about, "config.json": config}
     for name, document in files.items():
-        if document.get("processor_class"):
+        named = document.get("processor_class")
+        if named and is_known_processor(str(named)):
             msg = (
-                f"{folder / name} has processor_class = {document['processor_class']!r}: sentence-transformers reads "
+                f"{folder / name} has processor_class = {named!r}: sentence-transformers reads "
                 "texts by that processor, which is not supported; remove it, if the model is for texts only"
             )
             raise InvalidModel(msg)
@@ -145,9 +167,9 @@ def _check_rendering(
         raise InvalidModel(msg + way)
 
 
-def _arguments(transformer: dict[str, Any], where: Path | None) -> dict[str, Any]:
+def _arguments(transformer: dict[str, Any], where: Path | None, *, is_late: bool) -> dict[str, Any]:
     """The keyword arguments for the tokenizer's class, each one known."""
-    for key in ("tokenizer_name_or_path", "query_length", "document_length"):
+    for key in ("tokenizer_name_or_path", *(() if is_late else ("query_length", "document_length"))):
         if transformer.get(key) is not None:
             msg = f"{where} has {key} = {transformer[key]!r}, which changes the tokens and is not supported; "
             raise InvalidModel(msg + "remove it, if the model was trained without")
@@ -223,3 +245,23 @@ def _pad_id(tokens: dict[str, Any], document: object) -> int | None:
     if not content or not isinstance(added, list):
         return None
     return next((int(each["id"]) for each in added if each.get("content") == content), None)
+
+
+def vocabulary_of(folder: Path) -> dict[str, int]:
+    """Token to id by `tokenizer.json`, added tokens included; empty where there is no such file."""
+    document = read_document(folder / "tokenizer.json")
+    if not isinstance(document, dict):
+        return {}
+    known = document["model"]["vocab"]
+    base = {piece: i for i, (piece, _) in enumerate(known)} if isinstance(known, list) else dict(known)
+    return base | {token["content"]: token["id"] for token in document.get("added_tokens") or ()}
+
+
+def special_tokens(folder: Path) -> dict[str, Any]:
+    """The special tokens by name, as the files beside the tokenizer have them."""
+    return read_object(folder / "special_tokens_map.json") | read_object(folder / "tokenizer_config.json")
+
+
+def unknown_id(folder: Path, vocabulary: Mapping[str, int]) -> int | None:
+    """The id of the token for unknown words; None where there is none."""
+    return vocabulary.get(token_text(special_tokens(folder).get("unk_token")))

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from safetensors import safe_open
 
@@ -22,10 +23,13 @@ PICKLED_FILE = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 # Of the training, and of other heads of the model.
 _NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "_linear.pt", "rng_state.pth", "openvino_model.bin")
+_PLUGIN = (
+    "install emb-provider-{0} (its wheel, or ./plugins/{0} of emb-provider's repository) and serve with --backend {0}"
+)
 # Other formats by the ends of their names: what they are, and the way out. The first that is there counts.
 _OTHER_FORMATS = (
-    ((".onnx",), "ONNX files", "serve it with --backend onnx (pip install emb-provider-onnx)"),
-    (("openvino_model.xml",), "OpenVINO files", "serve it with --backend openvino (pip install emb-provider-openvino)"),
+    ((".onnx",), "ONNX files", _PLUGIN.format("onnx")),
+    (("openvino_model.xml",), "OpenVINO files", _PLUGIN.format("openvino")),
     ((".gguf",), "GGUF files, which are llama.cpp's", "choose the repository that they were made from"),
     (
         (".h5", ".msgpack", ".tflite", ".mlmodel", ".ckpt", ".pt", ".pth", ".bin", ".pkl", ".npz"),
@@ -99,7 +103,8 @@ def safetensors_name(pickled: str) -> str:
     """What the safetensors of a pickled file are called: `pytorch_model-00001-of-00002.bin` gives `model-00001-…`."""
     path = PurePosixPath(pickled)
     name = path.name.removeprefix("pytorch_")
-    return str(path.with_name(name.replace(".bin", ".safetensors")))
+    name = name.removesuffix(".pt") + ".safetensors" if name.endswith(".pt") else name.replace(".bin", ".safetensors")
+    return str(path.with_name(name))
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:
@@ -159,6 +164,18 @@ def check_safetensors(path: Path) -> None:
     if has > expected_size:
         msg = f"{path} is damaged: {has} bytes, expected {expected_size}; download it again"
         raise InvalidModel(msg)
+
+
+def tensor_headers(path: Path) -> dict[str, Any]:
+    """The tensors of a whole file by name: each with its `dtype` and `shape`. Reads the header only."""
+    with path.open("rb") as file:
+        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+def tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """The shapes of a whole file's tensors by name. Reads the header only."""
+    return {name: entry["shape"] for name, entry in tensor_headers(path).items()}
 
 
 def _damaged(path: Path) -> InvalidModel:
