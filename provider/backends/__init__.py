@@ -1,11 +1,14 @@
 """Backends: what a plugin author needs to read, and all they need to import.
 
-A backend is a class that satisfies `Backend`, registered in the entry-point group `provider.backends`. `pool` does the
-pooling for torch tensors and numpy arrays alike; `Head` does the steps after it for numpy arrays.
+A backend is a class that satisfies `Backend`, registered in the entry-point group `provider.backends`. `PaddedBackend`
+is one but for the engine: it needs hidden states, and does the rest. Its parts serve other backends too: `pool` for
+torch tensors and numpy arrays alike, `Head` for the steps after it, `choose_name` for devices and dtypes.
 """
 
-from provider.backends.head import Head
-from provider.backends.pooling import pool
+from provider.backends.kit.devices import batch_tokens, choose_name, unknown_name
+from provider.backends.kit.head import Head
+from provider.backends.kit.padded import INPUTS, PaddedBackend, arrays_of, check_interface
+from provider.backends.kit.pooling import pool
 from provider.backends.protocol import (
     AdjustsThreads,
     Backend,
@@ -17,28 +20,53 @@ from provider.backends.protocol import (
 )
 from provider.backends.registry import GROUP, find_backend, find_entry_point, installed_backends, own_options
 from provider.cores import available_cores
-from provider.domain import ModelSpec, TokenBatch, Vectors
+from provider.domain import (
+    DENSE,
+    MULTI_VECTOR,
+    SCORES,
+    SPARSE,
+    Features,
+    ModelSpec,
+    Outputs,
+    SparseVector,
+    TokenBatch,
+    Vectors,
+)
 from provider.errors import BackendUnavailable, InvalidModel
 
 __all__ = [
+    "DENSE",
     "GROUP",
+    "INPUTS",
+    "MULTI_VECTOR",
+    "SCORES",
+    "SPARSE",
     "AdjustsThreads",
     "Backend",
     "BackendOptions",
     "BackendTraits",
     "BackendUnavailable",
     "ChecksOptions",
+    "Features",
     "Head",
     "InvalidModel",
     "ModelSpec",
     "NoOptions",
+    "Outputs",
+    "PaddedBackend",
     "SelectsFiles",
+    "SparseVector",
     "TokenBatch",
     "Vectors",
+    "arrays_of",
     "available_cores",
+    "batch_tokens",
+    "check_interface",
+    "choose_name",
     "find_backend",
     "find_entry_point",
     "installed_backends",
     "own_options",
     "pool",
+    "unknown_name",
 ]

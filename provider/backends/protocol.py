@@ -1,11 +1,11 @@
-"""The seam between the engine and whatever turns token ids into vectors."""
+"""The seam between the engine and whatever turns token ids into outputs: vectors, sparse vectors, scores."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from attrs import field, frozen
 
-from provider.domain import ModelSpec, TokenBatch, Vectors
+from provider.domain import ModelSpec, Outputs, TokenBatch
 
 
 @frozen
@@ -64,7 +64,7 @@ class AdjustsThreads(Protocol):
     """
 
     def use_threads(self, threads: int) -> None:
-        """From now on a forward pass has `threads` CPU threads, at least 1. Never called while `embed` runs."""
+        """From now on a forward pass has `threads` CPU threads, at least 1. Never called while `run` runs."""
         ...
 
 
@@ -110,38 +110,41 @@ class ChecksOptions(Protocol):
         """Refuse what no model could be loaded with; quick, without a model.
 
         Raises:
-            BackendUnavailable: this machine has no such device, or it does not compute in that dtype.
-            SettingsError: no device or dtype is called that.
+            BackendUnavailable: no device or dtype is called that, this machine has no such device, or it does not
+                compute in that dtype.
         """
         ...
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """Turns batches of token ids into vectors. Synchronous, whole batches, no text, no HTTP.
+    """Turns batches of token ids into outputs. Synchronous, whole batches, no text, no HTTP.
 
     A class registers itself as an entry point in the group `provider.backends`. Check it with
     `provider.testing.BackendContract`.
 
-    The engine calls `embed` from threads of its own, its *lanes*. It never calls it from two threads at once unless
+    The engine calls `run` from threads of its own, its *lanes*. It never calls it from two threads at once unless
     `concurrent` is True; then lanes share one instance and its weights. `load` and `close` are called once each, from
-    other threads than the lanes, never while `embed` runs. The first `embed` after `load` is of a single token, and
+    other threads than the lanes, never while `run` runs. The first `run` after `load` is of a single token, and
     called alone.
 
     Attributes:
         Options: an attrs class with a default for every field: the options this backend takes under `options:` in
             `litestar.yaml`. The engine fills it, checks names and types, and hands it to `load` as `options.own`.
-        concurrent: whether several threads may call `embed` of one instance at the same time.
+        concurrent: whether several threads may call `run` of one instance at the same time.
+        outputs: names of the outputs that it can compute: `dense`, `sparse`, `multi_vector`, `scores`, or what a
+            plugin's task is called. A model with another one is refused before it is loaded.
         traits: what the loaded instance says about itself.
     """
 
     Options: ClassVar[type]
     concurrent: ClassVar[bool]
+    outputs: ClassVar[frozenset[str]]
     traits: BackendTraits
 
     @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
-        """Load the weights in `spec.folder` and get ready to embed.
+        """Load the weights in `spec.folder` and get ready to run.
 
         Raises:
             BackendUnavailable: the backend cannot run here (device, library, dtype); the message says what to do.
@@ -149,15 +152,19 @@ class Backend(Protocol):
         """
         ...
 
-    def embed(self, batch: TokenBatch) -> Vectors:
-        """Run the model over `batch` and pool.
+    def run(self, batch: TokenBatch) -> Outputs:
+        """Run the model over `batch`.
 
         Returns:
-            (rows, spec.dimension) float32, C-contiguous, owned by the caller. Row i belongs to row i of the batch.
-            Pooled and passed through `spec.head`, neither normalised nor cut: that depends on the request.
+            Name to one entry a row, for each name in `batch.outputs`; row i belongs to row i of the batch, and all
+            arrays are the caller's. `dense`: (rows, dimension) float32, C-contiguous, pooled and passed through the
+            head, neither normalised nor cut. `scores`: (rows, labels) float32, logits. `sparse`: a `SparseVector` a
+            row. `multi_vector`: (tokens, dimension) float32 a row, one vector for each token of it, none left out.
 
         Raises:
-            Exception: anything. The engine fails the rows concerned, and only those, and goes on calling.
+            MemoryError: memory ran out. The engine runs the halves, and makes smaller batches for a while;
+                `kit.devices.memory_errors` makes it out of a library's own error.
+            Exception: anything else. The engine fails the rows concerned, and only those, and goes on calling.
         """
         ...
 

@@ -1,9 +1,11 @@
 """Finding backends by entry point. Names are listed without importing anything."""
 
+import contextlib
 import difflib
+import re
 from collections import defaultdict
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any
 
 import attrs
@@ -72,12 +74,32 @@ def find_backend(name: str) -> type[Backend]:
     except Exception as exc:
         msg = f"backend {name!r} ({point.value}, from {_distribution(point)}) cannot be imported: {exc!r}"
         raise BackendUnavailable(msg) from exc
-    missing = [part for part in ("Options", "concurrent", "load", "embed", "close") if not hasattr(found, part)]
+    missing = [
+        part for part in ("Options", "concurrent", "outputs", "load", "run", "close") if not hasattr(found, part)
+    ]
     if missing:
         msg = f"backend {name!r} ({point.value}) is no backend: it has no {', '.join(missing)}"
         raise BackendUnavailable(msg)
     checked: type[Backend] = found
     return checked
+
+
+def versions_of(name: str) -> dict[str, str]:
+    """Versions of the distribution that registers the backend `name`, and of those that it requires and are installed.
+
+    Raises:
+        UnknownBackend: as `find_entry_point`.
+    """
+    owner = find_entry_point(name).dist
+    if owner is None:
+        return {}
+    found = {owner.name: owner.version}
+    for requirement in owner.requires or ():
+        required = re.match(r"[\w.-]+", requirement)
+        if required is not None and "extra ==" not in requirement:
+            with contextlib.suppress(PackageNotFoundError):
+                found[required[0]] = version(required[0])
+    return found
 
 
 def own_options(name: str, backend: type[Backend], given: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the class is the backend's
@@ -110,7 +132,8 @@ def _unknown(name: str, installed: list[str]) -> str:
     if likely != name:
         msg += f" Did you mean {likely}?"
     if likely not in installed:
-        msg += f" It comes with: pip install {_DISTRIBUTIONS[likely]}"
+        name = _DISTRIBUTIONS[likely]
+        msg += f" It comes with {name}: pip install its wheel, or ./plugins/{likely} of emb-provider's repository"
     return msg
 
 

@@ -1,7 +1,6 @@
-"""Compiled models on disk: looked up by everything that decides the code, made by `torch_compiler` where there is none.
+"""Compiled models on disk: looked up by everything that decides the code, made by `compiler` where there is none.
 
-An entry is a folder named by a digest. It appears complete or not at all, and a lock sees to it that processes that
-start at the same time compile once. What does not hold its own checksum is made anew.
+An entry of the `Store` is named by a digest. What does not have its own checksum is made again.
 """
 
 import contextlib
@@ -10,7 +9,6 @@ import json
 import logging
 import os
 import pickle
-import platform
 import shutil
 import subprocess
 import sys
@@ -25,18 +23,20 @@ import torch
 from attrs import frozen
 
 from provider import __version__
-from provider.backends.devices import DtypeName
-from provider.domain import ModelSpec
+from provider.backends.kit.devices import DtypeName
+from provider.cores import processor
+from provider.domain import SCORES, DenseTask, ModelSpec
 from provider.errors import BackendError, BackendUnavailable, InvalidModel
+from provider.store import Store
 
 MODEL, FACTS, ERROR = "model.so", "facts.json", "error.json"
-Kind = Literal["packed", "padded"]
+Kind = Literal["packed", "padded", "padded on the left"]
 
 _log = logging.getLogger(__name__)
 
 
 @frozen
-class Job:
+class CompileJob:
     """What to compile.
 
     Attributes:
@@ -51,7 +51,9 @@ class Job:
     def key(self) -> str:
         """32 hex digits over all that decides the compiled code."""
         versions = (__version__, torch.__version__, _processor())
-        parts = (self.spec.fingerprint, self.spec.pooling, self.dtype, self.threads, *versions)
+        dense = self.spec.find(DenseTask)
+        task = SCORES if dense is None else dense.pooling
+        parts = (self.spec.fingerprint, task, self.dtype, self.threads, *versions)
         return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
@@ -60,10 +62,11 @@ class Facts:
     """What there is to know of a compiled model, in its `facts.json`.
 
     Attributes:
-        kind: which graph of `torch_graphs` it was made from.
+        kind: which graph of `graphs` it was made from.
         linear: which library computes the linear layers, `torch` or `onednn`, by measurement.
         vocabulary: token ids are below it.
         positions: no row may be longer; None where the graph has no table of positions.
+        types: types of tokens are below it; 0 where the graph takes none.
         seconds: how long it took to compile.
         digest: SHA-256 of `model.so`, hexadecimal.
     """
@@ -72,6 +75,7 @@ class Facts:
     linear: str
     vocabulary: int
     positions: int | None
+    types: int
     seconds: float
     digest: str
 
@@ -90,108 +94,75 @@ class Artefact:
     is_cached: bool
 
 
-def default_folder() -> Path:
-    """Where compiled models are kept if nobody says otherwise, by the XDG base directory specification."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "emb-provider" / "torch-compile"
-
-
 @contextmanager
-def compiled(job: Job, cache: Path) -> Iterator[Artefact]:
-    """The compiled model of `job`, from `cache` or made now; its file is there within the context only.
+def compiled(job: CompileJob, store: Store) -> Iterator[Artefact]:
+    """The compiled model of `job`, from `store` or made now; its file is there within the context only.
 
     Raises:
         BackendUnavailable: there is no C++ compiler, or the model cannot be compiled.
         InvalidModel: its files are missing or damaged.
     """
-    entry = cache / job.key
-    if (facts := _facts(entry)) is not None:
-        yield Artefact(entry / MODEL, facts, is_cached=True)
+    try:
+        entry = store.fetch(job.key, make=lambda folder: _compile(job, folder), read=_facts)
+    except OSError as exc:
+        _log.warning("compiled models cannot be kept, the next start compiles again: %s", exc)
+    else:
+        yield Artefact(entry.folder / MODEL, entry.content, is_cached=not entry.is_new)
         return
-    compiler = _compiler()
-    with contextlib.ExitStack() as stack:
-        try:
-            cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-            stack.enter_context(_locked(cache / f"{job.key}.lock"))
-            part = Path(tempfile.mkdtemp(prefix=f"{job.key}.part-", dir=cache))
-        except OSError as exc:
-            _log.warning("compiled models cannot be kept, the next start compiles again: %s", exc)
-            part = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emb-provider-")))
-            yield Artefact(part / MODEL, _compile(job, part, compiler), is_cached=False)
-            return
-        # Whoever held the lock before may have made it.
-        facts = _facts(entry)
-        is_cached = facts is not None
+    with tempfile.TemporaryDirectory(prefix="emb-provider-") as folder:
+        _compile(job, Path(folder))
+        facts = _facts(Path(folder))
         if facts is None:
-            shutil.rmtree(entry, ignore_errors=True)
-            _drop_parts(cache, job.key, but=part)
-            facts = _compile(job, part, compiler)
-            part.replace(entry)
-        else:
-            part.rmdir()
-        yield Artefact(entry / MODEL, facts, is_cached=is_cached)
+            msg = f"the compiled model {job.spec.name!r} cannot be read back from {folder}; is the disk full?"
+            raise BackendUnavailable(msg)
+        yield Artefact(Path(folder) / MODEL, facts, is_cached=False)
 
 
 def _facts(entry: Path) -> Facts | None:
     """The facts of a complete entry, else None."""
-    if not entry.exists():
-        return None
     try:
         facts = Facts(**json.loads((entry / FACTS).read_text(encoding="utf-8")))
         with (entry / MODEL).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == facts.digest:
-                return facts
-        problem = f"{MODEL} does not have its checksum"
-    except (OSError, ValueError, TypeError) as exc:
-        problem = str(exc)
-    _log.warning("the compiled model in %s is damaged and is made anew: %s", entry, problem)
-    return None
+            is_whole = hashlib.file_digest(file, "sha256").hexdigest() == facts.digest
+    except (OSError, ValueError, TypeError):
+        return None
+    return facts if is_whole else None
 
 
-def _compile(job: Job, folder: Path, compiler: str) -> Facts:
-    """Run `torch_compiler` on `job`, and leave in `folder` what an entry consists of."""
+def _compile(job: CompileJob, folder: Path) -> None:
+    """Run `torch_compile.compiler` on `job`, and leave in `folder` what an entry consists of."""
+    compiler = _compiler()
     _log.info(
         "compiling model %r for this machine; it takes a minute or so, and is kept in %s", job.spec.name, folder.parent
     )
     started = time.monotonic()
     scratch = folder / "scratch"
-    scratch.mkdir()
     environment = os.environ | {
         "CXX": compiler,
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
     try:
+        scratch.mkdir()
         _run_compiler(job, scratch, environment)
         for name in (MODEL, FACTS):
             (scratch / name).replace(folder / name)
     except OSError as exc:
-        shutil.rmtree(folder, ignore_errors=True)
         msg = (
             f"the compiled model {job.spec.name!r} cannot be written to {folder.parent}: {exc.strerror}. "
             "Make room there, or set options.cache_folder to another folder"
         )
         raise BackendUnavailable(msg) from exc
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     shutil.rmtree(scratch, ignore_errors=True)
-    facts = _facts(folder)
-    if facts is None:
-        msg = f"the compiled model {job.spec.name!r} cannot be read back from {folder}; is the disk full?"
-        raise BackendUnavailable(msg)
     _log.info("compiled model %r in %.0f s", job.spec.name, time.monotonic() - started)
-    return facts
 
 
-def _run_compiler(job: Job, scratch: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "provider.backends.torch_compiler", str(scratch)]
+def _run_compiler(job: CompileJob, scratch: Path, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "provider.backends.torch_compile.compiler", str(scratch)]
     log = scratch / "log"
     with (
         log.open("wb") as output,
-        subprocess.Popen(  # noqa: S603 - our own module
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment
-        ) as process,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment) as process,  # noqa: S603
     ):
         # Its standard input stays open: it ends with this process, however that ends.
         if process.stdin is not None:
@@ -232,28 +203,6 @@ def _compiler() -> str:
     return name
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock that goes with an entry. The kernel gives it back, however this process ends."""
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    with path.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _drop_parts(cache: Path, key: str, *, but: Path) -> None:
-    """Remove what compilations left that did not come to their end."""
-    for part in cache.glob(f"{key}.part-*"):
-        if part != but:
-            shutil.rmtree(part, ignore_errors=True)
-
-
 def _processor() -> str:
-    """What code for this machine's processor depends on: its model, and the instructions that it has."""
-    lines: set[str] = set()
-    with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        lines = {line for line in text.splitlines() if line.startswith(("model name", "flags", "Features", "CPU part"))}
-    capability = torch.backends.cpu.get_cpu_capability()
-    return "\n".join([capability, platform.machine(), platform.processor(), *sorted(lines)])
+    """What code for this machine's processor depends on."""
+    return f"{torch.backends.cpu.get_cpu_capability()}\n{processor()}"

@@ -26,18 +26,18 @@ _POINTER, _SIZE, _LONG, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64,
 class CompiledModel:
     """One shared object with its weights. Several threads may call `run` at the same time."""
 
-    def __init__(self, path: Path, *, inputs: int, dimension: int) -> None:
+    def __init__(self, path: Path, *, inputs: int, width: int) -> None:
         """Map the file and bring its weights into memory.
 
         Args:
             path: a shared object that was compiled for a machine like this one.
             inputs: how many arrays it takes.
-            dimension: width of its vectors.
+            width: numbers that it answers for a row.
 
         Raises:
             OSError: it cannot be loaded.
         """
-        self._inputs, self._dimension = inputs, dimension
+        self._inputs, self._width = inputs, width
         self._model = model = ctypes.CDLL(str(path))
         model.AOTInductorModelContainerCreateWithDevice.argtypes = [_POINTER, _SIZE, ctypes.c_char_p, ctypes.c_char_p]
         model.AOTInductorModelContainerGetNumInputs.argtypes = [_POINTER, _POINTER]
@@ -78,7 +78,7 @@ class CompiledModel:
             rows: of the batch.
 
         Returns:
-            (rows, dimension) float32, owned by the caller.
+            (rows, width) float32, owned by the caller.
 
         Raises:
             RuntimeError: the forward pass failed, or the model is closed.
@@ -125,7 +125,7 @@ class CompiledModel:
         numbers, data = _LONG(), _POINTER()
         self._torch.aoti_torch_get_numel(tensor, ctypes.byref(numbers))
         self._torch.aoti_torch_get_data_ptr(tensor, ctypes.byref(data))
-        vectors = np.empty((rows, self._dimension), np.float32)
+        vectors = np.empty((rows, self._width), np.float32)
         if numbers.value != vectors.size or data.value is None:
             msg = f"the compiled model answered {numbers.value} numbers, expected {vectors.size}"
             raise RuntimeError(msg)

@@ -1,7 +1,7 @@
 """The compiler: from a model's folder to a shared object, in a process of its own (`python -m` this module).
 
 A process of its own, because compiling takes half a minute of processor time, some hundred megabytes and torch's
-tracer, none of which belong into a process that serves. It reads a pickled `Job` from standard input and writes
+tracer, none of which belong into a process that serves. It reads a pickled `CompileJob` from standard input and writes
 `model.so` and `facts.json`, or `error.json`, to the folder that is its argument. It ends when its standard input does,
 so that it does not outlive who started it.
 """
@@ -21,40 +21,54 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch._inductor
-from attrs import asdict
+from attrs import asdict, evolve
 from numpy.typing import NDArray
 
-from provider.backends.bert_checkpoint import BertCheckpoint
-from provider.backends.compiled_model import CompiledModel
-from provider.backends.torch_artefact import ERROR, FACTS, MODEL, Facts, Job, Kind
-from provider.backends.torch_graphs import Graph, PackedGraph, PaddedGraph, arrays_of, dynamic_shapes
-from provider.backends.torch_head import load_head
-from provider.backends.torch_linear import faster_linear
-from provider.backends.torch_packed import PackedBert
-from provider.domain import TokenBatch
+from provider.backends.torch.bert_checkpoint import BertCheckpoint
+from provider.backends.torch.head import load_head
+from provider.backends.torch.linear import fastest_linear
+from provider.backends.torch.packed_bert import PackedBert
+from provider.backends.torch.scores import ClassificationHead, ScoreModel
+from provider.backends.torch_compile.cache import ERROR, FACTS, MODEL, CompileJob, Facts, Kind
+from provider.backends.torch_compile.graphs import (
+    Graph,
+    PackedGraph,
+    PaddedGraph,
+    PaddedScoreGraph,
+    arrays_of,
+    dynamic_shapes,
+    output_of,
+)
+from provider.backends.torch_compile.shared_object import CompiledModel
+from provider.domain import Features, ModelSpec, ScoreTask, TokenBatch
 from provider.errors import BackendUnavailable, ProviderError
 
-# What the compiled model may differ from the same graph without compilation, as a share of the longest vector.
+# What the compiled model may differ from the same graph without compilation, as a share of the longest row answered.
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 _VOTES = 15
 # Batches that are compared: the odd ones too, one row and one token.
 _PROBES: tuple[tuple[int, ...], ...] = ((5, 3), (1,), (1, 1), (7,), (4, 9, 1, 9), (2,) * 20)
 
 
-def compile_model(job: Job, folder: Path) -> Facts:
+def compile_model(job: CompileJob, folder: Path) -> Facts:
     """Compile into `folder`, and compare with the same graph uncompiled.
 
     Raises:
-        BackendUnavailable: the architecture cannot be compiled, or its vectors are not the same then.
+        BackendUnavailable: the architecture cannot be compiled, or its answers are not the same then.
         InvalidModel: weights are missing or damaged.
     """
     started = time.monotonic()
     torch.set_num_threads(job.threads)
     graph, kind, linear = _graph(job)
+    typed = graph.types > 0
     examples = [_inputs(job, kind, graph, lengths) for lengths in _PROBES]
     with torch.no_grad():
         try:
-            exported = torch.export.export(graph, _tensors(examples[0][0]), dynamic_shapes=dynamic_shapes(kind))
+            exported = torch.export.export(
+                graph,
+                _tensors(examples[0][0]),
+                dynamic_shapes=dynamic_shapes(kind, typed=typed, longest=graph.positions),
+            )
             torch._inductor.aot_compile(  # noqa: SLF001 - `aoti_compile_and_package` would wrap the file into an archive
                 exported.module(), _tensors(examples[0][0]), options=_options(job, folder, linear)
             )
@@ -67,16 +81,16 @@ def compile_model(job: Job, folder: Path) -> Facts:
         _compare(job, folder, graph, examples)
     with (folder / MODEL).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Facts(kind, linear, graph.vocabulary, graph.positions, round(time.monotonic() - started, 1), digest)
+    seconds = round(time.monotonic() - started, 1)
+    return Facts(kind, linear, graph.vocabulary, graph.positions, graph.types, seconds, digest)
 
 
-def _graph(job: Job) -> tuple[Graph, Kind, str]:
-    dtype, head = getattr(torch, job.dtype), load_head(job.spec)
-    checkpoint = BertCheckpoint.open(job.spec.folder, dtype)
-    if checkpoint is not None and PackedBert.supports(checkpoint):
-        linear = _linear(*checkpoint.linear("encoder.layer.0.intermediate.dense"))
-        return PackedGraph(checkpoint, job.spec.pooling, head).eval(), "packed", linear
-    from provider.backends.torch_loading import load_encoder  # noqa: PLC0415 - seconds that the BERT family need not wait
+def _graph(job: CompileJob) -> tuple[Graph, Kind, str]:
+    dtype, scores = getattr(torch, job.dtype), job.spec.find(ScoreTask)
+    packed = _packed(job.spec, dtype, scores)
+    if packed is not None:
+        return packed
+    from provider.backends.torch.loading import load_encoder  # noqa: PLC0415
 
     encoder, *_ = load_encoder(job.spec, lambda _: job.dtype, "auto")
     layers = (module for module in encoder.modules() if isinstance(module, torch.nn.Linear))
@@ -85,25 +99,50 @@ def _graph(job: Job) -> tuple[Graph, Kind, str]:
     if widest is not None:
         bias = torch.zeros(widest.out_features, dtype=dtype) if widest.bias is None else widest.bias
         linear = _linear(widest.weight.detach(), bias.detach())
-    return PaddedGraph(encoder, job.spec.pooling, head).eval(), "padded", linear
+    positions = job.spec.max_positions
+    if scores is None:
+        graph = PaddedGraph(encoder, job.spec.dense.pooling, load_head(job.spec), positions)
+        return graph.eval(), "padded", linear
+    model = ScoreModel(encoder, scores)
+    kind: Kind = "padded" if model.side == "right" else "padded on the left"
+    return PaddedScoreGraph(model, positions).eval(), kind, linear
+
+
+def _packed(spec: ModelSpec, dtype: torch.dtype, scores: ScoreTask | None) -> tuple[Graph, Kind, str] | None:
+    """The graph without padding; None for models that cannot run so."""
+    checkpoint = BertCheckpoint.open(spec.folder, dtype)
+    if checkpoint is None or not PackedBert.supports(checkpoint):
+        return None
+    graph = None
+    if scores is None:
+        graph = PackedGraph(checkpoint, spec.dense.pooling, load_head(spec))
+    elif scores.kind == "classifier" and (head := ClassificationHead.of(checkpoint, len(scores.labels))) is not None:
+        graph = PackedGraph(checkpoint, ("cls",), head, typed=True)
+    if graph is None:
+        return None
+    return graph.eval(), "packed", _linear(*checkpoint.linear("encoder.layer.0.intermediate.dense"))
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor) -> str:
     """What most measurements find faster: this one is kept for long, and the machine may be busy."""
-    return statistics.mode(faster_linear(weight, bias)[0] for _ in range(_VOTES))
+    return statistics.mode(fastest_linear(weight, bias, ways=["onednn"])[0] for _ in range(_VOTES))
 
 
-def _inputs(job: Job, kind: Kind, graph: Graph, lengths: Sequence[int]) -> tuple[tuple[NDArray[np.int64], ...], int]:
+def _inputs(
+    job: CompileJob, kind: Kind, graph: Graph, lengths: Sequence[int]
+) -> tuple[tuple[NDArray[np.int64], ...], int]:
     random = np.random.default_rng(0)
-    rows = [random.integers(0, graph.vocabulary, length).astype(np.int32) for length in lengths]
-    return arrays_of(kind, TokenBatch.of_rows(rows), job.spec.pad_id), len(rows)
+    rows = [Features(random.integers(0, graph.vocabulary, length).astype(np.int32)) for length in lengths]
+    if graph.types:
+        rows = [evolve(row, type_ids=random.integers(0, graph.types, len(row.ids)).astype(np.int32)) for row in rows]
+    return arrays_of(kind, TokenBatch.of(rows), job.spec.pad_id, typed=graph.types > 0), len(rows)
 
 
 def _tensors(arrays: Sequence[NDArray[np.int64]]) -> tuple[torch.Tensor, ...]:
     return tuple(torch.tensor(array) for array in arrays)
 
 
-def _options(job: Job, folder: Path, linear: str) -> dict[str, str | int | bool]:
+def _options(job: CompileJob, folder: Path, linear: str) -> dict[str, str | int | bool]:
     return {
         "freezing": True,
         "cpp.weight_prepack": linear == "onednn",
@@ -119,12 +158,14 @@ def _options(job: Job, folder: Path, linear: str) -> dict[str, str | int | bool]
 
 
 def _compare(
-    job: Job, folder: Path, graph: Graph, examples: Sequence[tuple[tuple[NDArray[np.int64], ...], int]]
+    job: CompileJob, folder: Path, graph: Graph, examples: Sequence[tuple[tuple[NDArray[np.int64], ...], int]]
 ) -> None:
-    model = CompiledModel(folder / MODEL, inputs=len(examples[0][0]), dimension=job.spec.dimension)
-    for arrays, rows in examples:
-        expected = graph(*_tensors(arrays)).numpy()
-        error = np.abs(model.run(arrays, rows) - expected).max() / np.linalg.norm(expected, axis=1).max()
+    model = CompiledModel(folder / MODEL, inputs=len(examples[0][0]), width=output_of(job.spec)[1])
+    wanted = [graph(*_tensors(arrays)).numpy() for arrays, _ in examples]
+    # Of all of them: a row's logit may be close to 0.
+    scale = max(np.linalg.norm(expected, axis=1).max() for expected in wanted)
+    for (arrays, rows), expected in zip(examples, wanted, strict=True):
+        error = np.abs(model.run(arrays, rows) - expected).max() / scale
         if not error <= _TOLERANCE[job.dtype]:
             msg = (
                 f"the compiled model {job.spec.name!r} differs from the uncompiled one by {error:.1e} in {job.dtype} "
@@ -155,7 +196,7 @@ def _end_with_standard_input() -> None:
 def main() -> None:
     """Compile the job on standard input into the folder that is the argument; the exit code is 0 on success."""
     folder = Path(sys.argv[1])
-    job: Job = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by `torch_artefact`, our parent process
+    job: CompileJob = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by `cache`, our parent process
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     warnings.simplefilter("ignore")
     try:

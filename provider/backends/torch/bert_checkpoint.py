@@ -1,8 +1,8 @@
 """Weights of the BERT family, read from safetensors without transformers.
 
 Importing transformers' model classes takes longer than importing torch, and 150 MB of memory; for an encoder that is
-computed by `torch_packed` nothing of them is needed but the names of the tensors. What is not exactly as expected here
-goes the way of `torch_loading`, which also says what is wrong with it.
+computed by `packed_bert` nothing of them is needed but the names of the tensors. What is not exactly as expected here
+goes the way of `loading`, which also says what is wrong with it.
 
 Names and shapes are those of transformers' `models/bert/modeling_bert.py` and `models/roberta/modeling_roberta.py`.
 """
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 # model_type to the prefix of its tensors' names in checkpoints that were saved with a head.
 _PREFIXES = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta."}
 _WEIGHTS = "model.safetensors"
+_LAYER = "encoder.layer."
 
 
 @frozen(eq=False)
@@ -30,17 +31,21 @@ class BertCheckpoint:
         heads: attention heads of each.
         activation: of the feed-forward layers, as transformers calls it (`gelu`).
         norm_eps: added to the variance in layer normalisation.
+        hidden_size: width of the hidden states.
         pad_id: RoBERTa's padding id, whose tokens all stand at a position of their own and are not counted; None for
             BERT, which knows no such id.
         dtype: what `tensor` converts to.
+        is_tied: whether a masked-LM head shares the table of token embeddings.
     """
 
     layers: int
     heads: int
     activation: str
     norm_eps: float
+    hidden_size: int
     pad_id: int | None
     dtype: torch.dtype
+    is_tied: bool
     _prefix: str
     _tensors: Mapping[str, torch.Tensor] = field(repr=False)
 
@@ -48,14 +53,15 @@ class BertCheckpoint:
     def open(cls, folder: Path, dtype: torch.dtype) -> "BertCheckpoint | None":
         """The checkpoint in `folder`; None if it is not one of the family, complete and of the usual form.
 
-        Tensors are mapped from the file, not copied: processes that serve the same model share their memory.
+        Tensors are copied out of the mapped file: what becomes of that later must not reach a model that serves.
         """
         try:
             config = json.loads((folder / "config.json").read_bytes())
             if not _is_usual(config):
                 return None
-            with safe_open(folder / _WEIGHTS, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            weights = folder / _WEIGHTS
+            with safe_open(weights, framework="pt") as file:
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no mapping
         except (OSError, ValueError, SafetensorError):
             return None
         prefix = _PREFIXES[config["model_type"]]
@@ -68,8 +74,10 @@ class BertCheckpoint:
             heads=config["num_attention_heads"],
             activation=config.get("hidden_act", "gelu"),
             norm_eps=config.get("layer_norm_eps", 1e-12 if is_bert else 1e-5),
+            hidden_size=config["hidden_size"],
             pad_id=None if is_bert else config.get("pad_token_id", 1),
             dtype=dtype,
+            is_tied=bool(config.get("tie_word_embeddings", True)),
             prefix=prefix,
             tensors=tensors,
         )
@@ -78,13 +86,31 @@ class BertCheckpoint:
         """The tensor called `name` in transformers' base model, without gradients, as `dtype`."""
         return self._tensors[self._prefix + name].to(self.dtype)
 
+    def of_head(self, name: str) -> torch.Tensor | None:
+        """A tensor of a head beside the base model, by its whole name; None where there is none."""
+        found = self._tensors.get(name)
+        return None if found is None else found.to(self.dtype)
+
     def positions(self) -> torch.Tensor:
         """What is added for a token's position (positions, hidden_size): from the padding id's, if there is one.
 
         The embedding of segments is part of it: without segments every token has type 0, so it is one table less.
         """
+        return self._positions_of_type(0)
+
+    def typed_positions(self) -> torch.Tensor:
+        """`positions` of each type of tokens, one behind the other: (types * positions, hidden_size)."""
+        types = len(self.tensor("embeddings.token_type_embeddings.weight"))
+        return torch.cat([self._positions_of_type(i) for i in range(types)])
+
+    def _positions_of_type(self, type_id: int) -> torch.Tensor:
         table = self.tensor("embeddings.position_embeddings.weight")[self.pad_id or 0 :]
-        return table + self.tensor("embeddings.token_type_embeddings.weight")[0]
+        return table + self.tensor("embeddings.token_type_embeddings.weight")[type_id]
+
+    def outer(self, name: str) -> torch.Tensor | None:
+        """The tensor called `name` beside the base model, as `dtype`; None if there is none of floating point."""
+        found = self._tensors.get(name)
+        return found.to(self.dtype) if found is not None and found.is_floating_point() else None
 
     def linear(self, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight (out_features, in_features) and bias (out_features,) of a layer, or of several as one."""
@@ -119,7 +145,7 @@ def _expected(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         **_affine("embeddings.LayerNorm", hidden),
     }
     for i in range(config["num_hidden_layers"]):
-        layer = f"encoder.layer.{i}"
+        layer = f"{_LAYER}{i}"
         for name in ("query", "key", "value"):
             shapes |= _affine(f"{layer}.attention.self.{name}", hidden, hidden)
         shapes |= _affine(f"{layer}.attention.output.dense", hidden, hidden)

@@ -1,6 +1,6 @@
 """From pickled weights to safetensors, in a process of its own.
 
-    python -m provider.backends.pickled_weights SOURCE TARGET [SOURCE TARGET]...
+    python -m provider.backends.torch.pickled_weights SOURCE TARGET [SOURCE TARGET]...
 
 A pickle is a program: unpickling it as usual runs what its author wanted. `torch.load(weights_only=True)` builds
 tensors and plain containers and refuses everything else. In a process of its own, so that its

@@ -1,16 +1,19 @@
-"""From a model's folder to an encoder: transformers' model classes."""
+"""From a model's folder to an encoder or a scorer: transformers' model classes."""
 
 import inspect
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib import import_module
 from typing import Any, cast
 
 import torch
 import transformers
 from safetensors import SafetensorError
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
-from provider.backends.devices import DtypeName
-from provider.domain import ModelSpec
+from provider.backends.kit.devices import DtypeName
+from provider.domain import ModelSpec, ScoreTask, SparseTask
 from provider.errors import BackendUnavailable, InvalidModel
 
 # Tensors that may be missing from a checkpoint: they take no part in an embedding.
@@ -42,7 +45,7 @@ _TRIAL_LENGTHS = (1, 3)
 def load_encoder(
     spec: ModelSpec, choose: Callable[[str], DtypeName], attention: str, device: str = "cpu"
 ) -> tuple[torch.nn.Module, DtypeName, str]:
-    """The transformers model in `spec.folder`, in inference mode, on `device`.
+    """The transformers model in `spec.folder`, in inference mode, on `device`: an encoder, or a scorer with its head.
 
     Args:
         spec: which folder.
@@ -62,9 +65,10 @@ def load_encoder(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     config = _config(spec)
+    _register_conversions()
     dtype = choose(str(getattr(config, "dtype", None) or "float32").removeprefix("torch."))
     try:
-        loaded = _loader(config).from_pretrained(
+        loaded = _loader(spec, config).from_pretrained(
             spec.folder,
             config=config,
             dtype=getattr(torch, dtype),
@@ -92,16 +96,48 @@ def load_encoder(
         )
         raise InvalidModel(msg) from exc
     # With `output_loading_info` the call returns a pair, which its annotation does not say.
-    encoder, info = cast("tuple[torch.nn.Module, dict[str, Any]]", loaded)
-    _check_tensors(spec, encoder, info)
-    if getattr(encoder, "pooler", None) is not None:
+    model, info = cast("tuple[torch.nn.Module, dict[str, Any]]", loaded)
+    scores = head_task(spec)
+    _check_tensors(spec, model, info)
+    if scores is None and getattr(model, "pooler", None) is not None:
         # Its output is not used, and it costs a matrix product.
-        encoder.pooler = _NoPooler()
-    encoder.eval().to(device)
-    _try_out(spec, encoder)
-    _check_types(spec, encoder)
-    chosen: Any = encoder.config
-    return encoder, dtype, str(chosen._attn_implementation)  # noqa: SLF001 - there is no other way
+        model.pooler = _NoPooler()
+    model.eval().to(device)
+    # Out of the mapped file: what becomes of that later must not reach a model that serves.
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+    if scores is None:
+        _try_out(spec, model)
+        _check_types(spec, model)
+    else:
+        _try_scores(spec, model, scores)
+    chosen: Any = model.config
+    return model, dtype, str(chosen._attn_implementation)  # noqa: SLF001 - there is no other way
+
+
+def head_task(spec: ModelSpec) -> ScoreTask | None:
+    """The task whose logits transformers' class computes; None where its hidden states are pooled."""
+    scores = spec.find(ScoreTask)
+    return None if scores is None or scores.kind == "pooled" else scores
+
+
+@cache
+def _register_conversions() -> None:
+    """Let transformers read the tensors of XLM-RoBERTas that jina's code wrote, beside those of its own."""
+    names = {
+        "emb_ln": "embeddings.LayerNorm",
+        r"encoder\.layers": "encoder.layer",
+        r"mixer\.out_proj": "attention.output.dense",
+        "norm1": "attention.output.LayerNorm",
+        "norm2": "output.LayerNorm",
+        r"mlp\.fc1": "intermediate.dense",
+        r"mlp\.fc2": "output.dense",
+    }
+    parts = [f"attention.self.{name}" for name in ("query", "key", "value")]
+    fused = WeightConverter(source_patterns=r"mixer\.Wqkv", target_patterns=parts, operations=[Chunk(dim=0)])
+    renamed = [WeightRenaming(source_patterns=old, target_patterns=new) for old, new in names.items()]
+    register_checkpoint_conversion_mapping("xlm-roberta", [*renamed, fused])
 
 
 class _NoPooler(torch.nn.Module):
@@ -133,12 +169,23 @@ def _config(spec: ModelSpec) -> transformers.PretrainedConfig:
     return config
 
 
-def _loader(config: transformers.PretrainedConfig) -> Any:  # noqa: ANN401 - a class with `from_pretrained`
+def _loader(spec: ModelSpec, config: transformers.PretrainedConfig) -> Any:  # noqa: ANN401 - with `from_pretrained`
+    scores = head_task(spec)
+    if scores is not None:
+        is_causal = scores.kind == "logits"
+        return transformers.AutoModelForCausalLM if is_causal else transformers.AutoModelForSequenceClassification
+    if _is_masked_lm(spec):
+        return transformers.AutoModelForMaskedLM
     name = _ENCODERS.get(config.model_type)
     if name is None:
         return transformers.AutoModel
     module = config.model_type.replace("-", "_")
     return getattr(import_module(f"transformers.models.{module}.modeling_{module}"), name)
+
+
+def _is_masked_lm(spec: ModelSpec) -> bool:
+    task = spec.find(SparseTask)
+    return task is not None and task.kind == "splade"
 
 
 def _check_tensors(spec: ModelSpec, encoder: torch.nn.Module, info: dict[str, Any]) -> None:
@@ -151,7 +198,8 @@ def _check_tensors(spec: ModelSpec, encoder: torch.nn.Module, info: dict[str, An
             f"{more}; correct config.json, or take the weights that belong to it"
         )
         raise InvalidModel(msg)
-    missing = _needed(info["missing_keys"])
+    needs_head = head_task(spec) is not None or _is_masked_lm(spec)
+    missing = sorted(info["missing_keys"]) if needs_head else _needed(info["missing_keys"])
     if not missing:
         return
     kind = type(encoder).__name__
@@ -179,19 +227,42 @@ def _try_out(spec: ModelSpec, encoder: torch.nn.Module) -> None:
         # Not of padding: some classes look for the last token that is not padding.
         ids = torch.full((1, tokens), 1 if spec.pad_id == 0 else 0, device=next(encoder.parameters()).device)
         try:
-            hidden = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            answer = encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+            hidden = answer.logits if _is_masked_lm(spec) else answer.last_hidden_state
         except Exception as exc:
             msg = (
                 f"{kind} does not run on a text of {tokens} token{'s'[: tokens - 1]}, given ids and a mask "
                 f"({type(exc).__name__}: {_line(exc)}); choose a model that encodes text of any length"
             )
             raise BackendUnavailable(msg) from exc
-        if tuple(hidden.shape) != (1, tokens, spec.hidden_size):
+        width = hidden.shape[-1] if _is_masked_lm(spec) else spec.hidden_size
+        if tuple(hidden.shape) != (1, tokens, width):
             msg = (
                 f"{kind} gives hidden states of shape {tuple(hidden.shape)} for {tokens} token{'s'[: tokens - 1]}, "
                 f"expected {(1, tokens, spec.hidden_size)}: one a token, as wide as config.json says"
             )
             raise InvalidModel(msg)
+
+
+@torch.inference_mode()
+def _try_scores(spec: ModelSpec, model: torch.nn.Module, task: ScoreTask) -> None:
+    """See that the class runs on ids and a mask alone, several rows at a time, and gives a logit a label."""
+    kind = f"{type(model).__name__} of transformers {transformers.__version__}"
+    ids = torch.full((2, _TRIAL_LENGTHS[-1]), 1 if spec.pad_id == 0 else 0, device=next(model.parameters()).device)
+    try:
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    except Exception as exc:
+        msg = f"{kind} does not run on two texts, given ids and a mask ({type(exc).__name__}: {_line(exc)})"
+        raise BackendUnavailable(msg) from exc
+    if task.kind == "classifier":
+        if tuple(logits.shape) != (2, len(task.labels)):
+            msg = f"{kind} gives logits of shape {tuple(logits.shape)} for two texts, expected {(2, len(task.labels))}"
+            raise InvalidModel(msg)
+        return
+    largest = max(task.true_id or 0, task.false_id or 0)
+    if logits.ndim != 3 or largest >= logits.shape[-1]:
+        msg = f"{kind} gives logits of shape {tuple(logits.shape)}; the score needs that of token {largest}"
+        raise InvalidModel(msg)
 
 
 @torch.inference_mode()
@@ -202,7 +273,7 @@ def _check_types(spec: ModelSpec, encoder: torch.nn.Module) -> None:
     ids = torch.full((1, _TRIAL_LENGTHS[-1]), 1 if spec.pad_id == 0 else 0, device=next(encoder.parameters()).device)
     mask = torch.ones_like(ids)
     without, typed = (
-        encoder(input_ids=ids, attention_mask=mask, **more).last_hidden_state.float()
+        encoder(input_ids=ids, attention_mask=mask, **more)[0].float()
         for more in ({}, {"token_type_ids": torch.zeros_like(ids)})
     )
     if torch.allclose(without, typed, rtol=0, atol=1e-4 * float(without.abs().max())):

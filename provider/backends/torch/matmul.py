@@ -1,18 +1,19 @@
 """The rate at which this machine multiplies matrices of given shapes: the yardstick for a backend's forward passes."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 import torch
 
-from provider.backends.torch_linear import Step, onednn_linear, plain_linear
+from provider.backends.torch.linear import WAYS, Step, plain_linear
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class MatmulProbe:
-    """Linear layers without a model around them, as fast as torch can: by its own choice of library, or by oneDNN.
+    """Linear layers without a model around them, by whatever is fastest.
 
     Attributes:
         dtype: what is measured in.
@@ -40,18 +41,16 @@ class MatmulProbe:
         biases = [torch.zeros(len(weight), dtype=kind, device=place) for weight in weights]
         states = {rows: torch.randn(tokens, rows, device=place).to(kind) for rows, _ in shapes}
         self._inputs = [states[rows] for rows, _ in shapes]
-        self._ways = [list(map(plain_linear, weights, biases))]
-        if self._device.type == "cpu" and torch.backends.mkldnn.is_available():
-            try:
-                packed = list(map(onednn_linear, weights, biases))
-                self._once(packed)
-            except (AttributeError, NotImplementedError, RuntimeError):
-                # Operators that are torch's own business; another release or processor may not have them.
-                return
-            self._ways.append(packed)
+        self._ways = []
+        for make in WAYS.values() if self._device.type == "cpu" else [plain_linear]:
+            # A release of torch, a processor or a dtype may lack one; never the first.
+            with contextlib.suppress(AttributeError, NotImplementedError, RuntimeError):
+                way = list(map(make, weights, biases))
+                self._once(way)
+                self._ways.append(way)
 
     def flops_per_second(self, seconds: float) -> float:
-        """The better way's rate, all lanes together, measured for about `seconds`. Blocks; any thread may call."""
+        """The best way's rate, all lanes together, measured for about `seconds`. Blocks; any thread may call."""
         return max(self._rate(way, seconds / len(self._ways)) for way in self._ways)
 
     def _rate(self, way: Sequence[Step], seconds: float) -> float:

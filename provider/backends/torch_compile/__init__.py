@@ -1,0 +1,1 @@
+"""PyTorch, compiled ahead by Inductor and kept on disk."""
