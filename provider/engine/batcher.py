@@ -1,24 +1,30 @@
-"""Which rows go into the next forward pass. A data structure without threads or timers; `lanes` runs it.
+"""Which rows go into the next forward pass. Data structures without threads, timers and clocks.
 
 No timer ever holds a row back: a free lane takes what is there, and while all lanes are busy the next batches grow by
-themselves. Each batch is *led* by one request, and requests lead in turn, so that a request waits for at most one batch
-of every other request before it is its turn, however many rows the others brought. The leader's longest row sets the
-length, and the batch is filled with the waiting rows nearest to it in length, whoever sent them: short rows travel with
-short ones. Where padding costs, a batch ends before its padding would cost more than the next pass; where it changes
-vectors, there is none.
+themselves. Each batch is *led* by one request. Callers lead in turn, by deficit round robin: each gets as many tokens
+as every other, times its weight, however many requests it has under way. Of one caller, the oldest request leads: so
+it is known at once when a request will be answered, and long rows do not starve. The leader's longest row sets the
+length, and the batch is filled with the rows nearest to it in length, first with those of the same caller: short rows
+travel with short ones. Where padding costs, a batch ends before its padding would cost more than the next pass; where
+it changes vectors, there is none.
 """
 
 from bisect import bisect_left, insort
-from collections import deque
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
+from provider.domain import Caller
 from provider.engine.rows import Row
 
 # What one pass more costs beside its tokens, as a share of a full batch: on a CPU, with batches of 512 tokens, it is as
 # much as 10 to 30 of them cost.
 _PASS_COST = 1 / 32
+# Rows of a caller who has had so many turns in advance fill no batches that others lead.
+_MOST_ADVANCE = 4
+# More rows than this are faster added or removed by going through all.
+_FEW = 32
 
 
 @frozen
@@ -46,106 +52,208 @@ class BatchLimits:
             return tokens <= self.max_tokens
         return tokens + padding <= self.max_tokens and padding <= _PASS_COST * self.max_tokens
 
-
-@define(eq=False, order=False)
-class _Waiting:
-    """A row in the queue; `order` makes keys unique, so that rows themselves are never compared."""
-
-    row: Row
-    order: int
-    is_taken: bool = False
-
-    @property
-    def key(self) -> tuple[int, int]:
-        return (self.row.tokens, self.order)
+    def cost(self, lengths: Sequence[int]) -> int:
+        """The tokens that rows of such `lengths` count as: their rectangle where padding is not free."""
+        return sum(lengths) if self.padding_is_free else max(lengths) * len(lengths)
 
 
-class Batcher:
-    """The queue of one model. Not thread-safe: `Lanes` guards it."""
+@define(eq=False)
+class _Request:
+    """Rows that came together, longest first; the first may have been taken already."""
 
-    def __init__(self, limits: BatchLimits) -> None:
-        self._limits = limits
-        self._by_length: list[tuple[int, int, _Waiting]] = []
-        self._requests: deque[deque[_Waiting]] = deque()
-        self._order = 0
-        self.tokens = 0
+    rows: deque[Row] = field(factory=deque)
+    waiting: int = 0
 
-    @property
-    def rows(self) -> int:
-        """Rows that wait."""
-        return len(self._by_length)
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Take the rows of a request."""
-        request: deque[_Waiting] = deque()
+@define(eq=False)
+class _CallerQueue:
+    """What waits of one caller.
+
+    Attributes:
+        by_length: (tokens, order, row) of each row, ascending.
+        requests: by number, the oldest first.
+        deficit: tokens that it may take before others have their turn; below 0: what it had in advance.
+    """
+
+    weight: int
+    deficit: float
+    by_length: list[tuple[int, int, Row]] = field(factory=list)
+    requests: dict[int, _Request] = field(factory=dict)
+    tokens: int = 0
+
+    def add(self, number: int, rows: Sequence[Row], order: int) -> None:
+        request = self.requests[number] = _Request(waiting=len(rows))
+        entries = []
         for row in sorted(rows, key=lambda each: -each.tokens):
-            self._order += 1
-            waiting = _Waiting(row, self._order)
-            request.append(waiting)
-            insort(self._by_length, (*waiting.key, waiting))
-        self._requests.append(request)
-        self.tokens += sum(row.tokens for row in rows)
+            order += 1
+            row.request, row.order = number, order
+            request.rows.append(row)
+            entries.append((row.tokens, order, row))
+            self.tokens += row.tokens
+        if len(entries) > _FEW:
+            self.by_length.extend(entries)
+            self.by_length.sort()
+        else:
+            for entry in entries:
+                insort(self.by_length, entry)
 
-    def take(self) -> list[Row]:
-        """The next batch; empty if nothing waits. Rows that nobody waits for are dropped on the way."""
-        while True:
-            leader = self._next_leader()
-            if leader is None:
-                return []
-            start = bisect_left(self._by_length, (*leader.key, leader))
-            low, high = self._around(start)
-            chosen = [waiting for _, _, waiting in self._by_length[low:high]]
-            del self._by_length[low:high]
-            for waiting in chosen:
-                waiting.is_taken = True
-                self.tokens -= waiting.row.tokens
-            if wanted := [waiting.row for waiting in chosen if waiting.row.is_wanted]:
-                return wanted
+    def next_leader(self) -> Row:
+        """The longest row of the oldest request."""
+        request = next(iter(self.requests.values()))
+        while not request.rows[0].order:
+            request.rows.popleft()
+        return request.rows[0]
 
-    def take_all(self) -> list[Row]:
-        """Empty the queue."""
-        rows = [waiting.row for _, _, waiting in self._by_length]
-        self._by_length.clear()
-        self._requests.clear()
-        self.tokens = 0
+    def take(self, low: int, high: int) -> list[Row]:
+        """Remove the rows at these positions by length."""
+        rows = [row for _, _, row in self.by_length[low:high]]
+        del self.by_length[low:high]
+        self._forget(rows)
         return rows
 
-    def _next_leader(self) -> _Waiting | None:
-        while self._requests:
-            request = self._requests.popleft()
-            while request and request[0].is_taken:
-                request.popleft()
-            if request:
-                self._requests.append(request)
-                return request[0]
-        return None
+    def discard(self, rows: Sequence[Row]) -> None:
+        if len(rows) > _FEW:
+            gone = {row.order for row in rows}
+            self.by_length = [entry for entry in self.by_length if entry[1] not in gone]
+        else:
+            for row in rows:
+                del self.by_length[self.position(row)]
+        self._forget(rows)
 
-    def _around(self, start: int) -> tuple[int, int]:
-        """Grow the slice of rows around `start` towards whichever neighbour is nearest in length, while it fits."""
-        lengths, fit = self._by_length, self._limits.hold
-        own = lengths[start][0]
-        low, high, tokens, longest = start, start + 1, own, own
+    def position(self, row: Row) -> int:
+        """Where a row that waits stands by length."""
+        return bisect_left(self.by_length, (row.tokens, row.order))
+
+    def _forget(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            row.order = 0
+            self.tokens -= row.tokens
+            request = self.requests[row.request]
+            request.waiting -= 1
+            if not request.waiting:
+                del self.requests[row.request]
+
+
+@define
+class _Filling:
+    """A batch that is being filled with rows near the length of its leader."""
+
+    limits: BatchLimits
+    leading: int
+    longest: int
+    rows: int = 1
+    tokens: int = field(init=False)
+
+    @tokens.default
+    def _of_leader(self) -> int:
+        return self.leading
+
+    def grow(self, lengths: Sequence[tuple[int, int, Row]], low: int, high: int) -> tuple[int, int]:
+        """Widen the slice of `lengths` towards whichever neighbour is nearest to the leader, while it fits."""
+        fits, leading = self.limits.hold, self.leading
         while low > 0 or high < len(lengths):
             below = lengths[low - 1][0] if low > 0 else None
             above = lengths[high][0] if high < len(lengths) else None
-            take_below = above is None or (below is not None and own - below <= above - own)
+            take_below = above is None or (below is not None and leading - below <= above - leading)
             length = below if take_below else above
-            if length is None or not fit(high - low + 1, max(longest, length), tokens + length):
+            if length is None or not fits(self.rows + 1, max(self.longest, length), self.tokens + length):
                 # The nearest does not fit. A longer one fits even less; a shorter one may.
-                if take_below or below is None or not fit(high - low + 1, longest, tokens + below):
+                if take_below or below is None or not fits(self.rows + 1, self.longest, self.tokens + below):
                     break
                 take_below, length = True, below
             low, high = (low - 1, high) if take_below else (low, high + 1)
-            tokens, longest = tokens + length, max(longest, length)
+            self.rows, self.tokens, self.longest = self.rows + 1, self.tokens + length, max(self.longest, length)
         return low, high
 
-    def drop_unwanted(self) -> None:
-        """Forget rows that nobody waits for."""
-        kept = []
-        for entry in self._by_length:
-            if entry[2].row.is_wanted:
-                kept.append(entry)
-            else:
-                entry[2].is_taken = True
-                self.tokens -= entry[2].row.tokens
-        self._by_length = kept
+
+class Batcher:
+    """Rows that wait for one model, in one tier. Not thread-safe.
+
+    Attributes:
+        tokens: that wait.
+        rows: that wait.
+    """
+
+    def __init__(self) -> None:
+        """Nothing waits."""
+        self.tokens = self.rows = 0
+        self._callers: OrderedDict[str, _CallerQueue] = OrderedDict()
+        self._requests = self._order = 0
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take the rows of a request."""
+        caller = rows[0].caller
+        queue = self._callers.get(caller.name)
+        if queue is None:
+            queue = self._callers[caller.name] = _CallerQueue(caller.weight, 0.0)
+        before = queue.tokens
+        self._requests += 1
+        queue.add(self._requests, rows, self._order)
+        self._order += len(rows)
+        self.tokens += queue.tokens - before
+        self.rows += len(rows)
+
+    def take(self, limits: BatchLimits) -> list[Row]:
+        """The next batch within `limits`; empty if nothing waits. Rows that nobody waits for are dropped on the way."""
+        while self._callers:
+            name, queue = self._next_caller(limits.max_tokens)
+            leader = queue.next_leader()
+            filling = _Filling(limits, leader.tokens, leader.tokens)
+            position = queue.position(leader)
+            chosen = self._charge(queue, queue.take(*filling.grow(queue.by_length, position, position + 1)))
+            self._end_if_empty(name)
+            for other, each in tuple(self._callers.items()):
+                if filling.rows >= limits.max_rows or filling.tokens >= limits.max_tokens:
+                    break
+                if each is queue or each.deficit < -_MOST_ADVANCE * limits.max_tokens * each.weight:
+                    continue
+                position = bisect_left(each.by_length, (leader.tokens,))
+                chosen += self._charge(each, each.take(*filling.grow(each.by_length, position, position)))
+                self._end_if_empty(other)
+            if wanted := [row for row in chosen if row.is_wanted]:
+                return wanted
+        return []
+
+    def discard(self, rows: Iterable[Row]) -> None:
+        """Forget those of `rows` that still wait."""
+        by_caller: dict[str, list[Row]] = {}
+        for row in rows:
+            if row.order:
+                by_caller.setdefault(row.caller.name, []).append(row)
+        for name, gone in by_caller.items():
+            self._callers[name].discard(gone)
+            self._count(gone)
+            self._end_if_empty(name)
+
+    def take_all(self) -> list[Row]:
+        """Empty the queue."""
+        rows = [row for queue in self._callers.values() for _, _, row in queue.by_length]
+        self.discard(rows)
+        return rows
+
+    def tokens_until(self, tokens: int, caller: Caller) -> float:
+        """Tokens that will have run when so many more of `caller` have, others taking no more than their turns."""
+        own = tokens + (self._callers[caller.name].tokens if caller.name in self._callers else 0)
+        others = (queue for name, queue in self._callers.items() if name != caller.name)
+        return own + sum(min(queue.tokens, own * queue.weight / caller.weight) for queue in others)
+
+    def _next_caller(self, quantum: int) -> tuple[str, _CallerQueue]:
+        while True:
+            name, queue = next(iter(self._callers.items()))
+            if queue.deficit > 0:
+                return name, queue
+            queue.deficit += quantum * queue.weight
+            self._callers.move_to_end(name)
+
+    def _charge(self, queue: _CallerQueue, rows: list[Row]) -> list[Row]:
+        queue.deficit -= sum(row.tokens for row in rows)
+        self._count(rows)
+        return rows
+
+    def _count(self, gone: Sequence[Row]) -> None:
+        self.tokens -= sum(row.tokens for row in gone)
+        self.rows -= len(gone)
+
+    def _end_if_empty(self, name: str) -> None:
+        if not self._callers[name].by_length:
+            del self._callers[name]

@@ -1,72 +1,131 @@
-"""Vectors of inputs seen before, bounded in bytes and time, and the rows in flight (single flight).
+"""Outputs of inputs seen before, responses written from them, and the rows under way (single flight).
 
 Used on the event loop's thread only, so there is nothing to lock.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
+from attrs import frozen
 from cachetools import TTLCache
-from numpy.typing import NDArray
 
-from provider.domain import CacheKey
+from provider.domain import CacheKey, RowOutput, SparseVector
+from provider.engine.hooks import RequestAnswered
 from provider.engine.rows import Row
 from provider.settings import CacheSettings
 
-# What Python keeps for an entry beside the vector's bytes: key, array object, hash table, the TTL's links.
-_ENTRY_BYTES = 600
+# What Python keeps for an entry beside the outputs' bytes: key, mapping, array objects, hash table, the TTL's links.
+_ENTRY_BYTES = 800
 
-Vector = NDArray[np.float32]
+RowOutputs = Mapping[str, RowOutput]
 
 
-class VectorCache:
-    """Full, un-normalised vectors by `CacheKey`. With caching off it holds nothing and shares no flights."""
+@frozen(eq=False)
+class CachedResponse:
+    """The response to a request with one input.
+
+    Attributes:
+        content: what is sent, in the form that the engine's caller chose.
+        size: its bytes.
+        key: of the outputs that it was written from.
+        event: what listeners are told when it is sent.
+    """
+
+    content: Any
+    size: int
+    key: CacheKey
+    event: RequestAnswered
+
+
+class OutputCache:
+    """Outputs as the model gave them, by `CacheKey`, and responses, by the digest of a request's body.
+
+    Both share one bound of bytes; the least recently used goes first. With caching off it holds nothing and shares no
+    rows.
+    """
 
     def __init__(self, settings: CacheSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self.is_enabled = settings.enabled
-        self._vectors: TTLCache[CacheKey, Vector] = TTLCache(
+        self._entries: TTLCache[CacheKey | bytes, Any] = TTLCache(
             maxsize=settings.max_bytes if settings.enabled else 0,
             ttl=settings.ttl_seconds,
             timer=clock,
-            getsizeof=lambda vector: vector.nbytes + _ENTRY_BYTES,
+            getsizeof=_bytes,
         )
         # Weak: a row that nobody waits for any more is dropped by the batcher, and so disappears here.
-        self._flying: WeakValueDictionary[CacheKey, Row] = WeakValueDictionary()
+        self._pending: WeakValueDictionary[CacheKey, Row] = WeakValueDictionary()
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Bytes accounted for."""
-        return int(self._vectors.currsize)
+        return int(self._entries.currsize)
 
-    def get(self, key: CacheKey) -> Vector | None:
-        """The vector (dimension,) kept under `key`; not to be written to."""
+    def get(self, key: CacheKey) -> RowOutputs | None:
+        """The outputs kept under `key`; not to be written to."""
         try:
-            found: Vector = self._vectors[key]
+            found: RowOutputs = self._entries[key]
         except KeyError:
             return None
         return found
 
-    def in_flight(self, key: CacheKey) -> Row | None:
-        """The row that will have the vector of `key`, if someone waits for it right now."""
-        row = self._flying.get(key)
+    def response(self, digest: bytes) -> CachedResponse | None:
+        """The response kept under `digest`, if the outputs in it are still kept."""
+        try:
+            found: CachedResponse = self._entries[digest]
+        except KeyError:
+            return None
+        # Asked for, not looked at: outputs whose response is sent are in use.
+        return found if self.get(found.key) is not None else None
+
+    def keep_response(self, digest: bytes, response: CachedResponse) -> None:
+        """Keep a response, if there is room for it."""
+        if _bytes(response) <= self._entries.maxsize:
+            self._entries[digest] = response
+
+    def forget_responses(self) -> None:
+        """Drop all responses: names or limits have changed."""
+        for digest in [key for key, entry in self._entries.items() if isinstance(entry, CachedResponse)]:
+            del self._entries[digest]
+
+    def pending(self, key: CacheKey) -> Row | None:
+        """The row that will have the outputs of `key`, if someone waits for it right now."""
+        row = self._pending.get(key)
         return row if row is not None and row.is_wanted else None
 
-    def takes_off(self, row: Row) -> None:
+    def add_pending(self, row: Row) -> None:
         """Remember a row that was just admitted."""
         if self.is_enabled and row.key is not None:
-            self._flying[row.key] = row
+            self._pending[row.key] = row
 
-    def lands(self, row: Row) -> None:
-        """Keep a finished row's vector, forget the flight. A failed row leaves nothing behind."""
+    def keep(self, row: Row) -> None:
+        """Keep a finished row's outputs; it is pending no more. A failed row leaves nothing behind."""
         if row.key is None or not self.is_enabled:
             return
-        if self._flying.get(row.key) is row:
-            del self._flying[row.key]
-        if row.vector is not None and np.isfinite(row.vector).all():
-            # A copy: the row is a view of its whole batch, which would live as long as the view.
-            vector = row.vector.copy()
-            vector.flags.writeable = False
-            if vector.nbytes + _ENTRY_BYTES <= self._vectors.maxsize:
-                self._vectors[row.key] = vector
+        if self._pending.get(row.key) is row:
+            del self._pending[row.key]
+        if row.outputs is not None and all(map(_is_finite, row.outputs.values())):
+            # Copies: outputs are views of their whole batch, which would live as long as the views.
+            outputs = {name: _copy(output) for name, output in row.outputs.items()}
+            if _bytes(outputs) <= self._entries.maxsize:
+                self._entries[row.key] = outputs
+
+
+def _bytes(entry: RowOutputs | CachedResponse) -> int:
+    if isinstance(entry, CachedResponse):
+        return entry.size + _ENTRY_BYTES
+    return sum(output.nbytes for output in entry.values()) + _ENTRY_BYTES
+
+
+def _is_finite(output: RowOutput) -> bool:
+    return bool(np.isfinite(output.weights if isinstance(output, SparseVector) else output).all())
+
+
+def _copy(output: RowOutput) -> RowOutput:
+    if isinstance(output, SparseVector):
+        return SparseVector(output.ids.copy(), output.weights.copy())
+    copy = output.copy()
+    copy.flags.writeable = False
+    return copy

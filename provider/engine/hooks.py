@@ -1,12 +1,15 @@
 """What the engine tells whoever listens: frozen records, handed to plain callables. Logs and metrics are listeners."""
 
+import logging
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Literal
 
 from attrs import frozen
 
-from provider.domain import Timings, Usage
+from provider.domain import ANONYMOUS, Caller, Timings, Usage
+
+_log = logging.getLogger(__name__)
 
 
 class ModelState(StrEnum):
@@ -39,6 +42,15 @@ class ModelChanged:
     state: ModelState
     seconds: float
     detail: dict[str, object]
+
+
+@frozen
+class ModelsChanged:
+    """The configured models are others from now on: names that were `added`, `removed`, or get other settings."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    replaced: tuple[str, ...]
 
 
 @frozen
@@ -90,6 +102,7 @@ class BatchDone:
     Attributes:
         rows: inputs in it.
         tokens: their tokens, padding not counted.
+        padding: tokens that they were padded with; 0 for a backend that does not pad.
         queue_seconds: how long its oldest row had waited.
         error: the type of what went wrong, None if nothing.
     """
@@ -100,6 +113,7 @@ class BatchDone:
     queue_seconds: float
     forward_seconds: float
     error: str | None = None
+    padding: int = 0
 
 
 @frozen
@@ -108,29 +122,53 @@ class RequestWaited:
 
     Attributes:
         outcome: `admitted`; `refused`, because it took too long or the service ends; `left`, as its caller did.
+        caller: who sent it.
     """
 
     seconds: float
     outcome: Literal["admitted", "refused", "left"]
+    caller: Caller = ANONYMOUS
+
+
+DropReason = Literal["too_many", "head_too_slow", "head_too_large", "body_too_slow", "answer_unread", "malformed"]
 
 
 @frozen
-class RequestEmbedded:
+class ConnectionDropped:
+    """The server ended a connection whose client broke a limit or does not speak HTTP."""
+
+    reason: DropReason
+
+
+@frozen
+class RequestAnswered:
     """A request was answered by the engine. Sent in the context (contextvars) of the request."""
 
     model: str
     usage: Usage
     truncated: int
     timings: Timings
+    caller: Caller = ANONYMOUS
+    outputs: tuple[str, ...] = ()
 
 
-Event = ModelChanged | ModelNoticed | ModelVerified | DownloadChanged | BatchDone | RequestWaited | RequestEmbedded
+Event = (
+    ModelChanged
+    | ModelsChanged
+    | ModelNoticed
+    | ModelVerified
+    | DownloadChanged
+    | BatchDone
+    | RequestWaited
+    | ConnectionDropped
+    | RequestAnswered
+)
 Hook = Callable[[Event], None]
-"""Called with every event, on the event loop's thread; quick, never blocking, never raising."""
+"""Called with every event, on the event loop's thread; quick, never blocking."""
 
 
 class Hooks:
-    """Several hooks as one."""
+    """Several hooks as one. One that raises is logged and harms neither the others nor the work that they hear of."""
 
     def __init__(self, *hooks: Hook) -> None:
         self._hooks = list(hooks)
@@ -142,4 +180,7 @@ class Hooks:
     def __call__(self, event: Event) -> None:
         """Tell everyone."""
         for hook in tuple(self._hooks):
-            hook(event)
+            try:
+                hook(event)
+            except Exception:  # noqa: BLE001 - whatever a listener raises, the work goes on
+                _log.exception("a listener failed at %s", type(event).__name__)

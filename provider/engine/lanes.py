@@ -8,80 +8,53 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
-
-import numpy as np
-from attrs import frozen
+from typing import Any
 
 from provider.backends import Backend, TokenBatch
-from provider.domain import Vectors
-from provider.engine.hooks import RequestWaited
-from provider.engine.line import Line, WaitingRequest
+from provider.domain import Caller, Outputs
+from provider.engine.memory import PassLock, TokenBudget
+from provider.engine.outcome import BatchOutcome
 from provider.engine.rows import Row
-from provider.errors import EmbeddingFailed, NotAvailable, ShuttingDown
+from provider.engine.scheduler import Scheduler
+from provider.errors import ModelStalled, NotAvailable, ShuttingDown
 
-_JOIN_SECONDS = 5.0
-
-
-@frozen(eq=False)
-class BatchOutcome:
-    """What one forward pass came to.
-
-    Attributes:
-        vectors: (rows, dimension) float32; None if it failed.
-        error: why, if it failed.
-        queue_seconds: how long the oldest of its rows had waited.
-    """
-
-    rows: Sequence[Row]
-    vectors: Vectors | None
-    error: Exception | None
-    queue_seconds: float
-    forward_seconds: float
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of its rows, padding not counted."""
-        return sum(row.tokens for row in self.rows)
+_JOIN_SECONDS = 2.0
 
 
 class Lanes:
-    """Runs a `Batcher` on a `Backend`. `submit`, `drain` and `close` are called on the event loop's thread."""
+    """Runs a `Scheduler` on a `Backend`. `submit` and `close` are called on the event loop's thread."""
 
     def __init__(
         self,
         backend: Backend,
-        line: Line,
+        scheduler: Scheduler,
         *,
-        dimension: int,
+        check: Callable[[Outputs, TokenBatch], None],
         count: int,
         name: str,
         on_batch: Callable[[BatchOutcome], None],
         on_row: Callable[[Row], None] = lambda _: None,
-        on_waited: Callable[[RequestWaited], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing runs until `start`.
 
         Args:
             backend: called from the lanes' threads.
-            line: before the batcher; both are guarded by this object from now on.
-            dimension: width that the backend's vectors must have.
+            scheduler: of as many lanes; guarded by this object from now on.
+            check: raises TypeError for outputs that are not the model's.
             count: number of lanes; 1 unless the backend is `concurrent`.
             name: of the model, for thread names.
             on_batch: called on the event loop's thread after each forward pass, when its rows are settled.
-            on_row: called on the event loop's thread for each settled row (the cache keeps vectors).
-            on_waited: called on the event loop's thread for each request that stood in line.
+            on_row: called on the event loop's thread for each settled row (the cache keeps outputs).
             clock: seconds, monotonic.
         """
-        self._backend, self._line, self._dimension = backend, line, dimension
-        self._batcher = line.batcher
-        self._on_batch, self._on_row, self._on_waited, self._clock = on_batch, on_row, on_waited, clock
+        self._backend, self._scheduler, self._check = backend, scheduler, check
+        self._budget = TokenBudget(scheduler.limits, scheduler.limits)
+        self._passes = PassLock()
+        self._on_batch, self._on_row, self._clock = on_batch, on_row, clock
         self._changed = threading.Condition()
-        self._closed = self._is_draining = False
-        self._busy_since: dict[int, float] = {}
+        self._closed = False
         self._running: dict[int, Sequence[Row]] = {}
-        self._tokens_per_second = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self.failures_in_a_row = 0
         # Daemons: a forward pass that never returns must not keep the process from ending.
@@ -99,73 +72,89 @@ class Lanes:
     @property
     def waiting_rows(self) -> int:
         """Rows in the queue."""
-        return self._batcher.rows
+        return self._scheduler.rows
 
     @property
     def waiting_tokens(self) -> int:
         """Tokens in the queue."""
-        return self._batcher.tokens
+        return self._scheduler.tokens
 
     @property
-    def requests_in_line(self) -> int:
-        """Requests for which the queue has no room yet."""
+    def batch_tokens(self) -> int:
+        """Most tokens of a batch at present: fewer than at the start when memory has run out."""
+        return self._scheduler.limits.max_tokens
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long all that waits will take at the measured rate; 0 as long as that is not known."""
         with self._changed:
-            return len(self._line)
+            return self._scheduler.expected_seconds
 
     @property
-    def longest_forward_seconds(self) -> float:
-        """For how long the slowest forward pass under way has been running; 0 if none is."""
-        # A lane may finish during the loop; a copy of the values cannot change under it.
-        since = tuple(self._busy_since.values())
-        return self._clock() - min(since) if since else 0.0
+    def tokens_per_second(self) -> float:
+        """The measured rate of all lanes, each as if it were busy; 0 as long as nothing has been measured."""
+        with self._changed:
+            return self._scheduler.throughput.tokens_per_second
 
-    def submit(self, rows: Sequence[Row]) -> bool:
-        """Queue all rows, or none; without room they wait in line, and fail with Overloaded after a while.
+    def stalled(self, seconds: float) -> int:
+        """Lanes whose forward pass has been running for longer than `seconds`."""
+        with self._changed:
+            return len(self._scheduler.throughput.stalled(seconds))
+
+    def fail_stalled(self, seconds: float) -> bool:
+        """Give up the rows of stalled lanes, and where no other lane is left also what waits.
 
         Returns:
-            Whether they are in the queue; False: in line.
+            Whether no lane is left.
+        """
+        with self._changed:
+            stalled = self._scheduler.throughput.stalled(seconds)
+            left = [row for lane in stalled for row in self._running[lane]]
+            is_none_left = len(stalled) == len(self._threads)
+            if is_none_left:
+                left += self._scheduler.take_all()
+        _fail(left, _stalled())
+        return is_none_left
+
+    def check_room(self, tokens: int, caller: Caller) -> None:
+        """See that a request of at least so many tokens may be let in.
 
         Raises:
-            Overloaded: there will be no room in time, by the measured rate.
-            ShuttingDown: the lanes are closed, or draining and without room.
+            Overloaded: it would be refused.
+        """
+        with self._changed:
+            self._scheduler.check(tokens, caller)
+
+    def submit(self, rows: Sequence[Row]) -> None:
+        """Queue the rows of a request, all or none.
+
+        Raises:
+            Overloaded: they would not be answered in time, by the measured rate.
+            ShuttingDown: the lanes are closed.
         """
         with self._changed:
             if self._closed:
                 raise _shutting_down()
-            now = self._clock()
+            self._scheduler.add(rows)
             for row in rows:
-                row.enqueued_at = now
-            waiting = self._line.join(rows, now=now, tokens_per_second=self._tokens_per_second)
+                row.withdraw = self._withdraw
             self._changed.notify(len(self._threads))
-        if waiting is not None:
-            waiting.timer = asyncio.get_running_loop().call_later(self._line.max_wait_seconds, self._give_up, waiting)
-            if self._is_draining:
-                self.drain()
-        return waiting is None
 
-    def drain(self) -> None:
-        """Refuse requests in line from now on; rows in the queue are still run."""
-        self._is_draining = True
+    def _withdraw(self, rows: Sequence[Row]) -> None:
         with self._changed:
-            gone = self._line.clear()
-        for waiting in gone:
-            self._end_wait(waiting, _shutting_down())
+            self._scheduler.discard(rows)
 
     async def close(self) -> bool:
         """Fail what still waits, let running forward passes end, and stop the threads.
 
         Returns:
-            Whether every thread has ended. One that has not after 5 s is left behind, and its callers are told.
+            Whether every thread has ended. One that has not after 2 s is left behind, and its callers are told.
         """
         with self._changed:
             self._closed = True
-            # Before the queue, so that nobody moves up into it.
-            gone = self._line.clear()
-            left = self._batcher.take_all()
+            left = self._scheduler.take_all()
             self._changed.notify_all()
-        for waiting in gone:
-            self._end_wait(waiting, _shutting_down())
-        _abandon(left)
+        _fail(left, _shutting_down())
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
             if thread.is_alive():
@@ -173,104 +162,82 @@ class Lanes:
         # The outcomes that the threads handed over come first.
         await asyncio.sleep(0)
         for rows in tuple(self._running.values()):
-            _abandon(rows)
+            _fail(rows, _shutting_down())
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self, lane: int) -> None:
+        throughput = self._scheduler.throughput
         while True:
             with self._changed:
-                while not (rows := self._take()):
+                while not (rows := self._scheduler.take()):
                     if self._closed:
                         return
                     self._changed.wait()
-                self._busy_since[lane], self._running[lane] = self._clock(), rows
-                is_full = self._batcher.rows > 0
+                throughput.began(lane, sum(row.tokens for row in rows))
+                self._running[lane] = rows
+                is_full = self._scheduler.rows > 0
+            worked = False
             try:
-                self._embed(rows, is_full=is_full)
+                worked = self._run_batch(rows)
             finally:
-                del self._busy_since[lane], self._running[lane]
+                with self._changed:
+                    throughput.ended(lane, is_full=is_full, worked=worked)
+                    del self._running[lane]
 
-    def _take(self) -> list[Row]:
-        """The next batch; requests in line that now fit are admitted."""
-        rows = self._batcher.take()
-        moved_up = self._line.let_in()
-        if moved_up:
-            self._call(self._end_waits, moved_up)
-            self._changed.notify(len(self._threads))
-        return rows or self._batcher.take()
-
-    def _end_waits(self, moved_up: Sequence[WaitingRequest]) -> None:
-        for waiting in moved_up:
-            self._end_wait(waiting, None)
-
-    def _give_up(self, waiting: WaitingRequest) -> None:
-        with self._changed:
-            error = self._line.give_up(waiting, tokens_per_second=self._tokens_per_second)
-            moved_up = self._line.let_in()
-            self._changed.notify(len(self._threads))
-        if error is not None:
-            self._end_wait(waiting, error)
-        self._end_waits(moved_up)
-
-    def _end_wait(self, waiting: WaitingRequest, error: NotAvailable | None) -> None:
-        if waiting.timer is not None:
-            waiting.timer.cancel()
-        outcome: Literal["admitted", "refused", "left"] = "left"
-        if waiting.is_wanted:
-            outcome = "admitted" if error is None else "refused"
-        # Callers first, as in `_settle`.
-        for row in waiting.rows if error is not None else ():
-            row.settle(error=error)
-        self._on_waited(RequestWaited(self._clock() - waiting.since, outcome))
-
-    def _embed(self, rows: Sequence[Row], *, is_full: bool) -> None:
+    def _run_batch(self, rows: Sequence[Row], *, alone: bool = False) -> bool:
         """One forward pass. If it fails, its halves are tried, so that one bad row fails alone.
+
+        A row for which memory runs out is tried once more while no other pass runs.
 
         Args:
             rows: of the batch.
-            is_full: whether more rows waited than it could take.
+            alone: whether no other pass may run beside it.
+
+        Returns:
+            Whether the pass over all of them worked.
         """
-        started = self._clock()
-        vectors, error = None, None
-        try:
-            vectors = self._checked(
-                self._backend.embed(TokenBatch.of_rows([row.ids for row in rows], [row.skip for row in rows])),
-                len(rows),
-            )
-        except BaseException as exc:  # noqa: BLE001 - whatever a backend raises, the lane lives on
-            error = exc if isinstance(exc, Exception) else RuntimeError(repr(exc))
-        now = self._clock()
-        self.failures_in_a_row = 0 if error is None else self.failures_in_a_row + 1
-        waited = started - min(row.enqueued_at for row in rows)
-        outcome = BatchOutcome(rows, vectors, error, waited, now - started)
-        is_final = error is None or len(rows) == 1
-        if error is None:
-            self._learn_rate(outcome, is_full=is_full)
-        self._hand_over(outcome, started, is_final=is_final)
-        if not is_final:
-            middle = len(rows) // 2
-            for half in (rows[:middle], rows[middle:]):
-                if wanted := [row for row in half if row.is_wanted]:
-                    self._embed(wanted, is_full=False)
+        outcome = self._pass(rows, alone=alone)
+        ran_out = isinstance(outcome.error, MemoryError)
+        is_final = outcome.error is None or (len(rows) == 1 and (alone or not ran_out))
+        if outcome.error is None:
+            self.failures_in_a_row = 0
+        elif is_final or not ran_out:
+            self.failures_in_a_row += 1
+        self._adjust_budget(rows, ran_out=ran_out, ran=outcome.error is None)
+        self._call(self._settle, outcome, is_final)
+        if is_final:
+            return outcome.error is None
+        middle = len(rows) // 2
+        for half in (rows[:middle], rows[middle:]):
+            if wanted := [row for row in half if row.is_wanted]:
+                self._run_batch(wanted, alone=ran_out and len(rows) == 1)
+        return False
 
-    def _checked(self, vectors: Vectors, rows: int) -> Vectors:
-        expected = (rows, self._dimension)
-        if not isinstance(vectors, np.ndarray) or vectors.shape != expected or vectors.dtype != np.float32:
-            got = f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
-            msg = f"the backend answered {got}, expected float32 {expected}"
-            raise TypeError(msg)
-        return vectors
+    def _pass(self, rows: Sequence[Row], *, alone: bool) -> BatchOutcome:
+        outputs: Outputs | None = None
+        error: Exception | None = None
+        with self._passes.alone() if alone else self._passes.shared():
+            started = self._clock()
+            try:
+                batch = TokenBatch.of([row.features for row in rows])
+                outputs = self._backend.run(batch)
+                self._check(outputs, batch)
+            except MemoryError as exc:
+                # A new one: the frames of this one's traceback hold what filled the memory.
+                outputs, error = None, MemoryError(str(exc))
+            except BaseException as exc:  # noqa: BLE001 - whatever a backend raises, the lane lives on
+                outputs, error = None, exc if isinstance(exc, Exception) else RuntimeError(repr(exc))
+            return BatchOutcome(rows, outputs, error, started, self._clock() - started)
 
-    def _learn_rate(self, outcome: BatchOutcome, *, is_full: bool) -> None:
-        # Two lanes may write at once; a lost update of an estimate does no harm.
-        rate = outcome.tokens / max(outcome.forward_seconds, 1e-6) * len(self._threads)
-        # The rate is asked for when much waits. A small batch only shows that the model is no slower than this.
-        if not is_full and rate < self._tokens_per_second:
+    def _adjust_budget(self, rows: Sequence[Row], *, ran_out: bool, ran: bool) -> None:
+        if not ran_out and (not ran or self._budget.is_full):
             return
-        self._tokens_per_second = 0.8 * self._tokens_per_second + 0.2 * rate if self._tokens_per_second else rate
-
-    def _hand_over(self, outcome: BatchOutcome, started: float, *, is_final: bool) -> None:
-        self._call(self._settle, outcome, started, is_final)
+        with self._changed:
+            if ran_out:
+                self._budget.ran_out(self._scheduler.limits.cost([row.tokens for row in rows]))
+            else:
+                self._budget.ran()
+            self._scheduler.limits = self._budget.now
 
     def _call(self, what: Callable[..., None], *args: Any) -> None:  # noqa: ANN401 - what is called knows them
         # The loop may be closed already, when the process was told to end at once: then nobody waits for the outcome.
@@ -278,31 +245,23 @@ class Lanes:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(what, *args)
 
-    def _settle(self, outcome: BatchOutcome, started: float, is_final: bool) -> None:  # noqa: FBT001 - call_soon_threadsafe takes no keywords
+    def _settle(self, outcome: BatchOutcome, is_final: bool) -> None:  # noqa: FBT001 - call_soon_threadsafe takes no keywords
         # Callers first: whatever a listener does, nobody is left waiting.
         if is_final:
-            for i, row in enumerate(outcome.rows):
-                row.queue_seconds = max(0.0, started - row.enqueued_at)
-                row.forward_seconds = outcome.forward_seconds
-                if outcome.vectors is not None:
-                    row.settle(vector=outcome.vectors[i])
-                else:
-                    row.settle(error=_failure(outcome.error))
+            outcome.settle()
             for row in outcome.rows:
                 self._on_row(row)
         self._on_batch(outcome)
 
 
-def _failure(cause: Exception | None) -> EmbeddingFailed:
-    failure = EmbeddingFailed(f"the forward pass failed ({type(cause).__name__})")
-    failure.__cause__ = cause
-    return failure
-
-
-def _abandon(rows: Sequence[Row]) -> None:
+def _fail(rows: Sequence[Row], error: NotAvailable) -> None:
     for row in rows:
         if not row.is_settled:
-            row.settle(error=_shutting_down())
+            row.settle(error=error)
+
+
+def _stalled() -> ModelStalled:
+    return ModelStalled("A forward pass of the model hangs. Please try again later.", retry_after_seconds=5)
 
 
 def _shutting_down() -> ShuttingDown:

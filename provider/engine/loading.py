@@ -6,47 +6,39 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from attrs import evolve, frozen
 
-from provider.backends import Backend, BackendOptions, SelectsFiles, find_backend, find_entry_point, own_options
-from provider.cores import available_cores
-from provider.domain import ALONE, ModelSpec, TokenBatch, Worker
+from provider.backends import Backend, BackendOptions
+from provider.backends.kit.routed import class_for, encoders_of, ways_of
+from provider.backends.registry import versions_of
+from provider.cores import ONLY_WORKER, Worker, available_cores, processor
+from provider.domain import DenseTask, ModelSpec, QueryInput, ScoreTask, TokenBatch
 from provider.engine.batcher import BatchLimits
-from provider.engine.neighbours import NEIGHBOUR_TEXT, NeighbourCheck, check_neighbours
+from provider.engine.finding import FoundModel, read_files
+from provider.engine.neighbours import NEIGHBOUR_TEXT, STRICTNESS, NeighbourCheck, check_neighbours
+from provider.engine.pairs import PairTokenizer, pair_tokenizer
 from provider.engine.plan import LanePlan
+from provider.engine.remembered import tune_once
 from provider.engine.tokenizer import Tokenizer
-from provider.engine.tuning import Tuned, tune
-from provider.errors import InvalidInput, InvalidModel
-from provider.models.resolve import Resolved, resolve
-from provider.models.selection import SelectFiles, nothing_more
-from provider.models.spec import read_spec
+from provider.engine.tuning import Choices, Tuned
+from provider.errors import BackendUnavailable, InvalidInput, InvalidModel
+from provider.models.prompts import given_prompts
+from provider.models.resolve import Resolved
 from provider.models.weights import weight_bytes
-from provider.settings import HubSettings, ModelSettings
+from provider.settings import ModelSettings
 
 T = TypeVar("T")
 
 
-@frozen(eq=False)
-class FoundModel:
-    """A model whose files are on this machine.
-
-    Attributes:
-        own: the backend's own options, checked.
-    """
-
-    source: Resolved
-    backend_class: type[Backend]
-    own: Any
-
-
-@frozen(eq=False)
+@frozen(eq=False, kw_only=True)
 class ModelParts:
     """A model, loaded but not yet running.
 
     Attributes:
+        pairs: joins the texts of pairs; None for models without scores.
         plan: how it shares the cores.
         neighbours: which rows may share a batch, measured.
         limits: what one batch may hold.
@@ -60,6 +52,7 @@ class ModelParts:
     spec: ModelSpec
     notices: tuple[str, ...]
     tokenizer: Tokenizer
+    pairs: PairTokenizer | None
     backend: Backend
     plan: LanePlan
     neighbours: NeighbourCheck
@@ -69,119 +62,139 @@ class ModelParts:
     fingerprint: str
 
 
-def find_model(
-    settings: ModelSettings,
-    hub: HubSettings,
-    *,
-    show_progress: bool,
-    notify_download: Callable[[str, dict[str, object]], None],
-) -> FoundModel:
-    """Find the model's backend and files, downloading the files if need be.
-
-    Args:
-        settings: of the model.
-        hub: where to download from.
-        show_progress: whether a download draws a progress bar.
-        notify_download: called with `started`, `finished` or `failed` and details, for downloads only.
-
-    Raises:
-        ProviderError: a ModelError, BackendError or SettingsError whose message says what to do.
-    """
-    # The backend first: a misspelt name should not cost a download.
-    backend_class = find_backend(settings.backend)
-    own = own_options(settings.backend, backend_class, settings.options)
-    select_more = _selection(settings, backend_class, own)
-    source = resolve(settings, hub, select_more=select_more, progress=show_progress, notify=notify_download)
-    return FoundModel(source, backend_class, own)
-
-
-def backend_files(settings: ModelSettings) -> SelectFiles:
-    """Picks the files that the model's backend reads besides what every model needs, for who downloads only.
-
-    The built-in backends read the safetensors alone, and torch takes seconds to import; any other backend is imported.
-
-    Raises:
-        BackendError: there is no such backend, or it cannot be imported.
-        SettingsError: its options are at fault.
-    """
-    if find_entry_point(settings.backend).module.startswith("provider.backends."):
-        return nothing_more
-    backend_class = find_backend(settings.backend)
-    return _selection(settings, backend_class, own_options(settings.backend, backend_class, settings.options))
-
-
-def _selection(settings: ModelSettings, backend_class: type[Backend], own: object) -> SelectFiles:
-    if not issubclass(backend_class, SelectsFiles):
-        return nothing_more
-    select = backend_class.select_files
-    options = BackendOptions(device=settings.device, dtype=settings.dtype, own=own)
-    return lambda names: select(names, options)
-
-
-def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ALONE) -> ModelParts:
+def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ONLY_WORKER) -> ModelParts:
     """Read, check and load a model whose files are there, for its worker's share of the machine.
 
     Raises:
         ProviderError: as `find_model`.
     """
-    source, backend_class, own = found.source, found.backend_class, found.own
-    spec, notices = read_spec(
-        source.folder,
-        name=settings.served_name,
-        max_context_length=settings.max_context_length,
-        default_prompt=settings.default_prompt,
-        prompts=settings.prompts,
-        normalize=settings.normalize,
-        # A backend that found files of its own reads a graph that needs no class.
-        needs_class=not source.own,
-    )
-    tokenizer = Tokenizer.from_folder(
-        spec.folder,
-        max_tokens=spec.max_tokens,
-        pools_prompt=spec.pools_prompt,
-        embedding_rows=spec.vocabulary_size,
-        spec=spec.tokenizer,
-    )
-    if tokenizer.ids_without_row:
-        first = tokenizer.vocabulary_size
-        lost = f"the model has no embeddings for its tokenizer's ids {first} to {first + tokenizer.ids_without_row - 1}"
-        notices = (*notices, f"{lost}; texts with such a token are refused")
+    source, backend_class = found.source, found.backend_class
+    stamps = found.weight_stamps()
+    spec, notices = read_files(source, settings)
+    tokenizer = _tokenizer(spec)
+    for each in {id(way): way for way in (tokenizer, tokenizer.queries)}.values():
+        known = each.vocabulary
+        if known.ids_without_embedding:
+            first, last = known.size, known.size + known.ids_without_embedding - 1
+            lost = f"the model has no embeddings for its tokenizer's ids {first} to {last}"
+            notices = (*notices, f"{lost}; texts with such a token are refused")
+    _check_support(settings.backend, backend_class, spec, reads_own_files=bool(source.own))
+    scores = spec.find(ScoreTask)
+    pairs = None
+    if scores is not None:
+        pairs = pair_tokenizer(tokenizer, scores, gives_types=spec.tokenizer.type_ids, name=spec.name)
+    backend_class = class_for(backend_class, spec)
     cores = worker.cores(available_cores())
     plan = LanePlan.of(settings, is_concurrent=backend_class.concurrent, cores=cores)
     options = BackendOptions(
-        device=settings.device, dtype=settings.dtype, threads=plan.threads, worker=worker.number, own=own
+        device=settings.device, dtype=settings.dtype, threads=plan.threads, worker=worker.number, own=found.options
     )
     backend = backend_class.load(spec, options)
     with contextlib.ExitStack() as undo:
         undo.callback(backend.close)
+        if found.weight_stamps() != stamps:
+            msg = f"the weights in {source.folder} changed while they were loaded; try again when they are complete"
+            raise InvalidModel(msg)
         # Alone, before lanes call at once: libraries set themselves up at their first call, and in some of them two
         # threads that do so together wait for each other forever.
         # Not of padding alone: some classes look for the last token that is not padding.
-        backend.embed(TokenBatch.of_rows([np.array([1 if spec.pad_id == 0 else 0], np.int32)]))
+        backend.run(TokenBatch.of_rows([np.array([1 if spec.pad_id == 0 else 0], np.int32)], outputs=spec.outputs))
         is_cpu = backend.traits.device == "cpu"
         if not is_cpu and settings.lanes is None:
             # One lane keeps an accelerator busy; a second would only take memory.
             plan = LanePlan(1, plan.threads)
         neighbours, limits = batching(backend, tokenizer, spec, settings)
+        fingerprint = _fingerprint(spec, backend, found.options, settings)
         tuned = None
         if settings.tune and is_cpu:
             plans = plan.alternatives(settings, is_concurrent=backend_class.concurrent, cores=cores)
-            tuned = _tuned(spec, backend, settings, plans, limits)
-            plan, limits = tuned.plan, evolve(limits, max_tokens=tuned.batch_tokens)
+            choices = _choices(spec, settings, plans, limits).of(backend)
+            if choices.is_open:
+                share = {"fingerprint": fingerprint, "processor": processor(), "cores": cores, "workers": worker.count}
+                tuned = tune_once(backend, choices, share | versions_of(settings.backend))
+                plan, limits = tuned.plan, evolve(limits, max_tokens=tuned.batch_tokens)
         undo.pop_all()
     return ModelParts(
-        source,
-        spec,
-        (*source.notices, *notices, *([neighbours.notice] if neighbours.notice else [])),
-        tokenizer,
-        backend,
-        plan,
-        neighbours,
-        limits,
-        tuned,
+        source=source,
+        spec=spec,
+        notices=(*notices, *([neighbours.notice] if neighbours.notice else [])),
+        tokenizer=tokenizer,
+        pairs=pairs,
+        backend=backend,
+        plan=plan,
+        neighbours=neighbours,
+        limits=limits,
+        tuned=tuned,
         weight_bytes=_weight_bytes(source, spec),
-        fingerprint=_fingerprint(spec, backend, own, settings),
+        fingerprint=fingerprint,
     )
+
+
+def _tokenizer(spec: ModelSpec) -> Tokenizer:
+    """That of the model, which has that of queries where they go another way."""
+
+    def loaded(
+        way: ModelSpec,
+        *,
+        queries: Tokenizer | None = None,
+        documents: Tokenizer | None = None,
+        is_query: bool = False,
+        filling: QueryInput | None = None,
+    ) -> Tokenizer:
+        return Tokenizer.from_folder(
+            way.folder,
+            max_tokens=way.max_tokens,
+            pools_prompt=_pools_prompt(way),
+            embedding_rows=way.vocabulary_size,
+            spec=way.tokenizer,
+            queries=queries,
+            documents=documents,
+            is_query=is_query,
+            filling=filling,
+        )
+
+    queries = None if spec.queries is None else loaded(spec.queries, is_query=True)
+    query_input = spec.tokenizer.queries
+    if query_input is not None:
+        most = spec.max_tokens if query_input.max_tokens is None else min(query_input.max_tokens, spec.max_tokens)
+        queries = loaded(evolve(spec, max_tokens=most), is_query=True, filling=query_input)
+    documents, limit = None, spec.tokenizer.document_tokens
+    if limit is not None and limit < spec.max_tokens:
+        documents = loaded(evolve(spec, max_tokens=limit))
+    return loaded(spec, queries=queries, documents=documents)
+
+
+def _check_support(name: str, backend_class: type[Backend], spec: ModelSpec, *, reads_own_files: bool) -> None:
+    for way in ways_of(spec):
+        if way.encoder not in encoders_of(backend_class):
+            msg = (
+                f"the backend {name!r} runs no {way.encoder} models, which {spec.name!r} is; choose another backend, "
+                "such as torch"
+            )
+            raise BackendUnavailable(msg)
+    if spec.queries is not None and reads_own_files:
+        msg = (
+            f"the backend {name!r} reads a file of its own for {spec.name!r}, whose queries go through other modules "
+            "than documents; choose another backend, such as torch"
+        )
+        raise BackendUnavailable(msg)
+    lacking = [task for task in spec.tasks if task.output not in backend_class.outputs]
+    if lacking:
+        msg = (
+            f"the backend {name!r} gives {', '.join(sorted(backend_class.outputs))}, but the task of the model "
+            f"{spec.name!r} is {lacking[0].word} ({lacking[0].output}); choose another backend, such as torch"
+        )
+        raise BackendUnavailable(msg)
+
+
+def _pools_prompt(spec: ModelSpec) -> bool:
+    dense = spec.find(DenseTask)
+    return dense is None or dense.pools_prompt
+
+
+def _normalizes(spec: ModelSpec) -> bool:
+    dense = spec.find(DenseTask)
+    return dense is None or dense.normalize
 
 
 def batching(
@@ -192,18 +205,10 @@ def batching(
     Raises:
         InvalidModel: as `check_neighbours`.
     """
-    try:
-        (text,) = tokenizer.encode([NEIGHBOUR_TEXT], truncate="end")
-    except InvalidInput as exc:
-        msg = f"the tokenizer in {spec.folder} does not encode usual text such as {NEIGHBOUR_TEXT[:19]!r}: {exc.reason}"
-        raise InvalidModel(msg) from exc
-    neighbours = check_neighbours(
-        backend,
-        text.ids,
-        max_tokens=spec.max_tokens,
-        vocabulary_size=tokenizer.vocabulary_size,
-        pad_id=spec.pad_id,
-    )
+    found = [_neighbours(backend, tokenizer, spec)]
+    if spec.queries is not None:
+        found.append(_neighbours(backend, tokenizer.queries, spec.queries))
+    neighbours = max(found, key=lambda each: STRICTNESS.index(each.allowed))
     return neighbours, BatchLimits(
         max_rows=1 if neighbours.allowed == "none" else settings.max_batch_size,
         max_tokens=settings.max_batch_tokens or backend.traits.batch_tokens,
@@ -212,17 +217,33 @@ def batching(
     )
 
 
-def _tuned(
-    spec: ModelSpec, backend: Backend, settings: ModelSettings, plans: Sequence[LanePlan], limits: BatchLimits
-) -> Tuned:
-    usual = limits.max_tokens
-    return tune(
+def _neighbours(backend: Backend, tokenizer: Tokenizer, spec: ModelSpec) -> NeighbourCheck:
+    """The measurement of one way."""
+    try:
+        (text,) = tokenizer.encode([NEIGHBOUR_TEXT], truncate="end")
+    except InvalidInput as exc:
+        msg = f"the tokenizer in {spec.folder} does not encode usual text such as {NEIGHBOUR_TEXT[:19]!r}: {exc.reason}"
+        raise InvalidModel(msg) from exc
+    return check_neighbours(
         backend,
-        plans=plans,
-        batch_tokens=[usual] if settings.max_batch_tokens else [usual, usual // 2, usual * 2],
-        limits=limits,
+        text.ids,
+        spec.tasks,
+        max_tokens=spec.max_tokens,
+        vocabulary_size=tokenizer.vocabulary.size,
+        pad_id=spec.pad_id,
+        is_query=text.features.is_query,
+    )
+
+
+def _choices(spec: ModelSpec, settings: ModelSettings, plans: Sequence[LanePlan], limits: BatchLimits) -> Choices:
+    usual = limits.max_tokens
+    return Choices(
+        tuple(plans),
+        (usual,) if settings.max_batch_tokens else (usual, usual // 2, usual * 2),
+        limits,
         max_tokens=spec.max_tokens,
         vocabulary_size=spec.vocabulary_size or 1,
+        outputs=tuple(spec.outputs),
     )
 
 
@@ -230,10 +251,10 @@ def _weight_bytes(source: Resolved, spec: ModelSpec) -> int:
     """Of what the backend reads: its own files, else the safetensors."""
     if source.own:
         return sum((source.folder / name).stat().st_size for name in source.own)
-    return weight_bytes(spec.folder)
+    return sum(weight_bytes(way.folder) for way in ways_of(spec))
 
 
-def _fingerprint(spec: ModelSpec, backend: Backend, own: object, settings: ModelSettings) -> str:
+def _fingerprint(spec: ModelSpec, backend: Backend, options: object, settings: ModelSettings) -> str:
     """16 hex digits of SHA-256 over all that decides a vector.
 
     These are the model's files (weights, tokenizer, pooling, prompts), configured prompts, the prompt for requests that
@@ -244,10 +265,11 @@ def _fingerprint(spec: ModelSpec, backend: Backend, own: object, settings: Model
     """
     kind = type(backend)
     traits, where = backend.traits, f"{kind.__module__}:{kind.__qualname__}"
-    parts = (spec.fingerprint, spec.default_prompt, where, traits.dtype, repr(own), traits.weights_digest)
+    parts = (spec.fingerprint, spec.default_prompt, where, traits.dtype, repr(options), traits.weights_digest)
     # Only where they are used, so that other models keep their fingerprints from release to release.
-    more = [f"prompts {sorted(settings.prompts.items())}"] if settings.prompts else []
-    more += [] if spec.normalize else ["own length"]
+    more = [f"prompts {sorted(given_prompts(settings).items())}"] if settings.prompts else []
+    more += [] if _normalizes(spec) else ["own length"]
+    more += [f"task {settings.task}"] if settings.task else []
     return hashlib.sha256("\0".join((*parts, *more)).encode()).hexdigest()[:16]
 
 
@@ -273,5 +295,11 @@ async def in_daemon_thread(name: str, work: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, outcome)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return await future
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        return await future
+    finally:
+        if not future.cancelled():
+            # All that it still does is to return: a process that ends now must not take it for one that works.
+            thread.join()

@@ -1,7 +1,7 @@
 """Which rows may share a batch: measured, because a text's vector must not depend on its neighbours.
 
 In some architectures padding reaches real tokens (Fourier transforms, convolutions, landmarks), in others rows share
-statistics, and a backend may have the same fault. So every loaded backend embeds a few short rows alone and beside
+statistics, and a backend may have the same fault. So every loaded backend runs a few short rows alone and beside
 others, and its batches follow from what that shows.
 """
 
@@ -11,14 +11,21 @@ from typing import Literal
 
 import numpy as np
 from attrs import frozen
+from numpy.typing import NDArray
 
 from provider.backends import Backend, TokenBatch, Vectors
-from provider.domain import Ids
+from provider.domain import Features, Ids, TaskSpec
 from provider.errors import InvalidModel
+from provider.tasks import comparable
+
+Flat = NDArray[np.float32]
+Run = Callable[[Sequence[Ids]], Sequence[Flat]]
 
 Precision = Literal["float32", "half", "int8"]
 Neighbours = Literal["any", "equal_length", "none"]
 """Which rows may share a batch: rows of any length, rows of one length, or none."""
+STRICTNESS: tuple[Neighbours, ...] = ("any", "equal_length", "none")
+"""The same, the strictest last."""
 
 SAME: dict[Precision, float] = {"float32": 0.99999, "half": 0.999, "int8": 0.95}
 """From which agreement on two vectors of one row differ by rounding only."""
@@ -68,20 +75,24 @@ class NeighbourCheck:
 def check_neighbours(
     backend: Backend,
     text_ids: Ids,
+    tasks: Sequence[TaskSpec],
     *,
     max_tokens: int,
     vocabulary_size: int,
     pad_id: int,
+    is_query: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> NeighbourCheck:
-    """Embed a few rows alone and beside others, on the caller's thread.
+    """Run a few rows alone and beside others, on the caller's thread.
 
     Args:
         backend: loaded; no other thread may use it meanwhile.
         text_ids: token ids of a text, special tokens included.
+        tasks: of the model; all its outputs are compared.
         max_tokens: most tokens of a row.
         vocabulary_size: token ids are below it.
         pad_id: not drawn: some models take it for padding where they get no mask.
+        is_query: whether the rows are run as queries.
         clock: seconds, monotonic.
 
     Raises:
@@ -89,6 +100,12 @@ def check_neighbours(
     """
     started = clock()
     random = np.random.default_rng(0)
+
+    outputs = tuple(task.output for task in tasks)
+
+    def run(rows: Sequence[Ids]) -> Sequence[Flat]:
+        found = backend.run(TokenBatch.of([Features(ids, is_query=is_query, outputs=outputs) for ids in rows]))
+        return [comparable(tasks, {name: found[name][i] for name in outputs}) for i in range(len(rows))]
 
     def drawn(length: int) -> Ids:
         ids = random.integers(0, vocabulary_size, length).astype(np.int32)
@@ -98,22 +115,22 @@ def check_neighbours(
     lengths = sorted({min(length, max_tokens) for length in _LENGTHS})
     # In turns from the start of a text and at random.
     rows = [text_ids[:length] if i % 2 else drawn(length) for i, length in enumerate(lengths)]
-    alone = np.concatenate([_embedded(backend, [row]) for row in rows])
+    alone = [each for row in rows for each in run([row])]
     # The longer row leads and ends the batch: what is first or last is not always treated as the rest.
-    beside = [_embedded(backend, [*rows, drawn(longer)])[:-1] for longer in _within(_LONGER[:1], max_tokens)]
-    beside += [_embedded(backend, [drawn(longer), *rows])[1:] for longer in _within(_LONGER[1:], max_tokens)]
-    padded = min(agreement(each, alone) for each in beside)
+    beside = [run([*rows, drawn(longer)])[:-1] for longer in _within(_LONGER[:1], max_tokens)]
+    beside += [run([drawn(longer), *rows])[1:] for longer in _within(_LONGER[1:], max_tokens)]
+    padded = min(_agreement(each, alone) for each in beside)
     precision = precision_of(backend.traits.dtype)
     if padded >= SAME[precision]:
         return NeighbourCheck("any", padded, None, clock() - started)
-    again = agreement(np.concatenate([_embedded(backend, [row]) for row in rows]), alone)
+    again = _agreement([each for row in rows for each in run([row])], alone)
     if again < SAME[precision]:
         msg = (
             f"the same input has another vector each time (cosine {again:.4f}): the model draws at random. Fix its "
             "seed in config.json if it has one (Reformer: hash_seed), or use another model"
         )
         raise InvalidModel(msg)
-    equal = min(agreement(_first_and_last(backend, row, drawn), alone[[i, i]]) for i, row in enumerate(rows))
+    equal = min(_agreement(_first_and_last(run, row, drawn), [alone[i]] * 2) for i, row in enumerate(rows))
     return NeighbourCheck(_allowed(padded, equal, precision), padded, equal, clock() - started)
 
 
@@ -150,14 +167,17 @@ def _allowed(padded: float, equal: float, precision: Precision) -> Neighbours:
     return "equal_length" if 1 - equal < (1 - padded) / 2 else "any"
 
 
-def _first_and_last(backend: Backend, row: Ids, drawn: Callable[[int], Ids]) -> Vectors:
-    """Two vectors of `row`, first and last among others of its length."""
+def _first_and_last(run: Run, row: Ids, drawn: Callable[[int], Ids]) -> Sequence[Flat]:
+    """Two outputs of `row`, first and last among others of its length."""
     others = [drawn(len(row)) for _ in range(3)]
-    return _embedded(backend, [row, *others, row])[[0, -1]]
+    return run([row, *others, row])[:: len(others) + 1]
 
 
-def _embedded(backend: Backend, rows: Sequence[Ids]) -> Vectors:
-    return backend.embed(TokenBatch.of_rows(rows))
+def _agreement(a: Sequence[Flat], b: Sequence[Flat]) -> float:
+    """As `agreement`, for outputs whose lengths differ: what is missing counts as 0."""
+    width = max(map(len, (*a, *b)))
+    one, other = (np.stack([np.pad(each, (0, width - len(each))) for each in each_side]) for each_side in (a, b))
+    return agreement(one, other)
 
 
 def _within(lengths: Sequence[int], max_tokens: int) -> list[int]:

@@ -3,10 +3,34 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from provider.errors import EmbeddingFailed, Overloaded, ShuttingDown
+from provider.engine.loading import ModelParts
+from provider.engine.rows import Row
+from provider.errors import EmbeddingFailed, ModelLoading, ModelStalled, Overloaded, ShuttingDown
+from provider.tasks import all_outputs
 
 FAILURES_UNTIL_PROBED = 3
 """Forward passes without a single success after which the model may be broken, rather than the inputs bad."""
+
+_HARMLESS_TEXT = "The quick brown fox jumps over the lazy dog."
+
+
+def probe_row(parts: ModelParts) -> Row:
+    """A harmless text, all outputs wanted."""
+    (probe,) = parts.tokenizer.encode([_HARMLESS_TEXT], truncate="end")
+    return Row(all_outputs(probe.features, parts.spec))
+
+
+def warm_up_rows(parts: ModelParts) -> list[Row]:
+    """What a model runs before its first caller: a short batch for every lane, then the longest input."""
+    ways = [(parts.tokenizer, parts.spec)]
+    ways += [] if parts.spec.queries is None else [(parts.tokenizer.queries, parts.spec.queries)]
+    rows = []
+    for tokenizer, spec in ways:
+        (short,) = tokenizer.encode([_HARMLESS_TEXT], truncate="end")
+        (long,) = tokenizer.encode([_HARMLESS_TEXT * spec.max_tokens], truncate="end")
+        inputs = [short] * parts.limits.max_rows * parts.plan.lanes + [long]
+        rows += [Row(all_outputs(each.features, spec)) for each in inputs]
+    return rows
 
 
 class Prober:
@@ -47,9 +71,10 @@ class Prober:
         while True:
             try:
                 await self._embed()
-            except ShuttingDown:
-                return
-            except Overloaded:
+            except (ModelLoading, ShuttingDown):
+                # The model was unloaded; if it is loaded again, it may work.
+                break
+            except (ModelStalled, Overloaded):
                 # Others wait already; what comes of them is as good a probe.
                 await asyncio.sleep(self.pause_seconds)
             except EmbeddingFailed:

@@ -1,47 +1,53 @@
 """Rows on their way through a model, and the requests that wait for them.
 
-Everything here happens on the event loop's thread; lanes only read `Row.ids`, `Row.skip` and `Row.is_wanted`.
+Everything here happens on the event loop's thread; lanes only read `Row.features` and `Row.is_wanted`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 from attrs import define, field
-from numpy.typing import NDArray
 
-from provider.domain import CacheKey, Ids
+from provider.domain import ANONYMOUS, CacheKey, Caller, Features, RowOutput, Tier
 from provider.errors import EmbeddingFailed
 
 
 @define(eq=False)
 class Row:
-    """One input to be embedded. Several requests may wait for it (single flight).
+    """One input on its way. Several requests may wait for it (single flight).
 
     Attributes:
-        ids: token ids, special tokens included.
-        skip: leading tokens left out of pooling.
-        key: under which its vector is kept; None where the cache is off.
-        vector: (dimension,) float32 once embedded, pooled, not normalised.
+        features: what goes into the model.
+        tokens: its length; kept here because the batcher reads it several times.
+        key: under which its outputs are kept; None where the cache is off.
+        caller: who sent the request that it was made for; others may have joined.
+        outputs: name to output once the model has run, as the backend gave them.
         error: what went wrong instead.
+        withdraw: called with the rows that a request leaves behind, once they wait in a queue.
+        tier: in which it waits.
+        request, order: its request's number and its own in the queue; an order of 0: it is not in the queue.
         queue_seconds: time it waited for a lane.
         forward_seconds: time of the forward pass it was part of.
     """
 
-    ids: Ids
-    skip: int = 0
+    features: Features
     key: CacheKey | None = None
-    vector: NDArray[np.float32] | None = None
+    caller: Caller = ANONYMOUS
+    outputs: Mapping[str, RowOutput] | None = None
     error: Exception | None = None
+    withdraw: Callable[[Sequence["Row"]], None] | None = None
+    tier: Tier = "interactive"
+    request: int = 0
+    order: int = 0
     enqueued_at: float = 0.0
     queue_seconds: float = 0.0
     forward_seconds: float = 0.0
+    tokens: int = field(init=False)
     _tickets: list["Ticket"] = field(factory=list, init=False)
 
-    @property
-    def tokens(self) -> int:
-        """Its length."""
-        return len(self.ids)
+    @tokens.default
+    def _cost(self) -> int:
+        return self.features.cost
 
     @property
     def is_wanted(self) -> bool:
@@ -50,12 +56,12 @@ class Row:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it has a vector or an error."""
-        return self.vector is not None or self.error is not None
+        """Whether it has outputs or an error."""
+        return self.outputs is not None or self.error is not None
 
-    def settle(self, *, vector: NDArray[np.float32] | None = None, error: Exception | None = None) -> None:
+    def settle(self, *, outputs: Mapping[str, RowOutput] | None = None, error: Exception | None = None) -> None:
         """Record the outcome and tell everyone who waits."""
-        self.vector, self.error = vector, error
+        self.outputs, self.error = outputs, error
         for ticket in tuple(self._tickets):
             ticket.row_settled(self)
         self._tickets.clear()
@@ -77,7 +83,7 @@ class Ticket:
             self._future.set_result(None)
 
     async def wait(self) -> None:
-        """Return when every row has a vector.
+        """Return when every row has its outputs.
 
         Raises:
             EmbeddingFailed: a row failed; the first failure ends the wait and names its input.
@@ -89,13 +95,20 @@ class Ticket:
             self.leave()
 
     def leave(self) -> None:
-        """Stop waiting."""
+        """Stop waiting; rows that nobody else waits for leave the queue."""
+        unwanted = []
         for row in self._rows:
             if self in row._tickets:  # noqa: SLF001
                 row._tickets.remove(self)  # noqa: SLF001
+                if not row.is_wanted:
+                    unwanted.append(row)
+        # Rows that it joined may wait in the queue of another model with the same fingerprint.
+        for withdraw in {row.withdraw for row in unwanted}:
+            if withdraw is not None:
+                withdraw([row for row in unwanted if row.withdraw == withdraw])
 
     def row_settled(self, row: Row) -> None:
-        """Called by a row once it has a vector or an error."""
+        """Called by a row once it has outputs or an error."""
         self._open -= 1
         if self._future.done():
             return
@@ -108,6 +121,6 @@ class Ticket:
         if not isinstance(error, EmbeddingFailed):
             return error
         index = next(i for i, each in enumerate(self._rows) if each is row)
-        named = EmbeddingFailed(error.reason, index=index)
+        named = EmbeddingFailed(error.reason, index=index, is_lasting=error.is_lasting)
         named.__cause__ = error
         return named

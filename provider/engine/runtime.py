@@ -4,11 +4,15 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from provider.domain import ALONE, Worker
-from provider.engine.batcher import Batcher
+from attrs import evolve
+
+from provider.cores import ONLY_WORKER, Worker
+from provider.domain import Caller
+from provider.engine.description import ModelDescription
+from provider.engine.finding import FoundModel, find_model
 from provider.engine.hooks import (
     BatchDone,
     DownloadChanged,
@@ -18,18 +22,28 @@ from provider.engine.hooks import (
     ModelState,
     ModelVerified,
 )
-from provider.engine.lanes import BatchOutcome, Lanes
-from provider.engine.line import Line
-from provider.engine.loading import FoundModel, ModelParts, find_model, in_daemon_thread, load_parts
-from provider.engine.probing import Prober
+from provider.engine.lanes import Lanes
+from provider.engine.loading import ModelParts, in_daemon_thread, load_parts
+from provider.engine.outcome import BatchOutcome
+from provider.engine.probing import Prober, probe_row, warm_up_rows
 from provider.engine.rows import Row, Ticket
-from provider.engine.verification import Report, check_passed, verify_briefly
-from provider.errors import ModelFailed, ModelLoading, ProviderError, ShuttingDown
+from provider.engine.scheduler import Scheduler
+from provider.engine.upkeep import ModelUse
+from provider.engine.verdict import Verdict, Verify
+from provider.errors import ModelFailed, ModelLoading, ProviderError, SettingsError, ShuttingDown
+from provider.resident import resident_bytes
 from provider.settings import HubSettings, ModelSettings, QueueSettings
+from provider.tasks import check_outputs
 
 # A lazy model that could not be loaded is tried again after so long, when someone asks for it.
 _RETRY_SECONDS = 59
-_PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
+_MEMORY_RAN_OUT = (
+    "memory ran out in a forward pass: batches were halved until they fit, and grow back slowly (batch_tokens); set "
+    "model.max_batch_tokens lower, or leave more memory free"
+)
+
+
+MakeRoom = Callable[["ModelRuntime", int], Awaitable[None]]
 
 
 class ModelRuntime:
@@ -44,9 +58,11 @@ class ModelRuntime:
         hooks: Hook,
         on_row: Callable[[Row], None],
         one_at_a_time: asyncio.Lock,
-        worker: Worker = ALONE,
+        verify: Verify | None = None,
+        worker: Worker = ONLY_WORKER,
         show_progress: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        make_room: MakeRoom | None = None,
         probe_seconds: float = 5.0,
     ) -> None:
         """Nothing is read until `start_loading`.
@@ -56,25 +72,36 @@ class ModelRuntime:
             hub: where to download from.
             queue: how much may wait.
             hooks: told of every change of state, download and batch.
-            on_row: called for each row that has an outcome (the cache keeps vectors).
+            on_row: called for each row that has an outcome (the cache keeps outputs).
             one_at_a_time: held while loading, shared by all models: two at once would only fight for the disk.
+            verify: compares a loaded model with its reference, on a thread; for models with `verify_at_start`.
             worker: whose share of the machine it runs on.
             show_progress: whether a download draws a progress bar.
             clock: seconds, monotonic.
+            make_room: awaited before the model is loaded, with what it will take, in bytes; see `ModelUpkeep`.
             probe_seconds: pause between two probes of a model whose forward passes fail.
         """
+        if settings.verify_at_start and verify is None:
+            msg = (
+                f"the model {settings.served_name!r} has model.verify_at_start, which needs an Engine that is opened "
+                "with `verify=provider.verify_briefly`; give it, or set model.verify_at_start to false"
+            )
+            raise SettingsError(msg)
         self.settings, self.name = settings, settings.served_name
         self.state = ModelState.WAITING
         self.failure: ProviderError | None = None
-        self.verified: Report | None = None
+        self.verified: Verdict | None = None
         self.lanes: Lanes | None = None
         self.created = int(time.time())
         self._hub, self._queue, self._hooks, self._on_row = hub, queue, hooks, on_row
-        self._worker = worker
+        self._worker, self._verify_parts = worker, verify
         self._one_at_a_time, self._show_progress = one_at_a_time, show_progress
-        self._clock = clock
+        self._clock, self._make_room = clock, make_room
+        self.use = ModelUse(clock)
+        self.is_late = False
         self._since = clock()
         self._parts: ModelParts | None = None
+        self._description: ModelDescription | None = None
         self._noticed: list[str] = []
         self._loading: asyncio.Task[None] | None = None
         self.prober = Prober(self._embed_probe, name=self.name, pause_seconds=probe_seconds)
@@ -84,6 +111,13 @@ class ModelRuntime:
     def loaded(self) -> ModelParts | None:
         """The model's parts while it is ready, else None."""
         return self._parts if self.state is ModelState.READY else None
+
+    @property
+    def description(self) -> ModelDescription | None:
+        """What is said of the model once it has been loaded, with the tokens of a batch at present."""
+        if self._description is None or self.lanes is None:
+            return self._description
+        return evolve(self._description, batch_tokens=self.lanes.batch_tokens)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -103,8 +137,34 @@ class ModelRuntime:
             return self.failure.message if self.failure is not None else f"{self.state}"
         if self.prober.has_failed:
             return "forward passes fail"
-        busy = self.lanes.longest_forward_seconds
-        return f"a forward pass has been running for {busy:.0f} s" if busy > self._queue.stall_seconds else None
+        return self._stall if self.stalled_lanes == self.loaded.plan.lanes else None
+
+    @property
+    def degraded(self) -> str | None:
+        """Why the model works more slowly than it should, in words for an operator; None if it does not."""
+        if self.is_coming and not self.settings.lazy:
+            return f"added while serving: {self.state}"
+        return self._stall if self.loaded and 0 < self.stalled_lanes < self.loaded.plan.lanes else None
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether the service was ready without it: it was added while serving, and has not loaded yet."""
+        return self.is_late and self.loaded is None
+
+    @property
+    def stalled_lanes(self) -> int:
+        """Lanes that hang in a forward pass."""
+        return self.lanes.stalled(self._queue.stall_seconds) if self.lanes else 0
+
+    @property
+    def _stall(self) -> str:
+        lanes = self._parts.plan.lanes if self._parts else 0
+        return f"{self.stalled_lanes} of {lanes} lanes: a forward pass runs for more than {self._queue.stall_seconds} s"
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether requests are under way, or wait for its rows as those of a model with the same fingerprint."""
+        return self.use.requests > 0 or self.waiting[0] > 0
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -118,6 +178,23 @@ class ModelRuntime:
             context = contextvars.Context()
             self._loading = asyncio.create_task(self._load(), name=f"load {self.name}", context=context)
         return self._loading
+
+    def retry_loading(self) -> None:
+        """Load an eager model again that failed, once its pause is over."""
+        is_failed = self.state is ModelState.FAILED and not self.settings.lazy
+        if is_failed and self._clock() - self._since >= self.use.retry_seconds:
+            self._loading = None
+            self.start_loading()
+
+    def fail_stalled(self) -> bool:
+        """Give up what hangs; see `Lanes.fail_stalled`. Returns whether the model can run nothing any more."""
+        return self.loaded is not None and self.lanes is not None and self.lanes.fail_stalled(self._queue.stall_seconds)
+
+    async def unload(self, reason: str) -> None:
+        """Free a lazy model, which nobody uses; its next request loads it again."""
+        self._loading = None
+        self._enter(ModelState.WAITING, {"unloaded": True, "reason": reason})
+        await self._release()
 
     async def ready(self) -> ModelParts:
         """The model's parts. A lazy model is loaded now, and waited for.
@@ -143,22 +220,22 @@ class ModelRuntime:
         msg = f"The model `{self.name}` is still loading. Please try again in 5s."
         raise ModelLoading(msg, retry_after_seconds=5)
 
-    def submit(self, rows: Sequence[Row]) -> bool:
+    @property
+    def expected_seconds(self) -> float:
+        """How long all that waits will take at the measured rate."""
+        return self.lanes.expected_seconds if self.lanes else 0.0
+
+    def check_room(self, tokens: int, caller: Caller) -> None:
+        """See `Lanes.check_room`."""
+        if self.lanes is not None:
+            self.lanes.check_room(tokens, caller)
+
+    def submit(self, rows: Sequence[Row]) -> None:
         """Queue the rows, all or none; see `Lanes.submit`. Raises ModelLoading if the model is not there."""
         if self.lanes is None:
             msg = f"The model `{self.name}` is not loaded."
             raise ModelLoading(msg)
-        return self.lanes.submit(rows)
-
-    @property
-    def in_line(self) -> int:
-        """Requests for which the queue has no room yet."""
-        return self.lanes.requests_in_line if self.lanes else 0
-
-    def drain(self) -> None:
-        """Requests that wait for room are refused from now on; those in the queue are still run."""
-        if self.lanes is not None:
-            self.lanes.drain()
+        self.lanes.submit(rows)
 
     async def close(self) -> None:
         """Stop the lanes and free the model; work that still waits fails with ShuttingDown."""
@@ -171,11 +248,15 @@ class ModelRuntime:
 
     async def _release(self) -> None:
         parts, lanes, self._parts, self.lanes = self._parts, self.lanes, None, None
+        self.use.bytes = 0
         if parts is None or lanes is None:
             return
         # A lane that is stuck in a forward pass, or a verification, still uses the backend: the process takes both.
         if await lanes.close() and not self._verifying.locked():
-            await in_daemon_thread(f"close {self.name}", parts.backend.close)
+            try:
+                await in_daemon_thread(f"close {self.name}", parts.backend.close)
+            except Exception as exc:  # noqa: BLE001 - whatever a backend raises, the others go on
+                self.notice(f"closing its backend failed: {type(exc).__name__}: {exc}")
 
     async def _load(self) -> None:
         try:
@@ -190,18 +271,27 @@ class ModelRuntime:
             }
             self._enter(ModelState.LOADING, facts)
             async with self._one_at_a_time:
+                if self._make_room is not None:
+                    await self._make_room(self, found.weight_bytes)
+                before = resident_bytes()
                 parts = await in_daemon_thread(
                     f"load {self.name}", partial(load_parts, found, self.settings, self._worker)
                 )
                 self._parts, self.lanes = parts, self._start_lanes(parts)
-                await self._warm_up(parts)
-                if self.settings.verify_at_start:
-                    await self._verify(parts)
+                await self._run_rows(warm_up_rows(parts))
+                self.use.bytes = max(resident_bytes() - before, parts.weight_bytes)
+                if self.settings.verify_at_start and self._verify_parts is not None:
+                    await self._verify(parts, self._verify_parts)
             self.created = int(time.time())
-            self._enter(ModelState.READY, _facts(self.settings, parts, self._clock() - started))
+            self._description = description = ModelDescription.of(self.settings, parts)
+            seconds = round(self._clock() - started, 3)
+            self.failure, self.use.failures, self.use.last = None, 0, self._clock()
+            self._enter(ModelState.READY, {"seconds_in_all": seconds, **description.of_loaded()})
         except Exception as exc:  # noqa: BLE001 - the reason reaches the log, `problem` and whoever asks for the model
             self.failure = exc if isinstance(exc, ProviderError) else ModelFailed(f"{type(exc).__name__}: {exc}")
-            self._enter(ModelState.FAILED, {"reason": self.failure.message})
+            self.use.failures += 1
+            retry = {} if self.settings.lazy else {"retry_seconds": self.use.retry_seconds}
+            self._enter(ModelState.FAILED, {"reason": self.failure.message, **retry})
             await self._release()
 
     def _finder(self, started: float) -> Callable[[], FoundModel]:
@@ -218,43 +308,37 @@ class ModelRuntime:
     def _start_lanes(self, parts: ModelParts) -> Lanes:
         lanes = Lanes(
             parts.backend,
-            Line(
-                Batcher(parts.limits),
-                max_queue_tokens=self._queue.max_tokens,
+            Scheduler(
+                parts.limits,
+                max_tokens=self._queue.max_tokens,
                 max_wait_seconds=self._queue.max_wait_seconds,
+                lanes=parts.plan.lanes,
+                clock=self._clock,
             ),
-            dimension=parts.spec.dimension,
+            check=partial(check_outputs, parts.spec.tasks),
             count=parts.plan.lanes,
             name=self.name,
             on_batch=self._batch_done,
             on_row=self._on_row,
-            on_waited=self._hooks,
             clock=self._clock,
         )
         lanes.start()
         return lanes
 
-    async def _warm_up(self, parts: ModelParts) -> None:
-        """Run the model before the first caller does: a short batch for every lane, then the longest input."""
-        (short,) = parts.tokenizer.encode([_PROBE_TEXT], truncate="end")
-        (long,) = parts.tokenizer.encode([_PROBE_TEXT * parts.spec.max_tokens], truncate="end")
-        await self._run_rows([Row(each.ids) for each in [short] * parts.limits.max_rows * parts.plan.lanes + [long]])
-
-    async def _verify(self, parts: ModelParts) -> None:
+    async def _verify(self, parts: ModelParts, verify: Verify) -> None:
         """Compare with the reference while the lanes are idle: nobody is let in before the model is ready."""
 
-        def work() -> Report:
+        def work() -> Verdict:
             with self._verifying:
-                return verify_briefly(parts, self.settings)
+                return verify(parts, self.settings)
 
         self.verified = report = await in_daemon_thread(f"verify {self.name}", work)
         self._hooks(ModelVerified(self.name, report.passed, report.seconds, report.summary()))
-        check_passed(report)
+        report.check()
 
     async def _embed_probe(self) -> None:
         if self._parts is not None:
-            (probe,) = self._parts.tokenizer.encode([_PROBE_TEXT], truncate="end")
-            await self._run_rows([Row(probe.ids)])
+            await self._run_rows([probe_row(self._parts)])
 
     async def _run_rows(self, rows: Sequence[Row]) -> None:
         ticket = Ticket(rows)
@@ -263,9 +347,13 @@ class ModelRuntime:
 
     def _batch_done(self, outcome: BatchOutcome) -> None:
         error = type(outcome.error).__name__ if outcome.error is not None else None
+        if isinstance(outcome.error, MemoryError):
+            self.notice(_MEMORY_RAN_OUT)
+        tokens = outcome.tokens
+        padding = self._parts.limits.cost([row.tokens for row in outcome.rows]) - tokens if self._parts else 0
         self._hooks(
             BatchDone(
-                self.name, len(outcome.rows), outcome.tokens, outcome.queue_seconds, outcome.forward_seconds, error
+                self.name, len(outcome.rows), tokens, outcome.queue_seconds, outcome.forward_seconds, error, padding
             )
         )
         if self.lanes is not None:
@@ -277,23 +365,3 @@ class ModelRuntime:
         now = self._clock()
         spent, self._since, self.state = now - self._since, now, state
         self._hooks(ModelChanged(self.name, state, spent, detail or {}))
-
-
-def _facts(settings: ModelSettings, parts: ModelParts, seconds: float) -> dict[str, object]:
-    traits = parts.backend.traits
-    return {
-        "seconds_in_all": round(seconds, 3),
-        "bytes": parts.weight_bytes,
-        "backend": settings.backend,
-        "device": traits.device,
-        "dtype": traits.dtype,
-        "lanes": parts.plan.lanes,
-        "threads_per_lane": parts.plan.threads,
-        "batch_tokens": parts.limits.max_tokens,
-        "neighbours": parts.neighbours.allowed,
-        "tuning": parts.tuned.described() if parts.tuned else None,
-        "details": dict(traits.extra),
-        "max_tokens": parts.spec.max_tokens,
-        "fingerprint": parts.fingerprint,
-        "notices": list(parts.notices),
-    }

@@ -1,0 +1,236 @@
+"""From a request to what goes into the model: prompts, pairs, token ids, truncation."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from attrs import define, evolve, field
+
+from provider.domain import DENSE, SCORES, EmbedRequest, Ids, ModelSpec, ScoreRequest, Truncated, Truncation
+from provider.engine.cl100k import OPENAI_MODELS, decode
+from provider.engine.loading import ModelParts
+from provider.engine.prompts import are_queries, prompt_for, role_of
+from provider.engine.text_encoder import CHARACTERS_PER_TOKEN
+from provider.engine.tokenizer import Encoded, Tokenizer
+from provider.errors import InvalidOption, PromptTooLong, TokenIdsNotAccepted, TooManyTokens
+from provider.settings import ModelSettings
+
+Waiting = Callable[[Coroutine[Any, Any, None]], Coroutine[Any, Any, None]]
+"""Put around what may take long: the caller's chance to end it."""
+
+# Below this many characters, tokenising takes less time than handing it to a thread and back.
+_INLINE_CHARACTERS = 4_000
+# More than most tokens have, in most languages.
+_CHARACTERS_OF_A_TOKEN = 6
+# Longer texts would make the memory of encodings large, and come again less often.
+_REMEMBERED_CHARACTERS = 500
+# Bounds the memory of encodings under way: each thread works on one chunk, which the library spreads over the cores.
+_threads = ThreadPoolExecutor(2, "tokenise")
+
+
+async def encode_inputs(
+    model: ModelParts,
+    settings: ModelSettings,
+    request: EmbedRequest,
+    *,
+    remember: bool,
+    max_tokens: int,
+    check_room: Callable[[int], None],
+    waiting: Waiting | None = None,
+) -> Sequence[Encoded]:
+    """Token ids of each input of `request`, chunk by chunk in threads if there are many.
+
+    Args:
+        model: loaded.
+        settings: of the model.
+        request: what to embed.
+        remember: whether the ids of short single texts are kept.
+        max_tokens: most tokens of all inputs together; tokenising ends when there are more.
+        check_room: raises Overloaded if there is no room for at least so many tokens; called before much is tokenised.
+        waiting: put around what may take long.
+
+    Raises:
+        InputTooLong: an input is over the limit, and was not to be cut.
+        InvalidInput: an input cannot be tokenised.
+        InvalidOption: the prompt or the input type is none of the model's.
+        TokenIdsNotAccepted: token ids came, and the model is not configured for them.
+        TooManyTokens: the inputs have more than `max_tokens`.
+    """
+    truncate: Truncation = request.truncate or settings.truncate
+    tokenizer = tokenizer_for(request, model.spec, model.tokenizer)
+    encoded: Sequence[Encoded]
+    texts: Sequence[str] = [each for each in request.inputs if isinstance(each, str)]
+    ids = [each for each in request.inputs if not isinstance(each, str)]
+    if ids and _token_input(settings, request.model) == "cl100k":
+        texts, ids = await _decoded(ids, max_tokens), []
+    if ids:
+        _check_token_ids(settings, request, model.spec)
+        encoded = tokenizer.check_ids(ids, truncate=truncate)
+    else:
+        prompt = prompt_for(request, model.spec)
+        if remember and len(texts) == 1 and len(prompt) + len(texts[0]) <= _REMEMBERED_CHARACTERS:
+            encoded = (tokenizer.remembered(texts[0], prompt, truncate),)
+        else:
+            _check_prompt(prompt, len(texts), max_tokens)
+            check_room(_expected_tokens([len(prompt) + len(text) for text in texts], tokenizer.max_tokens))
+            characters = sum(map(len, texts)) + len(prompt) * len(texts)
+            chunks = tokenizer.chunks(texts, prompt=prompt, truncate=truncate)
+            gathered = _Gathered(len(texts), max_tokens)
+            await gathered.add_all(chunks, characters, waiting)
+            encoded = gathered.encoded
+    if (tokens := sum([len(each.ids) for each in encoded])) > max_tokens:
+        raise TooManyTokens(tokens, limit=max_tokens)
+    if request.outputs == (DENSE,):
+        return encoded
+    return [evolve(each, features=evolve(each.features, outputs=request.outputs)) for each in encoded]
+
+
+def truncations(encoded: Sequence[Encoded]) -> tuple[Truncated, ...]:
+    """The inputs that were cut."""
+    return tuple([Truncated(i, len(each.ids), each.original_tokens) for i, each in enumerate(encoded) if each.was_cut])
+
+
+def _check_prompt(prompt: str, inputs: int, max_tokens: int) -> None:
+    # It is tokenised with every input.
+    most = max_tokens * CHARACTERS_PER_TOKEN // inputs
+    if len(prompt) > most:
+        raise PromptTooLong(len(prompt), limit=most)
+
+
+def _expected_tokens(lengths: Sequence[int], limit: int) -> int:
+    """Tokens of texts with so many characters each, rather too few than too many."""
+    return sum(min(limit, 2 + length // _CHARACTERS_OF_A_TOKEN) for length in lengths)
+
+
+@define
+class _Gathered:
+    """The encoded inputs of a request so far, of which none is made behind the one that exceeds `max_tokens`."""
+
+    inputs: int
+    max_tokens: int
+    encoded: list[Encoded] = field(factory=list)
+    tokens: int = 0
+
+    def add(self, chunk: Sequence[Encoded]) -> None:
+        self.encoded += chunk
+        self.tokens += sum(len(each.ids) for each in chunk)
+        if self.tokens > self.max_tokens:
+            is_counted = len(self.encoded) == self.inputs
+            raise TooManyTokens(self.tokens, limit=self.max_tokens, is_counted=is_counted)
+
+    async def add_all(self, chunks: Iterator[Sequence[Encoded]], characters: int, waiting: Waiting | None) -> None:
+        """Add every chunk; large work is done in threads, which others take in turn, and ends with its caller."""
+        if characters <= _INLINE_CHARACTERS:
+            for chunk in chunks:
+                self.add(chunk)
+        else:
+            work = self._add_in_threads(chunks)
+            await (work if waiting is None else waiting(work))
+
+    async def _add_in_threads(self, chunks: Iterator[Sequence[Encoded]]) -> None:
+        loop = asyncio.get_running_loop()
+        while chunk := await loop.run_in_executor(_threads, next, chunks, None):
+            self.add(chunk)
+
+
+def tokenizer_for(request: EmbedRequest, spec: ModelSpec, tokenizer: Tokenizer) -> Tokenizer:
+    """The part of a model's tokenizer that the inputs of `request` go through.
+
+    Raises:
+        MissingInputType: as `are_queries`.
+    """
+    if are_queries(request, spec):
+        return tokenizer.queries
+    return tokenizer.documents if role_of(request.input_type or "") == "document" else tokenizer
+
+
+def _token_input(settings: ModelSettings, name: str) -> str:
+    """How token ids of a request that names the model so are read."""
+    if settings.token_input != "auto":  # noqa: S105 - tokens of text
+        return settings.token_input
+    return "cl100k" if name in OPENAI_MODELS else "reject"
+
+
+async def _decoded(ids: Sequence[Ids], max_tokens: int) -> Sequence[str]:
+    # A short id may stand for many characters, so their number is checked before they are decoded.
+    if (tokens := sum(map(len, ids))) > max_tokens:
+        raise TooManyTokens(tokens, limit=max_tokens)
+    return await asyncio.get_running_loop().run_in_executor(_threads, decode, ids)
+
+
+def _check_token_ids(settings: ModelSettings, request: EmbedRequest, spec: ModelSpec) -> None:
+    if _token_input(settings, request.model) == "reject":
+        raise TokenIdsNotAccepted
+    # Where queries and documents go different ways, the input type says more than which prompt.
+    is_prompt = request.input_type and (spec.queries is None or prompt_for(request, spec))
+    if request.prompt or request.prompt_name or is_prompt:
+        reason = (
+            "a prompt cannot be put before token-ID input. Send strings, or put the prompt's tokens into the input."
+        )
+        raise InvalidOption(option="inputs", reason=reason)
+
+
+async def encode_scored(
+    model: ModelParts,
+    settings: ModelSettings,
+    request: ScoreRequest,
+    *,
+    max_tokens: int,
+    check_room: Callable[[int], None],
+    waiting: Waiting | None = None,
+) -> Sequence[Encoded]:
+    """Token ids of each text of `request`, with its query where there are queries; as `encode_inputs`.
+
+    Raises:
+        InputTooLong: one is over the limit, and was not to be cut.
+        InvalidInput: a text or a query cannot be tokenised.
+        InvalidOption: the request does not fit this model.
+        TooManyTokens: the texts have more than `max_tokens`.
+    """
+    _check_scored(model, request)
+    texts, queries = request.texts, request.queries or ()
+    chunks = _scored_chunks(model, request, request.truncate or settings.truncate)
+    characters = sum(map(len, texts)) + sum(map(len, queries)) * (len(texts) if len(queries) == 1 else 1)
+    gathered = _Gathered(len(texts), max_tokens)
+    query = len(queries[0]) if len(queries) == 1 else 0
+    check_room(_expected_tokens([query + len(text) for text in texts], model.tokenizer.max_tokens))
+    await gathered.add_all(chunks, characters, waiting)
+    return [evolve(each, features=evolve(each.features, outputs=(SCORES,))) for each in gathered.encoded]
+
+
+def _check_scored(model: ModelParts, request: ScoreRequest) -> None:
+    has_template = model.spec.scores.messages is not None
+    queries, limit = request.queries, request.max_document_tokens
+    if not request.texts:
+        raise InvalidOption(option="texts", reason="expected at least one text, got none.")
+    if request.instruction is not None and not has_template:
+        reason = "this model's template has no place for an instruction. Leave it out, or put it into the query."
+        raise InvalidOption(option="instruction", reason=reason)
+    if limit is not None and limit < 1:
+        raise InvalidOption(option="max_document_tokens", reason=f"{limit} is less than 1.")
+    if queries is None and has_template:
+        raise InvalidOption(option="queries", reason="this model scores pairs of a query and a text. Send a query.")
+    if queries is None and limit is not None:
+        raise InvalidOption(
+            option="max_document_tokens", reason="it is for pairs of a query and a document. Leave it out."
+        )
+    if queries is not None and len(queries) not in {1, len(request.texts)}:
+        reason = f"got {len(queries)} queries and {len(request.texts)} texts. Send one query, or one for each text."
+        raise InvalidOption(option="queries", reason=reason)
+
+
+def _scored_chunks(model: ModelParts, request: ScoreRequest, truncate: Truncation) -> Iterator[Sequence[Encoded]]:
+    prompt = model.spec.default_prompt if request.instruction is None else request.instruction
+    if request.queries is None:
+        return model.tokenizer.chunks(request.texts, prompt=prompt, truncate=truncate)
+    if model.pairs is None:
+        msg = f"the model {model.spec.name!r} was loaded without a tokenizer for pairs"
+        raise AssertionError(msg)
+    return model.pairs.chunks(
+        request.queries,
+        request.texts,
+        prompt=prompt,
+        truncate=truncate,
+        max_document_tokens=request.max_document_tokens,
+    )

@@ -1,0 +1,176 @@
+"""The queue of one model: what is let in, in which order it runs, and how long that will take.
+
+Requests are interactive or bulk. Interactive ones run first; of the tokens that run while both wait, bulk gets at least
+one in nine, so that it never starves. While interactive requests are expected, a bulk pass is kept so short that one
+of them soon finds a free lane.
+
+A request is let in if it will be answered in time at the measured rate, and refused at once if not. So nothing waits
+for longer than an operator allows, as long as the rate stays what it is.
+
+Threads and timers are elsewhere: `Lanes` guards a scheduler and runs its batches.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from attrs import evolve
+
+from provider.domain import Caller, Tier
+from provider.engine.batcher import Batcher, BatchLimits
+from provider.engine.rows import Row
+from provider.engine.throughput import Throughput
+from provider.errors import MOST_RETRY_SECONDS, Overloaded
+
+# A request without a tier is interactive if it fits into one batch, or takes no longer than this.
+_INTERACTIVE_SECONDS = 0.25
+# After an interactive request, others are expected for so long.
+_EXPECTED_SECONDS = 10.0
+# A bulk pass takes at most so long meanwhile, but has at least this share of a full batch.
+_BULK_PASS_SECONDS, _LEAST_BULK_SHARE = 0.04, 1 / 8
+# Bulk tokens that run for each interactive one while both wait.
+_BULK_SHARE = 1 / 8
+# Interactive tokens that came in so many seconds tell how fast they come.
+_DEMAND_SECONDS = 5.0
+
+
+class Scheduler:
+    """Not thread-safe.
+
+    Attributes:
+        limits: of the batches from now on.
+        throughput: told of every pass.
+    """
+
+    def __init__(
+        self,
+        limits: BatchLimits,
+        *,
+        max_tokens: int,
+        max_wait_seconds: float,
+        lanes: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing waits.
+
+        Args:
+            limits: of a batch.
+            max_tokens: most tokens that wait. With an empty queue, a request may have any number.
+            max_wait_seconds: how long the answer to a request may take at the measured rate. If nothing of its tier
+                waits, it may take any time.
+            lanes: passes at a time.
+            clock: seconds, monotonic.
+        """
+        self.limits, self.throughput = limits, Throughput(lanes, clock)
+        self._max_tokens, self._max_wait_seconds = max_tokens, max_wait_seconds
+        self._lanes, self._clock = lanes, clock
+        self._interactive, self._bulk = Batcher(), Batcher()
+        self._bulk_due = 0.0
+        self._demand, self._interactive_at = 0.0, -math.inf
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return self._interactive.rows + self._bulk.rows
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that wait."""
+        return self._interactive.tokens + self._bulk.tokens
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long all that waits will take; 0 as long as the rate is not known."""
+        rate = self.throughput.tokens_per_second
+        return self.tokens / rate if rate else 0.0
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Let the rows of a request in, all or none.
+
+        Raises:
+            Overloaded: see `check`.
+        """
+        tokens, caller, now = sum(row.tokens for row in rows), rows[0].caller, self._clock()
+        tier = self._tier(tokens, caller)
+        self.check(tokens, caller)
+        for row in rows:
+            row.tier, row.enqueued_at = tier, now
+        if tier == "interactive":
+            self._demand = self._decayed_demand(now) + tokens
+            self._interactive_at = now
+        (self._interactive if tier == "interactive" else self._bulk).add(rows)
+
+    def check(self, tokens: int, caller: Caller) -> None:
+        """See that a request of so many tokens would be let in now.
+
+        Raises:
+            Overloaded: the queue would exceed its tokens, or the answer would take too long at the measured rate. The
+                error says how long.
+        """
+        if not self.tokens:
+            return
+        tier = self._tier(tokens, caller)
+        ahead = self._interactive if tier == "interactive" else self._bulk
+        seconds = self._seconds_until_answer(tier, tokens, caller)
+        if self.tokens + tokens > self._max_tokens or (ahead.tokens and seconds > self._max_wait_seconds):
+            raise self._overloaded(tokens, seconds)
+
+    def take(self) -> list[Row]:
+        """The next batch; empty if nothing waits."""
+        if not self._bulk.tokens:
+            self._bulk_due = 0.0
+            return self._interactive.take(self.limits)
+        limits = self._bulk_limits()
+        if self._interactive.tokens and self._bulk_due < limits.max_tokens:
+            rows = self._interactive.take(self.limits)
+            self._bulk_due += _BULK_SHARE * sum(row.tokens for row in rows)
+            if rows:
+                return rows
+        rows = self._bulk.take(limits)
+        self._bulk_due = max(0.0, self._bulk_due - sum(row.tokens for row in rows))
+        return rows or self._interactive.take(self.limits)
+
+    def discard(self, rows: Sequence[Row]) -> None:
+        """Forget those of `rows` that still wait: their callers left."""
+        self._interactive.discard(row for row in rows if row.tier == "interactive")
+        self._bulk.discard(row for row in rows if row.tier == "bulk")
+
+    def take_all(self) -> list[Row]:
+        """Empty the queue."""
+        return self._interactive.take_all() + self._bulk.take_all()
+
+    def _tier(self, tokens: int, caller: Caller) -> Tier:
+        if caller.tier is not None:
+            return caller.tier
+        small = max(self.limits.max_tokens, _INTERACTIVE_SECONDS * self.throughput.tokens_per_second)
+        return "interactive" if tokens <= small else "bulk"
+
+    def _bulk_limits(self) -> BatchLimits:
+        if self._clock() - self._interactive_at > _EXPECTED_SECONDS:
+            return self.limits
+        most, least = self.limits.max_tokens, _LEAST_BULK_SHARE * self.limits.max_tokens
+        fast = _BULK_PASS_SECONDS * self.throughput.tokens_per_second / self._lanes
+        return evolve(self.limits, max_tokens=max(1, min(most, int(max(least, fast)))))
+
+    def _seconds_until_answer(self, tier: Tier, tokens: int, caller: Caller) -> float:
+        rate = self.throughput.tokens_per_second
+        if not rate:
+            return 0.0
+        most = rate / (1 + _BULK_SHARE)
+        if tier == "interactive":
+            return self._interactive.tokens_until(tokens, caller) / (most if self._bulk.tokens else rate)
+        # What interactive requests leave, if they go on to come as they do.
+        left = max(rate - most, rate - self._decayed_demand(self._clock()) / _DEMAND_SECONDS)
+        return self._bulk.tokens_until(tokens, caller) / left
+
+    def _decayed_demand(self, now: float) -> float:
+        return self._demand * math.exp(max(-60.0, (self._interactive_at - now) / _DEMAND_SECONDS))
+
+    def _overloaded(self, tokens: int, seconds: float) -> Overloaded:
+        retry = min(MOST_RETRY_SECONDS, max(1, math.ceil(seconds)))
+        msg = (
+            f"The service is overloaded: {self.tokens} tokens wait (at most {self._max_tokens}), this request has "
+            f"{tokens}, and its answer would take {seconds:.0f} s (at most {self._max_wait_seconds:g}). "
+            f"Please try again in {retry}s."
+        )
+        return Overloaded(msg, retry_after_seconds=retry)

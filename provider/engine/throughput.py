@@ -1,0 +1,77 @@
+"""How fast a model runs: tokens a second, as measured over the last passes of each lane."""
+
+import math
+from collections.abc import Callable
+
+from attrs import define
+
+# A change is half noticed after 1.4 s of passes.
+_SECONDS = 2.0
+# A pass that takes so much longer than expected, and at least so long, counts before it has ended.
+_OVERDUE, _LEAST_OVERDUE_SECONDS = 2.0, 1.0
+
+
+@define
+class _Pass:
+    """A pass under way: of so many tokens, since then."""
+
+    tokens: int
+    since: float
+
+
+class Throughput:
+    """Measured by lane, so that one that hangs is noticed whatever the others do. Not thread-safe."""
+
+    def __init__(self, lanes: int, clock: Callable[[], float]) -> None:
+        """Nothing has been measured.
+
+        Args:
+            lanes: passes at a time.
+            clock: seconds, monotonic.
+        """
+        self._lanes, self._clock = lanes, clock
+        self._rates: dict[int, float] = {}
+        self._running: dict[int, _Pass] = {}
+
+    def stalled(self, seconds: float) -> list[int]:
+        """Lanes whose pass has been running for longer than `seconds`."""
+        now = self._clock()
+        return [lane for lane, each in self._running.items() if now - each.since > seconds]
+
+    def began(self, lane: int, tokens: int) -> None:
+        """A lane began a pass."""
+        self._running[lane] = _Pass(tokens, self._clock())
+
+    def ended(self, lane: int, *, is_full: bool, worked: bool = True) -> None:
+        """The pass of a lane ended.
+
+        Args:
+            lane: which began it.
+            is_full: whether more rows waited than it could take. A small pass only shows that the lane is no slower.
+            worked: whether it gave outputs. One that failed says nothing: it may have ended at once.
+        """
+        done = self._running.pop(lane)
+        if not worked:
+            return
+        seconds = max(self._clock() - done.since, 1e-6)
+        rate, before = done.tokens / seconds, self._rates.get(lane)
+        if before is None or (rate > before and not is_full):
+            self._rates[lane] = rate
+        elif is_full:
+            self._rates[lane] = rate + (before - rate) * math.exp(-seconds / _SECONDS)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all lanes, each as if it were busy; 0 as long as nothing has been measured."""
+        if not self._rates:
+            return 0.0
+        usual = sum(self._rates.values()) / len(self._rates)
+        return sum(self._of_lane(lane, usual) for lane in range(self._lanes))
+
+    def _of_lane(self, lane: int, usual: float) -> float:
+        rate, running = self._rates.get(lane, usual), self._running.get(lane)
+        if running is None:
+            return rate
+        seconds = self._clock() - running.since
+        is_overdue = seconds > max(_LEAST_OVERDUE_SECONDS, _OVERDUE * running.tokens / rate)
+        return min(rate, running.tokens / seconds) if is_overdue else rate

@@ -1,0 +1,118 @@
+"""Care for the models while the engine is open: hung lanes, failed loads, idle models, memory."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from provider.errors import ModelFailed
+from provider.resident import give_memory_back, memory_limit
+from provider.settings import MemorySettings
+
+if TYPE_CHECKING:
+    from provider.engine.runtime import ModelRuntime
+
+_TICK_SECONDS = 1.0
+_FIRST_RETRY_SECONDS = 5.0
+_LONGEST_RETRY_SECONDS = 300.0
+# Of the container's limit; the rest is for requests, the cache and libraries.
+_SHARE = 0.8
+
+
+@define
+class ModelUse:
+    """Who uses a model, and what it holds.
+
+    Attributes:
+        requests: under way.
+        last: when the last one was answered, by `clock`.
+        bytes: measured when it was loaded: what the process's resident size grew by, at least the size of the weights.
+        failures: loads that failed in a row.
+    """
+
+    clock: Callable[[], float]
+    requests: int = 0
+    last: float = 0.0
+    bytes: int = 0
+    failures: int = 0
+
+    def __enter__(self) -> None:
+        """A request begins: the model is kept until it ends."""
+        self.requests += 1
+
+    def __exit__(self, *_: object) -> None:
+        """It ends."""
+        self.requests -= 1
+        self.last = self.clock()
+
+    @property
+    def retry_seconds(self) -> float:
+        """Pause before the next try: twice as long after each failure."""
+        return min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2.0 ** max(0, self.failures - 1))
+
+
+class ModelUpkeep:
+    """Looks at all models again and again. Used on the event loop's thread only."""
+
+    def __init__(
+        self,
+        runtimes: Mapping[str, "ModelRuntime"],
+        settings: MemorySettings,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        """Nothing is watched until `run`.
+
+        Args:
+            runtimes: the models that there are at each moment.
+            settings: how much memory they may hold.
+            clock: seconds, monotonic.
+        """
+        limit = memory_limit()
+        self.budget = settings.max_model_bytes or (int(_SHARE * limit) if limit is not None else None)
+        self._runtimes, self._clock = runtimes, clock
+        self.on_stalled: Callable[[str], None] = lambda _: None
+
+    async def run(self) -> None:
+        """Look once a second, until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Fail rows of hung lanes, try failed loads again, and unload idle models."""
+        for name, runtime in tuple(self._runtimes.items()):
+            if runtime.fail_stalled():
+                self.on_stalled(name)
+            runtime.retry_loading()
+            idle = runtime.settings.idle_unload_seconds
+            if idle is not None and self._is_idle(runtime) and self._clock() - runtime.use.last >= idle:
+                await self._unload(runtime, f"idle for {idle} s")
+
+    async def make_room(self, runtime: "ModelRuntime", size: int) -> None:
+        """Unload idle lazy models, the least recently used first, until a lazy model of `size` bytes fits.
+
+        Raises:
+            ModelFailed: there is not enough to unload.
+        """
+        if self.budget is None or not runtime.settings.lazy:
+            return
+        while (held := sum(each.use.bytes for each in self._runtimes.values())) + size > self.budget:
+            idle = [each for each in self._runtimes.values() if each is not runtime and self._is_idle(each)]
+            if not idle:
+                msg = (
+                    f"the model {runtime.name!r} needs about {size} bytes, but loaded models hold {held} of "
+                    f"{self.budget} and none of them can be unloaded; raise memory.max_model_bytes, or make models "
+                    "lazy"
+                )
+                raise ModelFailed(msg)
+            await self._unload(min(idle, key=lambda each: each.use.last), f"room for {runtime.name}")
+
+    def _is_idle(self, runtime: "ModelRuntime") -> bool:
+        settings = runtime.settings
+        return settings.lazy and not settings.pinned and runtime.loaded is not None and not runtime.is_in_use
+
+    async def _unload(self, runtime: "ModelRuntime", reason: str) -> None:
+        await runtime.unload(reason)
+        give_memory_back()
