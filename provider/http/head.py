@@ -1,5 +1,7 @@
 """HEAD wherever GET is: the same status and headers, without the body."""
 
+from collections.abc import Awaitable
+
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
@@ -11,13 +13,13 @@ class AnswersHead:
         """Wrap `app`."""
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """ASGI."""
-        if scope["type"] != ScopeType.HTTP or scope["method"] != "HEAD":
-            await self._app(scope, receive, send)
-            return
-        request: HTTPScope = scope
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
+            return self._as_get(scope, receive, send)
+        return self._app(scope, receive, send)
 
+    async def _as_get(self, request: HTTPScope, receive: Receive, send: Send) -> None:
         async def send_without_body(message: Message) -> None:
             # Outside of this wrapper the request stays HEAD, so that the server accepts a length without a body.
             request["method"] = "HEAD"

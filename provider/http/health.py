@@ -1,15 +1,16 @@
 """Health that tells the truth: alive is not ready, and neither runs the model."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
-from litestar import Controller, Response, get
+from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 
-from provider.api.openapi import ReadinessOperation
-from provider.api.routes import LIVE_PATHS, MODELS_PATHS, READY_PATHS
+from provider.engine.engine import Engine
 from provider.engine.hooks import ModelState
 from provider.engine.runtime import ModelRuntime
-from provider.engine.service import EmbeddingService
+from provider.http.auth import sees_models
+from provider.http.openapi import ReadinessOperation
+from provider.http.routes import LIVE_PATHS, MODELS_PATHS, READY_PATHS
 
 
 class Liveness(TypedDict):
@@ -24,11 +25,12 @@ class Readiness(TypedDict):
     status: Literal["ready", "not_ready", "draining"]
     models: dict[str, str]
     problems: dict[str, str]
+    degraded: dict[str, str]
     worker: NotRequired[int]
 
 
 class HealthController(Controller):
-    """For load balancers, orchestrators and people. No key needed."""
+    """For load balancers, orchestrators and people. No key needed, but to see names of models that are protected."""
 
     tags = ["Health"]  # noqa: RUF012 - Litestar's way
 
@@ -38,16 +40,22 @@ class HealthController(Controller):
         return {"status": "alive"}
 
     @get(READY_PATHS, operation_class=ReadinessOperation)
-    async def ready(self, service: NamedDependency[EmbeddingService]) -> Response[Readiness]:
+    async def ready(self, request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> Response[Readiness]:
         """200 when every model that was asked for is loaded, warm and working; else 503 and the reasons."""
-        problems = {name: _for_everyone(service.runtimes[name], text) for name, text in service.problems.items()}
+        problems = service.problems
+        is_shown = sees_models(request.scope)
         status: Literal["ready", "not_ready", "draining"] = (
-            "draining" if service.is_draining else "not_ready" if problems else "ready"
+            "draining" if request.app.state.lifecycle.is_draining else "not_ready" if problems else "ready"
         )
         body: Readiness = {
             "status": status,
-            "models": {name: str(runtime.state) for name, runtime in service.runtimes.items()},
-            "problems": problems,
+            "models": {name: str(runtime.state) for name, runtime in service.runtimes.items() if is_shown(name)},
+            "problems": {
+                name: _for_everyone(service.runtimes[name], text) for name, text in problems.items() if is_shown(name)
+            },
+            "degraded": {
+                name: text for name, each in service.runtimes.items() if is_shown(name) and (text := each.degraded)
+            },
         }
         if not service.worker.is_alone:
             body["worker"] = service.worker.number
@@ -60,5 +68,7 @@ class HealthController(Controller):
 
 def _for_everyone(runtime: ModelRuntime, problem: str) -> str:
     """Health needs no key, and the reason of a failure may name folders and repositories."""
-    is_failed = runtime.state is ModelState.FAILED
-    return f"could not be loaded; GET {MODELS_PATHS[0]} and the log have the reason" if is_failed else problem
+    if runtime.failure is None:
+        return problem
+    again = "; tried again" if runtime.state is ModelState.FAILED else "; being tried again"
+    return f"could not be loaded; GET {MODELS_PATHS[0]} and the log have the reason{again}"

@@ -2,14 +2,28 @@
 
 import asyncio
 from collections import deque
-from contextlib import AsyncExitStack
-from typing import Any
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, Protocol
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from provider.api.body import Framing
-from provider.engine.service import EmbeddingService
 from provider.errors import CallerGone
+from provider.http.auth import caller_of
+from provider.http.body import Framing
+from provider.http.budget import Share
+from provider.http.lifecycle import Lifecycle
+from provider.http.scheduling import read_wishes
+
+
+class Connection(Protocol):
+    """What our server puts into a request's state as `connection`; others do not."""
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """Of answers that the client has yet to read; 0 where they are few."""
+
+    async def written(self) -> None:
+        """Return when the client has read most of them, or is gone."""
 
 
 class Admission:
@@ -25,30 +39,50 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI; raises as `RequestLimiter.admission`, and CallerGone if the client leaves before its turn comes."""
-        state = scope["litestar_app"].state
-        service: EmbeddingService = state.service
-        limit: int = state.settings.server.max_body_bytes
-        body_bytes = Framing.of(scope["headers"]).most_bytes(limit)
-        admission = service.requests.admission(body_bytes)
-        if service.requests.has_room(body_bytes):
-            async with admission:
+        # By subscript: a state's attributes are found by an error, which takes several times as long.
+        lifecycle: Lifecycle = scope["litestar_app"].state["lifecycle"]
+        state = scope["state"]
+        framing = state["framing"] = Framing.of(scope["headers"])
+        if framing.priority or framing.timeout_ms:
+            read_wishes(scope, framing)
+        entering = lifecycle.requests.admission(caller_of(scope))
+        if not lifecycle.requests.has_room:
+            entering = waiting = _WaitingClient(entering, receive)
+            receive = waiting.receive
+        async with entering:
+            share = state["share"] = Share(lifecycle.budget)
+            try:
                 await self._app(scope, receive, send)
-            return
-        async with AsyncExitStack() as stack:
-            connection = _Connection(receive)
-            await connection.while_open(asyncio.ensure_future(stack.enter_async_context(admission)))
-            await self._app(scope, connection.receive, send)
+                connection: Connection | None = state.get("connection")
+                if connection is not None and (unwritten := connection.unwritten_bytes):
+                    # Nothing else is left of the request.
+                    share.add(unwritten - share.held)
+                    await connection.written()
+            finally:
+                if share.held:
+                    share.release()
 
 
-class _Connection:
+class _WaitingClient(AbstractAsyncContextManager[None]):
     """Watches a client that waits for its turn. Keeps what it sends meanwhile: one message of its body."""
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, turn: AbstractAsyncContextManager[None], receive: Receive) -> None:
+        self._turn, self._receive = turn, receive
+        self._entered = AsyncExitStack()
         self._kept: deque[Any] = deque()
         self._coming: asyncio.Future[Any] | None = None
 
-    async def while_open(self, turn: "asyncio.Future[None]") -> None:
+    async def __aenter__(self) -> None:
+        try:
+            await self._while_open(asyncio.ensure_future(self._entered.enter_async_context(self._turn)))
+        except BaseException:
+            await self._entered.aclose()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._entered.aclose()
+
+    async def _while_open(self, turn: "asyncio.Future[None]") -> None:
         """Return when `turn` is done; it is cancelled when the client leaves first."""
         is_watched = True
         try:

@@ -11,7 +11,8 @@ from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.params import FromPath
 from litestar.serialization import encode_json
 
-from provider.api.routes import ALIASES, DOCS_ASSETS_PATH, DOCS_PATH, OPENAPI_PATH
+from provider.http.auth import RequireKey
+from provider.http.routes import ALIASES, DOCS_ASSETS_PATH, DOCS_PATH, DOCUMENTED_AS, OPENAPI_PATH
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -34,6 +35,7 @@ _PAGE = """\
 """
 _ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 _JSON = OpenAPIMediaType.OPENAPI_JSON
+_OPT = {"protected": "docs"}
 
 
 class _Page(OpenAPIRenderPlugin):
@@ -60,7 +62,14 @@ def docs_plugins() -> list[OpenAPIRenderPlugin]:
 
 def docs_router() -> Router:
     """The router that Litestar puts them into."""
-    return Router(DOCS_PATH, route_handlers=[], include_in_schema=False, after_request=_refuse_unknown_pages)
+    return Router(
+        DOCS_PATH,
+        route_handlers=[],
+        include_in_schema=False,
+        after_request=_refuse_unknown_pages,
+        middleware=[RequireKey],
+        opt=_OPT,
+    )
 
 
 def _refuse_unknown_pages(response: Response[Any]) -> Response[Any]:
@@ -70,7 +79,7 @@ def _refuse_unknown_pages(response: Response[Any]) -> Response[Any]:
     return response
 
 
-@get(OPENAPI_PATH, include_in_schema=False, media_type=_JSON, sync_to_thread=False)
+@get(OPENAPI_PATH, include_in_schema=False, media_type=_JSON, sync_to_thread=False, middleware=[RequireKey], opt=_OPT)
 def openapi_document(request: Request[Any, Any, Any]) -> bytes:
     """The document where most tools look for it."""
     return _document(request.app, request.app.openapi_schema.to_schema(), server=".")
@@ -94,9 +103,9 @@ def _document(app: Litestar, schema: dict[str, Any], *, server: str) -> bytes:
         schema: what Litestar made of its routes.
         server: the API's place, relative to the document's own.
     """
-    paths = {path: item for path, item in schema["paths"].items() if path not in ALIASES}
+    paths = {DOCUMENTED_AS.get(path, path): item for path, item in schema["paths"].items() if path not in ALIASES}
     shown = schema | {"servers": [{"url": server}], "paths": paths}
-    if app.state.key_ring.is_empty:
+    if not app.state.key_ring.is_on:
         shown["components"] = {key: value for key, value in schema["components"].items() if key != "securitySchemes"}
         shown["paths"] = {
             path: {

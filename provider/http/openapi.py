@@ -1,59 +1,27 @@
 """The API in the service's own words: what Litestar cannot know of the operations, and what goes before them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, Example, OpenAPIMediaType, Operation, RequestBody, SecurityScheme, Tag
+from litestar.openapi.spec import Components, Operation, SecurityScheme, Tag
 
 import provider
-from provider.api.docs import docs_plugins, docs_router
-from provider.api.routes import DOCS_PATH
-from provider.api.schemas import EMBEDDINGS, ERRORS, REQUEST
+from provider.http.docs import docs_plugins, docs_router
+from provider.http.routes import DOCS_PATH
 
 _DESCRIPTION = """\
 A self-hosted embeddings service that speaks OpenAI's API: point any OpenAI client's `base_url` at `/v1`.
 
 * Vectors equal sentence-transformers', have length 1 unless asked otherwise, and come in the order of the inputs.
+* Rerankers and classifiers answer as those of Cohere, Jina, Voyage, TEI and vLLM do.
 * `usage` counts the tokens that went through the model, special tokens included.
 * An input that is too long is an error, unless `truncate` says otherwise; then the answer lists what was cut.
-* Errors are OpenAI's envelope on every path. 429 and 503 carry `Retry-After` in seconds.
+* Errors are OpenAI's envelope, and those of another API on its own paths. 429 and 503 carry `Retry-After` in seconds.
 """
 
 NEEDS_KEY: list[dict[str, list[str]]] = [{"bearer": []}, {"api-key": []}]
 """`security` of the routes that ask for a key where keys are configured."""
-
-
-@dataclass
-class EmbeddingsOperation(Operation):
-    """The handler reads the raw body, so its description is written here."""
-
-    def __post_init__(self) -> None:
-        """Put request and responses in."""
-        examples = {
-            "one text": {"model": "all-MiniLM-L6-v2", "input": "A cat sits on the mat."},
-            "many texts, 128 dimensions": {
-                "model": "all-MiniLM-L6-v2",
-                "input": ["A cat.", "A dog."],
-                "dimensions": 128,
-                "encoding_format": "base64",
-            },
-        }
-        media = OpenAPIMediaType(
-            schema=REQUEST, examples={name: Example(value=value) for name, value in examples.items()}
-        )
-        self.request_body = RequestBody(required=True, content={"application/json": media})
-        self.responses = {"200": EMBEDDINGS, **ERRORS}
-
-
-@dataclass
-class ModelsOperation(Operation):
-    """As Litestar describes it, but for the errors."""
-
-    def __post_init__(self) -> None:
-        """Put the errors in."""
-        kept = {status: response for status, response in (self.responses or {}).items() if status == "200"}
-        errors = ("401", "404") if self.parameters else ("401",)
-        self.responses = kept | {status: ERRORS[status] for status in errors}
 
 
 @dataclass
@@ -67,8 +35,8 @@ class ReadinessOperation(Operation):
         self.responses = {"200": ready, "503": replace(ready, description="Not ready, or draining; the body says why.")}
 
 
-def openapi_config() -> OpenAPIConfig:
-    """Where the documentation is served, and its texts."""
+def openapi_config(dialects: Sequence[Tag]) -> OpenAPIConfig:
+    """Where the documentation is served, and its texts; `dialects` are headings."""
     return OpenAPIConfig(
         title="emb-provider",
         version=provider.__version__,
@@ -86,6 +54,7 @@ def openapi_config() -> OpenAPIConfig:
         tags=[
             Tag(name="Embeddings", description="Vectors for texts."),
             Tag(name="Models", description="What can be asked for."),
+            *dialects,
             Tag(name="Health", description="For load balancers and orchestrators."),
             Tag(name="Service", description="About the service itself."),
         ],

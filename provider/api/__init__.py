@@ -1,1 +1,0 @@
-"""The HTTP side: OpenAI's API, without logic of its own."""

@@ -1,0 +1,1 @@
+"""The processes around the application: one server, or a supervisor and its workers behind one port."""
