@@ -1,0 +1,1 @@
+"""Azure OpenAI's dialect: OpenAI's bodies, the model in the path."""

@@ -1,0 +1,87 @@
+"""Azure OpenAI's API. A deployment is a model; its name is in the path, may hold slashes, and wins over the body's."""
+
+from typing import Any
+
+from litestar import Controller, Request, get
+from litestar.di import NamedDependency
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
+from litestar.types import ASGIApp
+
+from provider.dialects.dialect import Dialect, Failure, Route
+from provider.dialects.openai.api import envelope
+from provider.dialects.openai.embeddings import answer_embeddings
+from provider.dialects.openai.models import ModelEntry, ModelList, list_models, retrieve_model
+from provider.dialects.openai.operations import EMBEDDINGS_EXAMPLE, ModelsOperation
+from provider.dialects.openai.schemas import REQUEST, RESPONSE
+from provider.engine.engine import Engine
+from provider.errors import ModelNotFound
+from provider.http.auth import RequireKey
+from provider.http.openapi import NEEDS_KEY
+from provider.http.routes import (
+    AZURE_DEPLOYMENT_PATHS,
+    AZURE_EMBEDDINGS_PATHS,
+    AZURE_MODEL_PATHS,
+    AZURE_MODELS_PATHS,
+)
+
+_OPERATION = "/embeddings"
+_TITLE = "Azure OpenAI"
+
+
+async def embed_by_deployment(request: Request[Any, Any, Any], body: bytes, service: Engine) -> ASGIApp:
+    """As `POST /v1/embeddings`, with the model in the path: `…/deployments/{deployment}/embeddings`."""
+    name, operation = str(request.path_params["deployment"]).strip("/"), _OPERATION
+    if not name.endswith(operation):
+        raise NotFoundException
+    return await answer_embeddings(request, body, service, named=name.removesuffix(operation).strip("/"))
+
+
+async def embed_by_name(request: Request[Any, Any, Any], body: bytes, service: Engine) -> ASGIApp:
+    """As `POST /v1/embeddings`."""
+    return await answer_embeddings(request, body, service)
+
+
+class DeploymentsController(Controller):
+    """What can be asked for."""
+
+    middleware = [RequireKey]  # noqa: RUF012 - Litestar's way
+    security = NEEDS_KEY
+    tags = [_TITLE]  # noqa: RUF012
+    opt = {"dialect": "azure"}  # noqa: RUF012
+
+    @get(AZURE_MODELS_PATHS, operation_class=ModelsOperation)
+    async def list_deployments(self, request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> ModelList:
+        """As `GET /v1/models`."""
+        return list_models(request, service)
+
+    @get(AZURE_MODEL_PATHS, operation_class=ModelsOperation)
+    async def retrieve_deployment(
+        self, request: Request[Any, Any, Any], model_id: FromPath[str], service: NamedDependency[Engine]
+    ) -> ModelEntry:
+        """As `GET /v1/models/{id}`."""
+        return retrieve_model(request, str(model_id), service)
+
+
+def write_error(failure: Failure) -> dict[str, Any]:
+    """OpenAI's envelope; for an unknown model with Azure's code and first sentence."""
+    body = envelope(failure)
+    if isinstance(failure.cause, ModelNotFound):
+        message = f"The API deployment for this resource does not exist. {failure.message}"
+        body["error"] |= {"code": "DeploymentNotFound", "message": message}
+        body["detail"] = message
+    return body
+
+
+AZURE = Dialect(
+    name="azure",
+    title=_TITLE,
+    description="Azure OpenAI's paths: a deployment is a model, and `api-version` may be anything.",
+    paths=("/openai", "/v1/engines", "/v1/deployments"),
+    write_error=write_error,
+    routes=(
+        Route(AZURE_DEPLOYMENT_PATHS, embed_by_deployment, REQUEST, RESPONSE, {"input": "A cat."}, tasks=["embed"]),
+        Route(AZURE_EMBEDDINGS_PATHS, embed_by_name, REQUEST, RESPONSE, EMBEDDINGS_EXAMPLE, tasks=["embed"]),
+    ),
+    handlers=(DeploymentsController,),
+)

@@ -1,0 +1,1 @@
+"""What Jina's API has beside OpenAI's paths: multi-vectors."""

@@ -1,0 +1,1 @@
+"""OpenAI's dialect, with the fields that other embedding APIs add to it."""

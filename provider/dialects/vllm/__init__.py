@@ -1,0 +1,1 @@
+"""vLLM's routes beside OpenAI's: pooling, and the tokenizer."""
