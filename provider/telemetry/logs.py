@@ -1,24 +1,33 @@
 """One line an event on standard error: JSON for machines, readable on a terminal. Never a text or a vector."""
 
+import contextlib
+import json
 import logging
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TextIO
 
+import orjson
 import structlog
 from structlog.typing import EventDict, Processor
 
-from provider.domain import ALONE, Worker
+from provider.cores import ONLY_WORKER, Worker
 from provider.engine.hooks import (
     BatchDone,
     DownloadChanged,
     Event,
     ModelChanged,
     ModelNoticed,
+    ModelsChanged,
     ModelState,
     ModelVerified,
+    RequestAnswered,
+    RequestWaited,
 )
 from provider.settings import LogSettings
+from provider.telemetry.lines import LineWriter, cut_traceback, cut_values
 from provider.telemetry.request import add_request_id
 
 _log = structlog.get_logger("provider.models")
@@ -45,13 +54,17 @@ _STATE_EVENTS = {
 }
 
 
-def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, worker: Worker = ALONE) -> None:
+def configure_logging(
+    settings: LogSettings, stream: TextIO | None = None, *, worker: Worker = ONLY_WORKER, never_block: bool = False
+) -> None:
     """Send our lines and everybody else's (uvicorn, transformers, warnings) through one format.
 
     Args:
         settings: level and format; `auto` is readable on a terminal and JSON elsewhere.
         stream: where to; standard error if None.
         worker: named on every line if it is not alone.
+        never_block: whether a thread writes the lines, so that a stream that takes no more stops nobody. A terminal
+            is written to at once.
     """
     stream = stream or sys.stderr
     is_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
@@ -64,23 +77,29 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, wo
     ]
     if not worker.is_alone:
         shared.append(_naming(worker))
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level]),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
-    renderer: Processor
-    tail: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    shared.append(cut_values)
+    rendering: list[Processor]
     if is_console:
         # Not the default formatter: it prints local variables, and among them are users' texts.
         plain = structlog.dev.plain_traceback
-        renderer = structlog.dev.ConsoleRenderer(colors=_wants_colors(stream), exception_formatter=plain)
+        colors = _wants_colors(stream)
+        rendering = [
+            structlog.processors.format_exc_info,
+            cut_traceback,
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain),
+        ]
     else:
-        tail.append(structlog.processors.format_exc_info)
-        renderer = structlog.processors.JSONRenderer()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[*tail, renderer], foreign_pre_chain=shared))
+        rendering = [structlog.processors.format_exc_info, cut_traceback, structlog.processors.JSONRenderer(_json)]
+    writer = LineWriter(stream) if never_block and not stream.isatty() else None
+    structlog.configure(
+        processors=[*shared, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level]),
+        logger_factory=partial(_Lines, writer.write if writer else partial(_write_at_once, stream)),
+        cache_logger_on_first_use=False,
+    )
+    handler = writer or logging.StreamHandler(stream)
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[meta, *rendering], foreign_pre_chain=shared))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level)
@@ -103,6 +122,33 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, wo
         os.environ.setdefault(variable, logging.getLevelName(level).lower())
 
 
+class _Lines:
+    """Writes our lines. By way of `logging`, as other libraries' take, a line costs half as much as a cached answer."""
+
+    def __init__(self, write: Callable[[str], None], name: str = "") -> None:
+        self._write, self.name = write, name
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        self._write(line + "\n")
+
+    debug = info = warning = error = critical = msg
+
+
+def _write_at_once(stream: TextIO, text: str) -> None:
+    """One that cannot be written is lost, and harms nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        stream.write(text)
+        stream.flush()
+
+
+def _json(line: EventDict, default: Callable[[Any], Any]) -> str:
+    try:
+        return orjson.dumps(line, default, orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # text that is no Unicode, or a number of more than 64 bits
+        return json.dumps(line, default=default)
+
+
 def _wants_colors(stream: TextIO) -> bool:
     """Whether lines are coloured: https://no-color.org, https://force-color.org."""
     if os.environ.get("NO_COLOR"):
@@ -121,8 +167,12 @@ def _naming(worker: Worker) -> Processor:
 def log_event(event: Event) -> None:
     """A hook: the life of the models, and forward passes that failed."""
     match event:
+        case RequestAnswered():
+            pass  # the line of its request says it
         case ModelChanged():
             _log_state(event)
+        case ModelsChanged():
+            _log.info("models_changed", added=event.added, removed=event.removed, replaced=event.replaced)
         case ModelNoticed():
             _log.warning("model_notice", model=event.model, notice=event.notice)
         case ModelVerified():
@@ -133,6 +183,10 @@ def log_event(event: Event) -> None:
             write(f"download_{event.phase}", model=event.model, seconds=round(event.seconds, 3), **event.detail)
         case BatchDone(error=str()):
             _log.error("forward_failed", model=event.model, rows=event.rows, tokens=event.tokens, error=event.error)
+        case RequestWaited():
+            write = _log.debug if event.outcome == "admitted" else _log.info
+            facts = {"caller": event.caller.name} if event.caller.name else {}
+            write("request_waited", outcome=event.outcome, seconds=round(event.seconds, 3), **facts)
         case _:
             pass
 
@@ -141,9 +195,9 @@ def _log_state(event: ModelChanged) -> None:
     detail: dict[str, Any] = dict(event.detail)
     for notice in detail.pop("notices", []):
         _log.warning("model_notice", model=event.model, notice=notice)
-    if event.state is ModelState.CLOSED:
-        if detail.get("unloaded"):
-            _log.info("model_unloaded", model=event.model)
+    if event.state in (ModelState.CLOSED, ModelState.WAITING):
+        if detail.pop("unloaded", False):
+            _log.info("model_unloaded", model=event.model, **detail)
         return
     write = _log.error if event.state is ModelState.FAILED else _log.info
     write(_STATE_EVENTS[event.state], model=event.model, seconds=round(event.seconds, 3), **detail)

@@ -1,21 +1,44 @@
 """Prometheus metrics: one registry an application, every series there from the start at zero, labels bounded."""
 
+import asyncio
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from attrs import frozen
 from litestar import Request, Response, get
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from litestar.types import Middleware
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from provider.domain import ALONE, Worker
-from provider.engine.hooks import BatchDone, Event, ModelChanged, ModelState, RequestEmbedded, RequestWaited
+from provider import errors
+from provider.cores import ONLY_WORKER, Worker
+from provider.engine.hooks import (
+    BatchDone,
+    ConnectionDropped,
+    DropReason,
+    Event,
+    ModelChanged,
+    RequestAnswered,
+    RequestWaited,
+)
+from provider.telemetry.gauges import Gauges
 from provider.telemetry.request import RequestRecord
+from provider.telemetry.series import Count, Counter, Distribution, Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# What runs a model; not every model answers each of them.
+_TASKS = {"/v1/embeddings": "embed", "/v1/rerank": "rerank", "/v1/score": "score", "/v1/classify": "classify"}
+_LEVELS = ("response", "output")
+_LOOP_DELAY_PERIOD = 0.25
+_REASONS = {
+    kind: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.ProviderError) and kind.public
+} | {errors.ProviderError: "internal"}
 _METHODS = {method.value for method in HttpMethod}
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
@@ -24,23 +47,29 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 class _ModelSeries:
     """What is counted and observed for one model."""
 
-    inputs: Counter
-    tokens: Counter
-    truncated: Counter
-    hits: Counter
-    misses: Counter
-    tokenise: Histogram
-    queue: Histogram
-    forward: Histogram
-    batch_rows: Histogram
-    batch_tokens: Histogram
-    failures: Counter
+    inputs: Count
+    tokens: Count
+    truncated: Count
+    hits: Mapping[str, Count]
+    misses: Count
+    tokenise: Distribution
+    queue: Distribution
+    forward: Distribution
+    batch_rows: Distribution
+    batch_tokens: Distribution
+    padding: Count
+    failures: Count
 
 
 class Metrics:
-    """Listens to the engine (`on_event`) and to finished requests (`on_request`)."""
+    """Listens to the engine (`on_event`) and to finished requests (`on_request`).
 
-    def __init__(self, models: Sequence[str], names: Mapping[str, str], worker: Worker = ALONE) -> None:
+    Attributes:
+        registry: all of them.
+        gauges: those that are read at each scrape.
+    """
+
+    def __init__(self, models: Sequence[str], names: Mapping[str, str], worker: Worker = ONLY_WORKER) -> None:
         """Register every series.
 
         Args:
@@ -50,14 +79,12 @@ class Metrics:
                 own: over one that is kept, it would meet the same worker every time.
         """
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._worker = worker
         self._names = names
 
         def counter(name: str, text: str, labels: Sequence[str]) -> Counter:
             return Counter(f"emb_provider_{name}", text, labels, registry=self.registry)
-
-        def gauge(name: str, text: str, labels: Sequence[str]) -> Gauge:
-            return Gauge(f"emb_provider_{name}", text, labels, registry=self.registry)
 
         def seconds(name: str, text: str, labels: Sequence[str] = ("model",)) -> Histogram:
             return Histogram(f"emb_provider_{name}_seconds", text, labels, buckets=_SECONDS, registry=self.registry)
@@ -66,96 +93,105 @@ class Metrics:
             return Histogram(f"emb_provider_{name}", text, ("model",), buckets=_SIZES, registry=self.registry)
 
         one = ("model",)
-        self._requests = counter("requests", "Requests answered", ("route", "method", "model", "status"))
-        self._request_seconds = seconds("request", "From request to answer", ("route", "model"))
-        inputs = counter("inputs", "Inputs embedded or found in the cache", one)
+        self._requests = counter("requests", "Requests answered", ("route", "method", "model", "status", "task"))
+        self._request_seconds = seconds("request", "From request to answer", ("route", "model", "task"))
+        inputs = counter("inputs", "Inputs that a model has run or that were found in the cache", one)
         tokens = counter("tokens", "Tokens of those inputs, as in usage", one)
         truncated = counter("truncated_inputs", "Inputs that were cut", one)
-        hits = counter("cache_hits", "Inputs whose vector was in the cache", one)
-        misses = counter("cache_misses", "Inputs whose vector was not", one)
+        hits = counter("cache_hits", "Inputs that were in the cache, by what was", ("model", "level"))
+        misses = counter("cache_misses", "Inputs whose outputs were not", one)
         tokenise = seconds("tokenise", "Tokenising one request")
         queue = seconds("queue", "Longest wait in the queue of a batch's rows")
         forward = seconds("forward", "One forward pass")
         batch_rows = sizes("batch_rows", "Rows of one forward pass")
         batch_tokens = sizes("batch_tokens", "Tokens of one forward pass, padding not counted")
+        padding = counter("padding_tokens", "Tokens that forward passes were padded with", one)
         failures = counter("batch_failures", "Forward passes that failed", one)
-        self._queue_rows = gauge("queue_rows", "Rows that wait", one)
-        self._queue_tokens = gauge("queue_tokens", "Tokens that wait", one)
-        self._state = gauge("model_state", "1 for the state the model is in", ("model", "state"))
-        self._load_seconds = gauge("model_load_seconds", "What loading took, download included", one)
-        self._cache_bytes = Gauge("emb_provider_cache_bytes", "Memory of cached vectors", registry=self.registry)
-        self._under_way = Gauge("emb_provider_requests_under_way", "Requests admitted to embed", registry=self.registry)
-        self._waiting = Gauge("emb_provider_waiting_requests", "Requests that wait for room", registry=self.registry)
+        self._dialect_requests = counter("dialect_requests", "Requests in each API", ("dialect", "status"))
+        self._caller_requests = counter(
+            "caller_requests", "Requests of a key to routes that run a model", ("caller", "model", "status")
+        )
+        self._caller_tokens = counter("caller_tokens", "Tokens of a key's inputs, as in usage", ("caller", "model"))
+        self.gauges = Gauges(self.registry)
         waited = seconds("waiting", "Wait for room of requests that did not find it at once", ("outcome",))
         self._waited = {outcome: waited.labels(outcome) for outcome in ("admitted", "refused", "left")}
-        # Looked up once: `labels` takes longer than counting. It also registers every series at zero: one that appears
-        # with its first event cannot be alerted on, and its first increase is lost.
-        self._series = {
-            model: _ModelSeries(
+        dropped = counter("connections_dropped", "Connections that the server ended, by reason", ("reason",))
+        self._dropped = {reason: dropped.labels(reason) for reason in get_args(DropReason)}
+
+        refusals = counter("refusals", "Requests answered with an error of ours, by its class", ("reason",))
+        self._refusals = {kind: refusals.labels(reason) for kind, reason in _REASONS.items()}
+        self._loop_delay = seconds("event_loop_delay", "How late the event loop does what is due", ()).labels()
+
+        def series(model: str) -> _ModelSeries:
+            return _ModelSeries(
                 inputs.labels(model),
                 tokens.labels(model),
                 truncated.labels(model),
-                hits.labels(model),
+                {level: hits.labels(model, level) for level in _LEVELS},
                 misses.labels(model),
                 tokenise.labels(model),
                 queue.labels(model),
                 forward.labels(model),
                 batch_rows.labels(model),
                 batch_tokens.labels(model),
+                padding.labels(model),
                 failures.labels(model),
             )
-            for model in models
-        }
-        self._answered: dict[tuple[str, str, str, int], tuple[Counter, Histogram]] = {}
+
+        self._make_series = series
+        self._series: dict[str, _ModelSeries] = {}
+        self._answered: dict[tuple[str, str, str, int], tuple[Count, Distribution]] = {}
         for model in models:
-            for each in (self._queue_rows, self._queue_tokens, self._load_seconds):
-                each.labels(model)
-            for state in ModelState:
-                self._state.labels(model, str(state)).set(state is ModelState.WAITING)
-            self._requests.labels("/v1/embeddings", "POST", model, "200")
-            self._request_seconds.labels("/v1/embeddings", model)
+            self.add_model(model)
 
-    def watch_service(
-        self, cached_bytes: Callable[[], int], under_way: Callable[[], int], waiting: Callable[[], int]
-    ) -> None:
-        """Ask for the cache's size, the requests under way and those that wait for room at every scrape."""
-        self._cache_bytes.set_function(cached_bytes)
-        self._under_way.set_function(under_way)
-        self._waiting.set_function(waiting)
+    def add_model(self, model: str) -> None:
+        """Register a model's series, at zero."""
+        # Looked up once: `labels` takes longer than counting. It also registers every series at zero: one that appears
+        # with its first event cannot be alerted on, and its first increase is lost.
+        self._series[model] = self._make_series(model)
+        for route, task in _TASKS.items():
+            self._requests.labels(route, "POST", model, "200", task)
+            self._request_seconds.labels(route, model, task)
+        self.gauges.add_model(model)
 
-    def watch_queue(self, model: str, waiting: Callable[[], tuple[int, int]]) -> None:
-        """Ask `waiting` for a model's rows and tokens at every scrape: callers who leave change them too."""
-        self._queue_rows.labels(model).set_function(lambda: waiting()[0])
-        self._queue_tokens.labels(model).set_function(lambda: waiting()[1])
+    async def measure_loop_delay(self) -> None:
+        """Measure how late the event loop does what is due, four times a second, until cancelled."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            due = clock() + _LOOP_DELAY_PERIOD
+            await asyncio.sleep(_LOOP_DELAY_PERIOD)
+            self._loop_delay.observe(max(0.0, clock() - due))
 
     def on_event(self, event: Event) -> None:
         """A hook."""
         match event:
-            case RequestEmbedded(model=model, usage=usage):
+            case RequestAnswered(model=model, usage=usage):
                 series = self._series[model]
-                series.inputs.inc(usage.inputs)
-                series.tokens.inc(usage.tokens)
-                series.hits.inc(usage.cache_hits)
-                series.misses.inc(usage.inputs - usage.cache_hits)
+                series.inputs.value += usage.inputs
+                series.tokens.value += usage.tokens
+                # A response that is sent again was not tokenised.
+                series.hits["output" if event.timings.instants else "response"].value += usage.cache_hits
+                series.misses.value += usage.inputs - usage.cache_hits
                 series.tokenise.observe(event.timings.tokenise_seconds)
                 if event.truncated:
-                    series.truncated.inc(event.truncated)
+                    series.truncated.value += event.truncated
             case BatchDone(model=model):
                 series = self._series[model]
                 series.queue.observe(event.queue_seconds)
                 series.forward.observe(event.forward_seconds)
                 series.batch_rows.observe(event.rows)
                 series.batch_tokens.observe(event.tokens)
+                series.padding.value += event.padding
                 if event.error is not None:
-                    series.failures.inc()
+                    series.failures.value += 1
             case RequestWaited():
                 self._waited[event.outcome].observe(event.seconds)
+            case ConnectionDropped():
+                self._dropped[event.reason].value += 1
             case ModelChanged(model=model):
-                for state in ModelState:
-                    self._state.labels(model, str(state)).set(state is event.state)
                 seconds = event.detail.get("seconds_in_all")
                 if isinstance(seconds, float):
-                    self._load_seconds.labels(model).set(seconds)
+                    self.gauges.load_seconds.labels(model).set(seconds)
             case _:
                 pass
 
@@ -167,17 +203,33 @@ class Metrics:
         answered = self._answered.get(key)
         if answered is None:
             answered = self._answered[key] = (
-                self._requests.labels(record.route, method, model, str(record.status)),
-                self._request_seconds.labels(record.route, model),
+                self._requests.labels(record.route, method, model, str(record.status), record.task),
+                self._request_seconds.labels(record.route, model, record.task),
             )
         count, duration = answered
-        count.inc()
+        count.value += 1
         duration.observe(record.seconds)
+        if record.error is not None:
+            self._refusals[next(kind for kind in record.error.__mro__ if kind in _REASONS)].value += 1
+        if record.dialect:
+            self._dialect_requests.labels(record.dialect, str(record.status)).value += 1
+        if record.caller.name and record.task:
+            # By the names of configured keys, so bounded; a request without an accepted key has none.
+            self._caller_requests.labels(record.caller.name, model, str(record.status)).value += 1
+            tokens = record.answered.usage.tokens if record.answered is not None else 0
+            self._caller_tokens.labels(record.caller.name, model).value += tokens
 
-    def handler(self, path: str) -> HTTPRouteHandler:
-        """The route that Prometheus scrapes."""
+    def handler(self, path: str, middleware: Sequence[Middleware] = ()) -> HTTPRouteHandler:
+        """The route that Prometheus scrapes, behind `middleware`."""
 
-        @get(path, tags=["Service"], media_type="text/plain", sync_to_thread=False)
+        @get(
+            path,
+            tags=["Service"],
+            media_type="text/plain",
+            sync_to_thread=False,
+            middleware=middleware,
+            opt={"protected": "metrics", "is_admin": True},
+        )
         def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
             """All metrics in Prometheus' text format, or in OpenMetrics' if `accept` asks for it."""
             encode, content_type = _encoder(request.headers.get("accept", ""))
