@@ -8,22 +8,25 @@ import sys
 import click
 
 import provider
-from provider.cli.streams import drop_results, prepare_streams
 from provider.errors import ProviderError, SettingsError
+from provider.process import drop_results, exiting_at_once, prepare_streams
 
 # Name, where it is, and what it does in a line, so that the overview imports none of them.
 _COMMANDS = {
     "serve": ("provider.cli.serve:serve", "Start the service."),
-    "embed": ("provider.cli.embed.command:embed", "Embed texts, files or standard input without a server."),
+    "embed": ("provider.cli.embed:embed", "Embed texts, files or standard input without a server."),
+    "rerank": ("provider.cli.rerank:rerank", "Put documents in the order of their relevance to a query."),
     "download": ("provider.cli.download:download", "Fetch a model, for this machine or to carry to another."),
     "convert": ("provider.cli.convert:convert", "Convert a model's pickled weights to safetensors, once."),
     "export": ("provider.cli.export:export", "Write a model in the format of another runtime."),
     "models": ("provider.cli.models:models", "List the configured models and what is known of them."),
     "bench": (
-        "provider.cli.bench.command:bench",
+        "provider.cli.bench:bench",
         "Measure a server, or a backend in process: rates, latencies, plots.",
     ),
     "verify": ("provider.cli.verify:verify", "Prove a configuration against the float32 reference."),
+    "keys": ("provider.cli.keys:keys", "Add, list and revoke API keys."),
+    "usage": ("provider.cli.usage:usage", "Show what each key has used."),
     "backends": ("provider.cli.backends:backends", "List the installed backends."),
     "config": ("provider.cli.config:config", "Show the settings in force and where each comes from."),
 }
@@ -55,13 +58,15 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """Run the command line. Our own errors are one line; 2 for settings, 1 for everything else."""
+def run_cli() -> None:
+    """Run the command line and raise SystemExit. Our own errors are one line; 2 for settings, 1 for everything else."""
     prepare_streams()
     try:
         cli(prog_name="emb-provider")
     except ProviderError as exc:
-        click.echo(f"emb-provider: {exc.message}", err=True)
+        from provider.bulk.phrases import message  # noqa: PLC0415 - `--help` must not wait for it
+
+        click.echo(f"emb-provider: {message(exc)}", err=True)
         sys.exit(2 if isinstance(exc, SettingsError) else 1)
     except OSError as exc:
         # The stream that results go to has no file name.
@@ -70,3 +75,9 @@ def main() -> None:
         click.echo(f"emb-provider: cannot write the output: {os.strerror(exc.errno)}", err=True)
         drop_results()
         sys.exit(1)
+
+
+def main() -> None:
+    """The entry point: `run_cli`, and the end of the process."""
+    with exiting_at_once():
+        run_cli()

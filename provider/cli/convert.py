@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from provider.cli.options import config_option
+from provider.cli.options import config_option, single_model_settings
 
 
 @click.command()
@@ -24,7 +24,6 @@ def convert(model: str, revision: str | None, to: Path | None, config: Path | No
     """
     from attrs import evolve  # noqa: PLC0415 - `--help` must not wait
 
-    from provider.cli.chosen import chosen_model  # noqa: PLC0415
     from provider.models.conversion import convert as run  # noqa: PLC0415
     from provider.models.conversion import store_folder  # noqa: PLC0415
     from provider.models.folder import check_free  # noqa: PLC0415
@@ -34,10 +33,10 @@ def convert(model: str, revision: str | None, to: Path | None, config: Path | No
     to = to and to.expanduser().absolute()
     if to is not None:
         check_free(to)
-    settings = chosen_model(config, model, None, None, None)
+    settings = single_model_settings(config, model)
     configure_logging(evolve(settings.log, level="INFO"))
-    chosen = evolve(settings.model, convert_weights=True, revision=revision or settings.model.revision)
-    source = find_source(chosen, settings.hub, progress=True)
+    wanted = evolve(settings.model, convert_weights=True, revision=revision or settings.model.revision)
+    source = find_source(wanted, settings.hub, progress=True)
     if not source.selection.pickled:
         click.echo(f"{model} has safetensors: there is nothing to convert", err=True)
         click.echo(source.folder)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from provider.cli.options import config_option
+from provider.cli.options import config_option, single_model_settings
 
 
 @click.command()
@@ -32,15 +32,14 @@ def download(
     from attrs import evolve  # noqa: PLC0415 - `--help` must not wait
 
     from provider.app import read_configuration  # noqa: PLC0415
-    from provider.cli.chosen import chosen_model  # noqa: PLC0415
-    from provider.engine.loading import backend_files  # noqa: PLC0415
+    from provider.engine.finding import backend_files  # noqa: PLC0415
     from provider.models.conversion import store_folder  # noqa: PLC0415
     from provider.models.hub import download as fetch  # noqa: PLC0415
 
     # A repository means the model that is configured from it, by whatever name: its backend says what to fetch.
     models = read_configuration(config).settings.all_models()
     configured = next((each.served_name for each in models if each.path is None and each.repository == name), name)
-    settings = chosen_model(config, configured, backend, None, dtype)
+    settings = single_model_settings(config, configured, backend, dtype=dtype)
     model = settings.model
     # A model with a folder of its own needs no download, so the name means a repository.
     if model.path is not None:

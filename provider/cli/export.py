@@ -4,11 +4,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
-from provider.cli.options import config_option
+from provider.cli.options import config_option, single_model_settings
 
 
 @click.command()
@@ -42,52 +41,36 @@ def export(
     The new folder is complete: it holds the model's own files too, and appears when everything is written. A plugin
     brings the format; what it needs for the conversion it keeps apart from the service.
     """
-    from provider.app import read_configuration  # noqa: PLC0415 - `--help` must not wait
-    from provider.backends.exporters import ExportOrder, find_exporter  # noqa: PLC0415
+    from provider.backends.exporters import ExportOrder, find_exporter  # noqa: PLC0415 - `--help` must not wait
     from provider.models.folder import check_free  # noqa: PLC0415
     from provider.models.resolve import resolve  # noqa: PLC0415
     from provider.models.spec import read_spec  # noqa: PLC0415
 
     exporter = find_exporter(target_format)
-    settings = read_configuration(config).settings
-    chosen = _find_model(settings, model)
-    target = (output or Path(f"{chosen.served_name.rpartition('/')[2]}-{target_format}")).expanduser().absolute()
+    settings = single_model_settings(config, model)
+    name = settings.model.served_name
+    target = (output or Path(f"{name.rpartition('/')[2]}-{target_format}")).expanduser().absolute()
     check_free(target)
-    source = resolve(chosen, settings.hub, progress=True)
+    source = resolve(settings.model, settings.hub, progress=True)
     with _beside(target) as folder:
         _copy_model(source.folder, folder)
-        spec, _ = read_spec(folder, name=chosen.served_name, max_context_length=None, default_prompt=None)
+        spec, _ = read_spec(folder, name=name, max_context_length=None, default_prompt=None)
         flags = exporter(ExportOrder(spec, optimize, quantize, environment, lambda line: click.echo(line, err=True)))
     click.echo(target)
     click.echo(f"serve it with: emb-provider serve --model {target} {flags}", err=True)
-
-
-def _find_model(settings: Any, model: str) -> Any:  # noqa: ANN401 - classes that are imported inside the command
-    from provider.cli.options import model_flags  # noqa: PLC0415
-    from provider.settings import ModelSettings  # noqa: PLC0415
-
-    known = {name: each for each in settings.all_models() for name in (each.served_name, *each.aliases)}
-    if model in known:
-        return known[model]
-    flags: dict[str, Any] = model_flags(model, None, None, None)
-    return ModelSettings(name=flags.get("model.name"), path=flags.get("model.path"))
 
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A new folder beside `target`, which takes its place at the end; after an error nothing is left of it."""
     import shutil  # noqa: PLC0415
-    import signal  # noqa: PLC0415
 
     from provider.errors import ModelError  # noqa: PLC0415
+    from provider.process import cleaning_up_after_signals  # noqa: PLC0415
 
-    def stop(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    # Whoever ends the command this way should not find gigabytes left behind either.
-    before = signal.signal(signal.SIGTERM, stop)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
+    # Whoever ends the command by a signal should not find gigabytes left behind either.
+    with cleaning_up_after_signals():
         try:
             partial.mkdir(parents=True)
             yield partial
@@ -95,9 +78,8 @@ def _beside(target: Path) -> Iterator[Path]:
         except OSError as exc:
             msg = f"cannot write {target}: {exc.strerror or exc}; nothing was left there"
             raise ModelError(msg) from exc
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        signal.signal(signal.SIGTERM, before)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _copy_model(source: Path, folder: Path) -> None:

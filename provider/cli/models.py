@@ -11,11 +11,17 @@ _KNOWN_OF_FILES = (
     "folder",
     "revision",
     "architecture",
+    "task",
+    "outputs",
+    "labels",
+    "scores",
     "dimensions",
-    "max_tokens",
     "pooling",
-    "prompts",
     "normalize",
+    "similarity",
+    "similarity",
+    "max_tokens",
+    "prompts",
     "digest",
     "fingerprint",
     "notices",
@@ -64,11 +70,10 @@ def _show(entry: dict[str, Any]) -> None:
 
 
 def _describe(model: Any, hub: Any, *, with_fingerprint: bool) -> dict[str, Any]:  # noqa: ANN401 - imported inside
-
-    from provider.engine.loading import backend_files  # noqa: PLC0415
+    from provider.engine.description import ModelDescription  # noqa: PLC0415
+    from provider.engine.finding import backend_files, read_files  # noqa: PLC0415
     from provider.errors import ProviderError  # noqa: PLC0415
     from provider.models.resolve import resolve  # noqa: PLC0415
-    from provider.models.spec import read_spec  # noqa: PLC0415
 
     entry: dict[str, Any] = {
         "name": model.served_name,
@@ -80,41 +85,28 @@ def _describe(model: Any, hub: Any, *, with_fingerprint: bool) -> dict[str, Any]
     }
     try:
         source = resolve(model, hub, select_more=backend_files(model), converts=False)
-        spec, notices = read_spec(
-            source.folder,
-            name=model.served_name,
-            max_context_length=model.max_context_length,
-            default_prompt=model.default_prompt,
-            prompts=model.prompts,
-            normalize=model.normalize,
-            needs_class=not source.own,
-        )
-        entry |= {
-            "folder": str(source.folder),
-            "revision": source.revision,
-            "architecture": spec.architecture,
-            "dimensions": spec.dimension,
-            "max_tokens": spec.max_tokens,
-            "pooling": "+".join(spec.pooling),
-            "prompts": sorted(spec.prompts),
-            "normalize": spec.normalize,
-            "digest": spec.fingerprint,
-            "notices": [*source.notices, *notices],
-        }
+        spec, notices = read_files(source, model)
+        entry |= _shown(ModelDescription.of_files(model, source, spec, notices))
         if with_fingerprint:
-            entry["fingerprint"] = _fingerprint(model, hub)
+            entry |= _shown(_loaded(model, hub))
     except ProviderError as exc:
         entry["problem"] = exc.message
     return entry
 
 
-def _fingerprint(model: Any, hub: Any) -> str:  # noqa: ANN401
-    """What the service would show: which dtype `auto` is, and what a backend makes of the files, only loading tells."""
+def _shown(found: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {name: value for name, value in found.values().items() if name in _KNOWN_OF_FILES}
+
+
+def _loaded(model: Any, hub: Any) -> Any:  # noqa: ANN401
+    """As the service shows it: what dtype `auto` is, and what a backend makes of the files, only loading tells."""
     import attrs  # noqa: PLC0415
 
-    from provider.engine.loading import find_model, load_parts  # noqa: PLC0415
+    from provider.engine.description import ModelDescription  # noqa: PLC0415
+    from provider.engine.finding import find_model  # noqa: PLC0415
+    from provider.engine.loading import load_parts  # noqa: PLC0415
 
     found = find_model(model, hub, show_progress=False, notify_download=lambda _phase, _detail: None)
     parts = load_parts(found, attrs.evolve(model, tune=False))
     parts.backend.close()
-    return parts.fingerprint
+    return ModelDescription.of(model, parts)

@@ -2,11 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from provider.texts.records import FORMATS
+
+if TYPE_CHECKING:
+    from provider.settings import Settings
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_LIMIT = 2**40
 
 
 def config_option(command: F) -> F:
@@ -21,13 +28,56 @@ def config_option(command: F) -> F:
 def model_options(command: F) -> F:
     """`--model`, `--backend`, `--device`, `--dtype`."""
     for option in (
-        click.option("--dtype", help="auto, float32, bfloat16 or float16."),
+        click.option("--dtype", help="auto, float32, bfloat16, float16 or int8 (CPU)."),
         click.option("--device", help="auto, cpu, cuda, cuda:N or mps."),
         click.option("--backend", help="A backend that `emb-provider backends` lists."),
         click.option("--model", metavar="NAME|FOLDER", help="A model's name, a folder, or package:NAME/FOLDER."),
     ):
         command = option(command)
     return command
+
+
+def input_options(what: str, *, otherwise: str = "failing") -> Callable[[F], F]:
+    """Options that say which files are read, and how.
+
+    Args:
+        what: the files hold, in the plural: `texts`, `documents`.
+        otherwise: what is done with empty ones that are not skipped.
+    """
+    one = what.removesuffix("s")
+    options = (
+        click.option(
+            "-f",
+            "--file",
+            "files",
+            multiple=True,
+            type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+            help=f"A file of {what}, plain or gzip; - for standard input. May be given more than once.",
+        ),
+        click.option(
+            "--input-format",
+            type=click.Choice(["auto", *FORMATS]),
+            default="auto",
+            show_default=True,
+            help=f"One {one} a line; JSON strings or objects, one a line or in an array; or a table. auto goes by the "
+            "file's name, else by its first line.",
+        ),
+        click.option("--field", help="The field of a JSON object that holds the text [default: text]."),
+        click.option(
+            "--column", metavar="NAME|N", help="The column of a CSV or TSV file that holds the text, by name or from 1."
+        ),
+        click.option("--no-header", is_flag=True, help="The first row of a CSV or TSV file is no header."),
+        click.option(
+            "--skip-empty", is_flag=True, help=f"Leave empty {what} out, and report them, instead of {otherwise}."
+        ),
+    )
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def model_flags(model: str | None, backend: str | None, device: str | None, dtype: str | None) -> dict[str, object]:
@@ -37,3 +87,53 @@ def model_flags(model: str | None, backend: str | None, device: str | None, dtyp
         is_path = model.startswith(("package:", ".", "/", "~")) or Path(model).is_dir()
         flags["model.path" if is_path else "model.name"] = model
     return {name: value for name, value in flags.items() if value is not None}
+
+
+def single_model_settings(
+    config: Path | None,
+    model: str | None = None,
+    backend: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> "Settings":
+    """Settings with one model and no limits on requests, for a command that runs the model itself.
+
+    Args:
+        config: the configuration file, if one was named.
+        model: a configured name or alias, else as `--model` has it; None for the default model.
+        backend: instead of the configured one.
+        device: instead of the configured one.
+        dtype: instead of the configured one.
+
+    Raises:
+        SettingsError: naming the setting at fault.
+    """
+    import attrs  # noqa: PLC0415 - `--help` must not wait for any of this
+
+    from provider.app import read_configuration  # noqa: PLC0415
+    from provider.errors import ModelNotFound  # noqa: PLC0415
+    from provider.models.catalogue import Catalogue  # noqa: PLC0415
+    from provider.settings import LimitSettings, LogSettings, ModelSettings, QueueSettings  # noqa: PLC0415
+
+    configured = read_configuration(config, model_flags(None, backend, device, dtype)).settings
+    single: ModelSettings = configured.model
+    if model is not None:
+        try:
+            single = Catalogue.of(configured.all_models()).find(model)
+            single = attrs.evolve(
+                single,
+                backend=backend or single.backend,
+                device=device or single.device,
+                dtype=dtype or single.dtype,
+            )
+        except ModelNotFound:
+            single = read_configuration(config, model_flags(model, backend, device, dtype)).settings.model
+    return attrs.evolve(
+        configured,
+        model=single,
+        models=[],
+        limits=LimitSettings(max_inputs=_NO_LIMIT, max_request_tokens=_NO_LIMIT),
+        queue=QueueSettings(max_tokens=_NO_LIMIT),
+        # The terminal belongs to what the command writes.
+        log=LogSettings(level="WARNING", format=configured.log.format),
+    )

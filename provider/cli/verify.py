@@ -1,20 +1,32 @@
 """`emb-provider verify`: proves a configuration against the float32 reference."""
 
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from provider.cli.options import config_option
+from provider.cli.options import config_option, single_model_settings
+
+if TYPE_CHECKING:
+    from provider.settings import Settings
+    from provider.verification import Corpus, Text, VerificationReport
 
 _COSINE = click.FloatRange(-1, 1)
+_SHARE = click.FloatRange(0, 1)
+_POSITIVE = click.FloatRange(min=0)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# A text of the caller's from which on it is a passage.
+_PASSAGE_CHARACTERS = 400
 
 
 @click.command()
 @click.argument("model", required=False)
 @click.option("--backend", help="A backend that `emb-provider backends` lists.")
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--dtype", help="auto, float32, bfloat16, float16, or a name of the backend's own.")
+@click.option("--dtype", help="auto, float32, bfloat16, float16 or int8 (CPU).")
 @click.option("--texts", type=_FILE, help="Compare on these texts: one a line, or JSON lines, instead of the bundled.")
 @click.option(
     "--pairs", type=_FILE, help="Rank these pairs: first, second, score as CSV, TSV or JSON lines, not the bundled."
@@ -25,13 +37,16 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the drift to a .svg or .png file.")
 @click.option("--show-texts", is_flag=True, help="Show the worst texts themselves, not only where they stand.")
 @click.option("--no-peer", is_flag=True, help="Do not compare with sentence-transformers, even if it is installed.")
-@click.option("--min-cosine", type=_COSINE, help="Smallest cosine of a text with the reference.")
-@click.option("--min-odd-cosine", type=_COSINE, help="The same for odd texts, such as a single letter.")
-@click.option("--min-mean-cosine", type=_COSINE, help="Mean cosine with the reference.")
-@click.option("--min-invariance", type=_COSINE, help="Smallest cosine of a text alone with itself beside others.")
-@click.option("--min-overlap", type=click.FloatRange(0, 1), help="Share of the nearest ten that is the same.")
-@click.option("--max-spearman-drop", type=click.FloatRange(min=0), help="Points of 100 below the reference.")
-@click.option("--min-speedup", type=click.FloatRange(min=0), help="Times as fast as the reference.")
+@click.option("--min-cosine", type=_COSINE, help="Vectors: smallest cosine of a text with the reference.")
+@click.option("--min-odd-cosine", type=_COSINE, help="Vectors: the same for odd texts, such as a single letter.")
+@click.option("--min-mean-cosine", type=_COSINE, help="Vectors: mean cosine with the reference.")
+@click.option("--min-invariance", type=_COSINE, help="Vectors: smallest cosine of a text alone and beside others.")
+@click.option("--min-overlap", type=_SHARE, help="Vectors: share of the nearest ten that is the same.")
+@click.option("--max-spearman-drop", type=_POSITIVE, help="Vectors: points of 100 below the reference.")
+@click.option("--max-score-difference", type=_POSITIVE, help="Scores: largest difference to the reference.")
+@click.option("--max-flips", type=_SHARE, help="Scores: share of the pairs of documents in another order.")
+@click.option("--min-kendall-tau", type=_COSINE, help="Scores: Kendall's tau with the reference, mean.")
+@click.option("--min-speedup", type=_POSITIVE, help="Times as fast as the reference.")
 @config_option
 def verify(
     model: str | None,
@@ -49,29 +64,104 @@ def verify(
 ) -> None:
     """Compare MODEL (a name, a folder or package:NAME/FOLDER) with the float32 reference, figure by figure.
 
-    What is allowed depends on the dtype; the options --min-… and --max-… change it. Exits with 0 if everything is
-    within bounds, 1 if something is not or the model cannot run, 2 if the command line or a setting is wrong.
+    What is allowed depends on the dtype and on the model's settings; the options --min-… and --max-… change it. Exits
+    with 0 if everything is within bounds, 1 if something is not or the model cannot run, 2 if the command line or a
+    setting is wrong.
     """
-    from provider.cli.verification import VerifyJob, run  # noqa: PLC0415 - `--help` must not wait for the engine
+    from provider.cli.figures import write_figures  # noqa: PLC0415 - `--help` must not wait for the engine
     from provider.errors import InvalidRequest  # noqa: PLC0415
+    from provider.telemetry.logs import configure_logging  # noqa: PLC0415
+    from provider.verification.histogram import check_plot, draw  # noqa: PLC0415
 
-    job = VerifyJob(
-        model=model,
-        backend=backend,
-        device=device,
-        dtype=dtype,
-        config=config,
-        texts=texts,
-        pairs=pairs,
-        json_file=json_file,
-        plot=plot,
-        shows_texts=show_texts,
-        wants_peer=not no_peer,
-        limits={name: value for name, value in limits.items() if value is not None},
-    )
     try:
-        has_passed = run(job)
+        settings = single_model_settings(config, model, backend, device, dtype)
+        configure_logging(settings.log)
+        corpus = _corpus(texts, pairs)
+        if plot is not None:
+            check_plot(plot)
+        given = {name: value for name, value in limits.items() if value is not None}
+        report = _verified(settings, corpus, given, wants_peer=not no_peer)
+        write_figures(report, json_file, shows_texts=show_texts)
+        if plot is not None:
+            draw(report, plot)
     except InvalidRequest as exc:
         # A file that cannot be read or written as asked is the command line's fault.
         raise click.UsageError(exc.message) from exc
-    click.get_current_context().exit(0 if has_passed else 1)
+    click.get_current_context().exit(0 if report.passed else 1)
+
+
+def _verified(
+    settings: "Settings", corpus: "Corpus", limits: Mapping[str, float], *, wants_peer: bool
+) -> "VerificationReport":
+    """Load the model of `settings` as the server would, and measure it.
+
+    Raises:
+        InvalidRequest: a bound of `limits` is for another task.
+        ProviderError: a setting, the model or its backend is at fault.
+    """
+    import attrs  # noqa: PLC0415
+
+    from provider import verification  # noqa: PLC0415
+    from provider.cores import Worker  # noqa: PLC0415
+    from provider.engine.finding import find_model  # noqa: PLC0415
+    from provider.engine.loading import load_parts  # noqa: PLC0415
+
+    model = settings.model
+    with _steps() as on_step:
+        on_step("loading the model")
+        found = find_model(
+            model, settings.hub, show_progress=sys.stderr.isatty(), notify_download=lambda _phase, _detail: None
+        )
+        # The share of the cores that each of the server's processes would have.
+        parts = load_parts(found, model, Worker(0, settings.server.workers))
+        try:
+            thresholds = verification.thresholds_for(parts.spec, parts.backend.traits.dtype, model, limits)
+            peer = note = None
+            if wants_peer:
+                on_step("loading sentence-transformers")
+                peer, note = verification.load_peer(parts)
+            report = verification.verify(parts, model, corpus, thresholds, peer=peer, on_step=on_step)
+        finally:
+            parts.backend.close()
+    return report if note is None else attrs.evolve(report, notes=(*report.notes, note))
+
+
+def _corpus(texts: Path | None, pairs: Path | None) -> "Corpus":
+    """The bundled texts, or the caller's in their place."""
+    import attrs  # noqa: PLC0415
+
+    from provider.texts.records import read_records  # noqa: PLC0415
+    from provider.verification import Corpus  # noqa: PLC0415
+    from provider.verification.pair_file import read_pairs  # noqa: PLC0415
+
+    corpus, own = Corpus.bundled(), list["Text"]()
+    if pairs is not None:
+        scored = read_pairs(pairs)
+        corpus = attrs.evolve(corpus, pairs=tuple(pair for pair, _ in scored))
+        lines: dict[str, int] = {}
+        for pair, line in scored:
+            lines.setdefault(pair.first, line)
+            lines.setdefault(pair.second, line)
+        own = [_text(text, f"{pairs}, line {line}") for text, line in lines.items()]
+    if texts is not None:
+        own = [_text(record.text, record.place) for record in read_records([], [texts]).texts]
+    return corpus.with_sentences(own) if own else corpus
+
+
+def _text(text: str, place: str) -> "Text":
+    from provider.verification import Text  # noqa: PLC0415
+
+    return Text(text, place, "passage" if len(text) > _PASSAGE_CHARACTERS else "sentence")
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """What is being done, on standard error: a spinner on a terminal, a line each elsewhere."""
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda step: click.echo(f"verify: {step}", err=True)
+        return
+    with console.status("starting") as status:
+        yield status.update

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from attrs import frozen
 
-from provider.cli.embed.checkpoint import Checkpoint
-from provider.cli.embed.formats import FORMAT_OF_SUFFIX, FORMATS, Format, JsonLines, write_json_lines
-from provider.cli.records import Record
-from provider.domain import Vectors
+from provider.bulk.checkpoint import Checkpoint, LinesCheckpoint
+from provider.bulk.formats import FORMAT_OF_SUFFIX, FORMATS, Format, JsonLines, write_json_lines
+from provider.domain import DENSE
 from provider.errors import InvalidRequest
+from provider.texts.records import Record
 
 _STANDARD_OUTPUT = "standard output"
 
@@ -31,15 +31,15 @@ class Stream:
     def begin(self, made_by: Mapping[str, object], dimension: int) -> None:
         """As `Checkpoint.begin`."""
 
-    def append(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Write the next records and vectors.
+    def append(self, records: Sequence[Record], outputs: Mapping[str, Any]) -> None:
+        """Write the next records and their outputs.
 
         Raises:
             BrokenPipeError: nobody reads any more.
             InvalidRequest: they cannot be written.
         """
         try:
-            write_json_lines(self._file, records, vectors)
+            write_json_lines(self._file, records, outputs)
             self._file.flush()
         except BrokenPipeError:
             raise
@@ -65,12 +65,13 @@ class Destination:
     form: Format
 
     @classmethod
-    def of(cls, output: Path | None, output_format: str) -> "Destination":
+    def of(cls, output: Path | None, output_format: str, outputs: Sequence[str] = (DENSE,)) -> "Destination":
         """From the command line.
 
         Args:
             output: a file; None and `-` are standard output.
             output_format: a name in `FORMATS`, or `auto` to go by the file's name.
+            outputs: what is written of each text.
 
         Raises:
             InvalidRequest: the name or the folder is wrong, the format does not go there, or pyarrow is missing.
@@ -80,7 +81,7 @@ class Destination:
             if output_format not in ("auto", "jsonl"):
                 msg = f"{output_format} is binary and goes to a regular file: add --output FILE"
                 raise InvalidRequest(msg)
-            return cls(path, JsonLines())
+            return cls(path, JsonLines(outputs))
         _check_place(path)
         if output_format == "auto":
             known = FORMAT_OF_SUFFIX.get(path.suffix.lower())
@@ -88,6 +89,11 @@ class Destination:
                 msg = f"{path}: no format goes by that name; end it in {', '.join(FORMAT_OF_SUFFIX)}, or pass --format"
                 raise InvalidRequest(msg)
             output_format = known
+        if output_format == "jsonl":
+            return cls(path, JsonLines(outputs))
+        if tuple(outputs) != (DENSE,):
+            msg = f"{output_format} holds dense vectors only; for {', '.join(outputs)} end the output's name in .jsonl"
+            raise InvalidRequest(msg)
         return cls(path, FORMATS[output_format]())
 
     @property
@@ -130,7 +136,8 @@ class Destination:
             with file:
                 yield Stream(file, str(self.path))
         else:
-            with Checkpoint.opened(self.path, self.form, records, made_from, restart=restart) as checkpoint:
+            kind = LinesCheckpoint if isinstance(self.form, JsonLines) and self.form.outputs != (DENSE,) else Checkpoint
+            with kind.opened(self.path, self.form, records, made_from, restart=restart) as checkpoint:
                 yield checkpoint
 
 

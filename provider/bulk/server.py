@@ -1,24 +1,23 @@
 """Vectors from a running server: ours, or any that speaks OpenAI's embeddings API."""
 
 import asyncio
-import base64
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
+from typing import Self
 
 import click
 import httpx
-import numpy as np
 import orjson
 
-from provider.cli.embed.embedder import Options, refused
-from provider.cli.endpoint import Endpoint, error_message
-from provider.cli.records import Record
-from provider.domain import Embedded, Timings, Truncated, Usage, Vectors
+from provider.bulk.embedder import Options
+from provider.bulk.phrases import refused
+from provider.bulk.response import EmbeddingsResponse, error_fields, listed_models
+from provider.domain import DENSE, Embedded, Timings, Usage
+from provider.endpoint import Endpoint, error_message
 from provider.errors import ServerFailed
+from provider.texts.records import Record
 
 # Seconds. A batch of long texts may take a slow server minutes.
 _TIMEOUT = httpx.Timeout(connect=10, read=600, write=60, pool=None)
@@ -30,7 +29,6 @@ _FIRST_ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 60.0
 _PROBE = "Is anybody there?"
-_INPUT = re.compile(r"input\[(\d+)\]")
 
 Pause = Callable[[float], Awaitable[object]]
 
@@ -63,19 +61,19 @@ class ServerEmbedder:
         batch_size: int,
         pause: Pause = asyncio.sleep,
     ) -> AsyncIterator[Self]:
-        """Ask the server for one vector, which shows its model, fingerprint and dimension.
+        """Embed one text, which shows the server's model, fingerprint and dimension.
 
         Args:
             url: base URL, as OpenAI's clients have it.
             options: sent with every request.
-            model: None for the first one that the server lists.
+            model: None for the first one that the server lists, of those that give what is asked for.
             api_key: the bearer token.
             batch_size: texts of one request.
             pause: waits for some seconds; tests do not.
 
         Raises:
             InvalidRequest: `url` is no URL.
-            ServerFailed: the server does not answer, or not with a vector.
+            ServerFailed: the server does not answer, or not with what is asked for.
         """
         endpoint = Endpoint.of(url)
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -83,13 +81,14 @@ class ServerEmbedder:
             self = cls(client, endpoint, options, batch_size, pause)
             self.model = model or await self._first_model()
             probe = await self._ask([_PROBE])
-            self.dimension, self.fingerprint = probe.vectors.shape[1], probe.fingerprint
+            self.dimension, self.fingerprint = _width(probe), probe.fingerprint
             source = {"fingerprint": self.fingerprint} if self.fingerprint else {"server": endpoint.url}
             asked = [f"--{name.replace('_', '-')}" for name in options.given() if name != "dimensions"]
             if asked and not self.fingerprint:
                 message = f"{endpoint.url} is no emb-provider; whether it obeys {', '.join(asked)} is not known"
                 click.echo(f"emb-provider: {message}", err=True)
-            self.facts = source | {"model": self.model} | options.given()
+            outputs = {} if options.is_dense else {"outputs": list(options.outputs)}
+            self.facts = source | {"model": self.model} | options.given() | outputs
             yield self
 
     async def check(self, records: Sequence[Record], advance: Callable[[int], None]) -> None:
@@ -103,25 +102,30 @@ class ServerEmbedder:
             ServerFailed: it does not answer, or something else than vectors of the model that it began with.
         """
         embedded = await self._ask([record.text for record in records], records)
-        if (embedded.fingerprint, embedded.vectors.shape[1]) != (self.fingerprint, self.dimension):
+        if (embedded.fingerprint, _width(embedded)) != (self.fingerprint, self.dimension):
             msg = (
                 f"{self._endpoint.url} changed the model during the run: fingerprint {self.fingerprint or 'unknown'}, "
-                f"{self.dimension} dimensions, now {embedded.fingerprint or 'unknown'}, {embedded.vectors.shape[1]}"
+                f"{self.dimension} dimensions, now {embedded.fingerprint or 'unknown'}, {_width(embedded)}"
             )
             raise ServerFailed(msg)
         return embedded
 
     async def _first_model(self) -> str:
         response = await self._send("GET", "/models")
-        listed = _document(response).get("data") if response.is_success else None
-        if isinstance(listed, list) and listed and isinstance(listed[0], dict) and listed[0].get("id"):
-            return str(listed[0]["id"])
+        if response.is_success:
+            for name, outputs in listed_models(response.content):
+                # Other servers do not say what their models give.
+                if outputs is None or {*self._options.outputs} <= {*outputs}:
+                    return name
         self._check_key(response)
-        msg = f"{self._endpoint.url}/models lists no model ({response.status_code}); name one with --model"
+        wanted = "" if self._options.is_dense else f" with {', '.join(self._options.outputs)}"
+        msg = f"{self._endpoint.url}/models lists no model{wanted} ({response.status_code}); name one with --model"
         raise ServerFailed(msg)
 
     async def _ask(self, texts: Sequence[str], records: Sequence[Record] = ()) -> Embedded:
         body = {"model": self.model, "input": texts, "encoding_format": "base64"} | self._options.given()
+        if not self._options.is_dense:
+            body["output_types"] = self._options.outputs
         try:
             content = orjson.dumps(body)
         except TypeError as exc:
@@ -131,26 +135,25 @@ class ServerEmbedder:
         response = await self._send("POST", "/embeddings", content)
         if not response.is_success:
             raise self._failure(response, records)
-        document = _document(response)
-        vectors = _vectors(document)
-        if vectors is None or len(vectors) != len(texts):
+        answer = EmbeddingsResponse.of(response.content, self._options.outputs)
+        if answer is None or answer.inputs != len(texts):
+            what = "vectors" if self._options.is_dense else f"entries of {', '.join(self._options.outputs)}"
             msg = (
-                f"{self._endpoint.url}/embeddings does not answer {len(texts)} inputs with as many vectors; "
+                f"{self._endpoint.url}/embeddings does not answer {len(texts)} inputs with as many {what}; "
                 "is it an OpenAI-compatible server?"
             )
             raise ServerFailed(msg)
-        if self._options.dimensions not in (None, vectors.shape[1]):
-            msg = f"{self._endpoint.url} ignores --dimensions: its vectors have {vectors.shape[1]}"
-            raise ServerFailed(msg)
-        usage = document.get("usage")
-        tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
-        return Embedded(
-            vectors,
-            Usage(len(texts), tokens if isinstance(tokens, int) else 0),
-            _truncated(document),
+        embedded = Embedded(
+            answer.outputs,
+            Usage(len(texts), answer.tokens),
+            answer.truncated,
             Timings(),
             response.headers.get("x-model-fingerprint", ""),
         )
+        if DENSE in answer.outputs and self._options.dimensions not in (None, _width(embedded)):
+            msg = f"{self._endpoint.url} ignores --dimensions: its vectors have {_width(embedded)}"
+            raise ServerFailed(msg)
+        return embedded
 
     async def _send(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
         """The answer; where there is none, or the server is busy, another attempt after a pause.
@@ -185,14 +188,12 @@ class ServerEmbedder:
 
     def _failure(self, response: httpx.Response, records: Sequence[Record]) -> Exception:
         self._check_key(response)
-        error = _document(response).get("error")
-        fields: dict[str, Any] = error if isinstance(error, dict) else {}
-        at = _INPUT.fullmatch(str(fields.get("param")))
+        fields = error_fields(response.content)
+        place = {f"input[{i}]": record.place for i, record in enumerate(records)}.get(str(fields.get("param")))
         message = error_message(response.content)
-        if at is None or int(at[1]) >= len(records):
+        if place is None:
             hint = ". A smaller --batch-size may help" if response.status_code in (413, 422) else ""
             return ServerFailed(f"{self._endpoint.url}/embeddings answers {response.status_code}: {message}{hint}")
-        place = records[int(at[1])].place
         if fields.get("code") == "context_length_exceeded":
             return refused([f"{place}: more tokens than the model takes"], any_too_long=True)
         return refused([f"{place}: {message}"], any_too_long=False)
@@ -206,6 +207,11 @@ class ServerEmbedder:
             raise ServerFailed(msg)
 
 
+def _width(embedded: Embedded) -> int:
+    """Of the dense vectors; 0 where there are none."""
+    return int(embedded.vectors.shape[1]) if DENSE in embedded.outputs else 0
+
+
 def _retry_after(response: httpx.Response) -> float:
     """Seconds that the server asks to wait: a number or a date."""
     value = response.headers.get("retry-after", "")
@@ -217,39 +223,6 @@ def _retry_after(response: httpx.Response) -> float:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return 0.0
-
-
-def _document(response: httpx.Response) -> dict[str, Any]:
-    """The JSON object of an answer; empty if it is something else."""
-    try:
-        document = orjson.loads(response.content)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _vectors(document: dict[str, Any]) -> Vectors | None:
-    """The vectors in the order of the inputs, whichever way they are written; None if there are none."""
-    try:
-        data = sorted(document["data"], key=lambda each: each["index"])
-        rows = [
-            np.frombuffer(base64.b64decode(value), "<f4") if isinstance(value, str) else np.array(value, np.float32)
-            for value in (each["embedding"] for each in data)
-        ]
-        vectors = np.stack(rows).astype(np.float32, copy=False)
-    except (KeyError, TypeError, ValueError):
-        return None
-    return vectors if vectors.ndim == 2 and np.isfinite(vectors).all() else None
-
-
-def _truncated(document: dict[str, Any]) -> tuple[Truncated, ...]:
-    """The inputs that this service says it cut; other servers do not say."""
-    listed = document.get("truncated")
-    return tuple(
-        Truncated(each["index"], each["kept_tokens"], each["original_tokens"])
-        for each in (listed if isinstance(listed, list) else ())
-        if isinstance(each, dict) and {"index", "kept_tokens", "original_tokens"} <= each.keys()
-    )
 
 
 def _is_unicode(text: str) -> bool:

@@ -6,17 +6,20 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
-from provider.cli.embed.embedder import Options, refused
-from provider.cli.records import Record
-from provider.domain import Embedded, EmbedRequest
+from provider.bulk.embedder import Options
+from provider.bulk.phrases import clause, naming, refused
+from provider.domain import DENSE, DenseTask, Embedded, EmbedRequest
+from provider.engine.encoding import tokenizer_for
+from provider.engine.engine import Engine
 from provider.engine.hooks import Event, Hooks, ModelChanged, ModelState
 from provider.engine.loading import ModelParts
-from provider.engine.prompts import prompt_for
-from provider.engine.service import EmbeddingService
-from provider.engine.vectors import check_dimensions
-from provider.errors import EmbeddingFailed, InputTooLong, InvalidInput
+from provider.engine.prompts import are_queries, prompt_for
+from provider.errors import InputTooLong, InvalidInput, OutputNotSupported
 from provider.settings import ModelSettings, Settings
+from provider.tasks.dense import check_dimensions
 from provider.telemetry.logs import log_event
+from provider.texts.records import Record
+from provider.verification import verify_briefly
 
 _CHECKED_TEXTS = 256
 
@@ -30,21 +33,31 @@ class EngineEmbedder:
     # The next texts wait in the queue while vectors are written, so that no lane waits for the disk.
     most_calls = 2
 
-    def __init__(
-        self, service: EmbeddingService, settings: ModelSettings, loaded: ModelParts, options: Options
-    ) -> None:
+    def __init__(self, service: Engine, settings: ModelSettings, loaded: ModelParts, options: Options) -> None:
         self._service, self._loaded, self._options = service, loaded, options
         self.model, self.fingerprint = settings.served_name, loaded.fingerprint
-        check_dimensions(options.dimensions, loaded.spec.dimension)
-        self.dimension = options.dimensions or loaded.spec.dimension
+        for output in options.outputs:
+            if output not in loaded.spec.outputs:
+                word, known = loaded.spec.task.word, loaded.spec.outputs
+                raise OutputNotSupported(output, model=self.model, task=word, supported=known)
+        dense = loaded.spec.find(DenseTask) if DENSE in options.outputs else None
+        if dense is not None:
+            check_dimensions(options.dimensions, dense.dimension)
+        self.dimension = (options.dimensions or dense.dimension) if dense else 0
         self._prompt = prompt_for(self._request(()), loaded.spec)
         self._truncate = options.truncate or settings.truncate
+        queries = loaded.spec.queries if are_queries(self._request(()), loaded.spec) else None
+        self._tokenizer = tokenizer_for(self._request(()), loaded.spec, loaded.tokenizer)
+        self._max_tokens = self._tokenizer.max_tokens
         self.facts: Mapping[str, object] = {
             "fingerprint": loaded.fingerprint,
-            "max_tokens": loaded.spec.max_tokens,
-            "normalize": loaded.spec.normalize if options.normalize is None else options.normalize,
+            "max_tokens": self._max_tokens,
+            "normalize": dense.normalize if dense and options.normalize is None else options.normalize,
             "prompt": self._prompt,
             "truncate": self._truncate,
+            # The modules that the texts go through.
+            **({} if loaded.spec.queries is None else {"queries": queries is not None}),
+            **({} if options.is_dense else {"outputs": list(options.outputs)}),
         }
 
     @classmethod
@@ -55,15 +68,8 @@ class EngineEmbedder:
         Raises:
             ProviderError: it cannot be loaded, or an option is not for it.
         """
-        service = EmbeddingService(settings, Hooks(_log), show_progress=sys.stderr.isatty())
-        try:
-            runtime = service.runtimes[settings.model.served_name]
-            await runtime.start_loading()
-            if runtime.failure is not None:
-                raise runtime.failure
-            yield cls(service, settings.model, await runtime.ready(), options)
-        finally:
-            await service.close()
+        async with loaded(settings) as (engine, model):
+            yield cls(engine, settings.model, model, options)
 
     async def check(self, records: Sequence[Record], advance: Callable[[int], None]) -> None:
         """See `Embedder`."""
@@ -73,26 +79,18 @@ class EngineEmbedder:
             chunk = records[start : start + _CHECKED_TEXTS]
             for record, error in await asyncio.to_thread(self._errors, chunk):
                 any_too_long = any_too_long or isinstance(error, InputTooLong)
-                problems.append(_clause(record, error))
+                problems.append(clause(record, error))
             advance(len(chunk))
         if problems:
             raise refused(problems, any_too_long=any_too_long)
 
     async def embed(self, records: Sequence[Record]) -> Embedded:
         """See `Embedder`."""
-        try:
+        with naming(records):
             return await self._service.embed(self._request(tuple(record.text for record in records)))
-        except (InputTooLong, InvalidInput) as exc:
-            error = refused([_clause(records[exc.index], exc)], any_too_long=isinstance(exc, InputTooLong))
-            raise error from exc
-        except EmbeddingFailed as exc:
-            if exc.index is None:
-                raise
-            msg = f"{records[exc.index].place}: {exc.reason}"
-            raise EmbeddingFailed(msg) from exc
 
     def _request(self, texts: tuple[str, ...]) -> EmbedRequest:
-        return EmbedRequest(self.model, texts, **self._options.given())
+        return EmbedRequest(self.model, texts, **self._options.given(), outputs=self._options.outputs)
 
     def _errors(self, records: Sequence[Record]) -> list[tuple[Record, InputTooLong | InvalidInput]]:
         """The records whose texts the tokenizer refuses."""
@@ -105,12 +103,10 @@ class EngineEmbedder:
 
     def _too_long(self, records: Sequence[Record]) -> list[tuple[Record, InputTooLong | InvalidInput]]:
         truncate = "end" if self._truncate == "none" else self._truncate
-        encoded = self._loaded.tokenizer.encode(
-            [record.text for record in records], prompt=self._prompt, truncate=truncate
-        )
+        encoded = self._tokenizer.encode([record.text for record in records], prompt=self._prompt, truncate=truncate)
         if self._truncate != "none":
             return []
-        limit = self._loaded.spec.max_tokens
+        limit = self._max_tokens
         errors: list[tuple[Record, InputTooLong | InvalidInput]] = []
         for index, each in enumerate(encoded):
             if each.was_cut:
@@ -120,13 +116,16 @@ class EngineEmbedder:
         return errors
 
 
-def _clause(record: Record, error: InputTooLong | InvalidInput) -> str:
-    match error:
-        case InputTooLong():
-            more = "" if error.is_counted else "more than "
-            return f"{record.place}: {more}{error.tokens} tokens, the model takes {error.limit}"
-        case InvalidInput():
-            return f"{record.place}: {error.reason.rstrip('.')}"
+@asynccontextmanager
+async def loaded(settings: Settings) -> AsyncIterator[tuple[Engine, ModelParts]]:
+    """An engine with its one model, loaded; closed at the end.
+
+    Raises:
+        ProviderError: it cannot be loaded.
+    """
+    opened = Engine.open(settings, Hooks(_log), verify=verify_briefly, show_progress=sys.stderr.isatty())
+    async with opened as engine:
+        yield engine, await engine.runtimes[settings.model.served_name].ready()
 
 
 def _log(event: Event) -> None:

@@ -5,11 +5,8 @@ from typing import Any, Protocol
 
 from attrs import asdict, frozen
 
-from provider.cli.records import Record
-from provider.domain import Embedded, Truncation
-from provider.errors import InvalidRequest
-
-_NAMED_PROBLEMS = 3
+from provider.domain import DENSE, Embedded, Truncation
+from provider.texts.records import Record
 
 
 @frozen
@@ -21,10 +18,16 @@ class Options:
     normalize: bool | None = None
     input_type: str | None = None
     prompt_name: str | None = None
+    outputs: tuple[str, ...] = (DENSE,)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether dense vectors are all that is wanted."""
+        return self.outputs == (DENSE,)
 
     def given(self) -> dict[str, Any]:
-        """Those that are not None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Those that are not None, without the outputs."""
+        return {name: value for name, value in asdict(self).items() if value is not None and name != "outputs"}
 
 
 class Embedder(Protocol):
@@ -33,7 +36,7 @@ class Embedder(Protocol):
     Attributes:
         model: its name.
         fingerprint: of its vectors; empty where it is not known.
-        dimension: width of the vectors.
+        dimension: width of the dense vectors; 0 where none are asked for.
         facts: JSON values by name: all that the vectors depend on but the texts.
         most_texts: texts to give it at a time.
         most_characters: their characters.
@@ -67,12 +70,3 @@ class Embedder(Protocol):
             ProviderError: naming the record at fault, if one is.
         """
         ...
-
-
-def refused(problems: Sequence[str], *, any_too_long: bool) -> InvalidRequest:
-    """The error for texts that cannot be embedded: the first few of them, and how many there are."""
-    count = "" if len(problems) == 1 else f"{len(problems)} texts cannot be embedded: "
-    more = "; …" if len(problems) > _NAMED_PROBLEMS else ""
-    pronoun = "it" if len(problems) == 1 else "long texts"
-    hint = f". Shorten {pronoun}, or pass --truncate end" if any_too_long else ""
-    return InvalidRequest(f"{count}{'; '.join(problems[:_NAMED_PROBLEMS])}{more}{hint}")

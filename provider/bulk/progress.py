@@ -9,11 +9,11 @@ from attrs import define, field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from provider.cli.records import Record, places
 from provider.domain import Embedded
+from provider.texts.records import Record, places
 
 
-class Steps:
+class ProgressBars:
     """A bar for each step of the work, one after the other."""
 
     def __init__(self, progress: Progress) -> None:
@@ -43,8 +43,8 @@ class Steps:
 
 
 @define
-class Tally:
-    """Figures of a run, for its summary.
+class RunSummary:
+    """Figures of a run, and the line that shows them.
 
     Attributes:
         resumed: texts that an interrupted run had embedded.

@@ -10,21 +10,23 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Self
 
 from numpy.lib import format as npy
 
-from provider.cli.embed.formats import Format, Npy
-from provider.cli.records import Record
-from provider.domain import Vectors
+from provider.bulk.formats import Format, Npy, json_lines
+from provider.domain import DENSE
 from provider.errors import InvalidRequest
+from provider.texts.records import Record
 
 # Raised when the files change their meaning: older ones are begun anew.
 _VERSION = 1
-_STATE, _NEW_STATE, _VECTORS, _OUTPUT, _LOCK = "state.json", "state.new", "vectors.npy", "output", "lock"
+_STATE, _NEW_STATE, _OUTPUT, _LOCK = "state.json", "state.new", "output", "lock"
+_VECTORS, _LINES = "vectors.npy", "lines.jsonl"
 
 
 class Checkpoint:
@@ -33,6 +35,8 @@ class Checkpoint:
     Attributes:
         done: vectors that are kept.
     """
+
+    _data = _VECTORS
 
     def __init__(self, output: Path, form: Format, records: Sequence[Record], made_from: Mapping[str, object]) -> None:
         self._output, self._format, self._records, self._made_from = output, form, records, made_from
@@ -100,24 +104,33 @@ class Checkpoint:
             if not self.done:
                 self._start(made, dimension)
             # Unbuffered: what is written is there, whatever happens to this process.
-            self._file = (self._folder / _VECTORS).open("r+b", buffering=0)
-            self._file.truncate(_header_bytes(self._file) + 4 * dimension * self.done)
+            self._file = (self._folder / self._data).open("r+b", buffering=0)
+            self._file.truncate(self._kept_bytes(self._file, dimension))
             self._file.seek(0, os.SEEK_END)
 
-    def append(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Keep the vectors of the next records, (records, dimension) float32.
+    def append(self, records: Sequence[Record], outputs: Mapping[str, Any]) -> None:
+        """Keep the outputs of the next records: dense vectors, (records, dimension) float32.
 
         Raises:
             InvalidRequest: they cannot be written.
         """
+        content = outputs[DENSE].astype("<f4").tobytes()
+        row_bytes = len(content) // len(records)
+        self._write(content, lambda written: written // row_bytes)
+
+    def _write(self, content: bytes, rows: Callable[[int], int]) -> None:
+        """Write `content`; `rows` tells of so many of its bytes how many whole rows they are."""
         assert self._file is not None, "`begin` comes first"  # noqa: S101
-        content, written = memoryview(vectors.astype("<f4").tobytes()), 0
+        rest, written = memoryview(content), 0
         try:
             with _writing(self._output):
                 while written < len(content):
-                    written += self._file.write(content[written:])
+                    written += self._file.write(rest[written:])
         finally:
-            self.done += written // (len(content) // len(records))
+            self.done += rows(written)
+
+    def _kept_bytes(self, file: IO[bytes], dimension: int) -> int:
+        return _header_bytes(file) + 4 * dimension * self.done
 
     def finish(self) -> Iterator[int]:
         """Write the output and move it to its place; yields the rows of each part that is written.
@@ -141,6 +154,9 @@ class Checkpoint:
         with (self._folder / _VECTORS).open("wb") as file:
             shape = (len(self._records), dimension)
             npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        self._write_state(made)
+
+    def _write_state(self, made: Mapping[str, object]) -> None:
         state = json.dumps({"version": _VERSION, "made": made}, indent=2)
         (self._folder / _NEW_STATE).write_text(state, encoding="utf-8")
         (self._folder / _NEW_STATE).replace(self._folder / _STATE)
@@ -212,9 +228,44 @@ class Checkpoint:
             lock.close()
 
     def _clear(self) -> None:
-        for name in (_OUTPUT, _VECTORS, _STATE, _NEW_STATE):
+        for name in (_OUTPUT, self._data, _STATE, _NEW_STATE):
             (self._folder / name).unlink(missing_ok=True)
         self.done = 0
+
+
+class LinesCheckpoint(Checkpoint):
+    """The same for outputs that are no array: the lines of the output are kept as they come."""
+
+    _data = _LINES
+
+    def append(self, records: Sequence[Record], outputs: Mapping[str, Any]) -> None:
+        """See `Checkpoint.append`; outputs of any kind, one entry a record."""
+        content = json_lines(records, outputs)
+        self._write(content, lambda written: content.count(b"\n", 0, written))
+
+    def finish(self) -> Iterator[int]:
+        """See `Checkpoint.finish`."""
+        with _writing(self._output):
+            with (self._folder / self._data).open("r+b") as file:
+                os.fsync(file.fileno())
+            (self._folder / self._data).replace(self._target)
+            self._clear()
+        yield len(self._records)
+
+    def _start(self, made: Mapping[str, object], dimension: int) -> None:  # noqa: ARG002
+        (self._folder / self._data).write_bytes(b"")
+        self._write_state(made)
+
+    def _rows_on_disk(self, made: Mapping[str, Any]) -> int:  # noqa: ARG002
+        try:
+            with (self._folder / self._data).open("rb") as file:
+                rows = sum(line.endswith(b"\n") for line in file)
+        except OSError:
+            return 0
+        return min(rows, len(self._records))
+
+    def _kept_bytes(self, file: IO[bytes], dimension: int) -> int:  # noqa: ARG002
+        return sum(len(line) for line in islice(file, self.done))
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
-from provider.cli.records import DEFAULT_FIELD, Record
-from provider.domain import Vectors
+from provider.domain import DENSE, SparseVector, Vectors
 from provider.errors import InvalidRequest
+from provider.texts.records import DEFAULT_FIELD, Record
 
 VECTOR_FIELD = "embedding"
 
@@ -20,7 +20,11 @@ _ROWS = 8192
 
 
 class JsonLines:
-    """Each record's fields and its vector, one object a line."""
+    """Each record's fields and its outputs, one object a line."""
+
+    def __init__(self, outputs: Sequence[str] = (DENSE,)) -> None:
+        """Hold these outputs; files of others than dense vectors are written as they come."""
+        self.outputs = tuple(outputs)
 
     def check(self, records: Sequence[Record]) -> Sequence[str]:
         """Find out before a model is loaded what cannot be written.
@@ -29,9 +33,9 @@ class JsonLines:
             Sentences about what is written in another way than it was read.
 
         Raises:
-            InvalidRequest: a field has the name of the vector's.
+            InvalidRequest: a field has the name of an output's.
         """
-        _check_no_vector_field(records)
+        _check_no_vector_field(records, self.outputs)
         return ()
 
     def write(self, vectors: Path, target: Path, records: Sequence[Record]) -> Iterator[int]:
@@ -47,7 +51,7 @@ class JsonLines:
         """
         with target.open("wb") as file:
             for chunk, rows in _parts(vectors, records):
-                write_json_lines(file, chunk, rows)
+                write_json_lines(file, chunk, {DENSE: rows})
                 yield len(chunk)
 
 
@@ -65,7 +69,7 @@ class Parquet:
     def __init__(self) -> None:
         """Raises InvalidRequest where pyarrow is missing."""
         if find_spec("pyarrow") is None:
-            msg = "Parquet needs pyarrow: pip install 'emb-provider[parquet]'"
+            msg = "Parquet needs pyarrow: pip install pyarrow"
             raise InvalidRequest(msg)
         # The Arrow type of each field; None where its JSON text is written.
         self._columns: dict[str, Any] = {}
@@ -105,21 +109,35 @@ FORMATS: Mapping[str, type[Format]] = {"jsonl": JsonLines, "npy": Npy, "parquet"
 FORMAT_OF_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy", ".parquet": "parquet"}
 
 
-def write_json_lines(file: BinaryIO, records: Sequence[Record], vectors: Vectors) -> None:
-    """Append a line for each record."""
-    file.write(b"".join(_line(record, vector) for record, vector in zip(records, vectors, strict=True)))
+def write_json_lines(file: BinaryIO, records: Sequence[Record], outputs: Mapping[str, Any]) -> None:
+    """Append a line for each record, in one piece; `outputs` has one entry a record."""
+    file.write(json_lines(records, outputs))
 
 
-def _check_no_vector_field(records: Sequence[Record]) -> None:
-    """A field of the input must not be replaced by the vector.
+def json_lines(records: Sequence[Record], outputs: Mapping[str, Any]) -> bytes:
+    """A line for each record; `outputs` has one entry a record."""
+    names = [_field_of(output) for output in outputs]
+    rows = zip(*outputs.values(), strict=True)
+    return b"".join(
+        _line(record, dict(zip(names, row, strict=True))) for record, row in zip(records, rows, strict=True)
+    )
+
+
+def _field_of(output: str) -> str:
+    return VECTOR_FIELD if output == DENSE else output
+
+
+def _check_no_vector_field(records: Sequence[Record], outputs: Sequence[str] = (DENSE,)) -> None:
+    """A field of the input must not be replaced by an output.
 
     Raises:
-        InvalidRequest: a record has a field of the vector's name.
+        InvalidRequest: a record has a field of an output's name.
     """
+    names = {_field_of(output) for output in outputs}
     for record in records:
-        if record.fields is not None and VECTOR_FIELD in record.fields:
+        for name in names & set(record.fields or ()):
             msg = (
-                f"{record.place} has a field {VECTOR_FIELD!r} already, and the output would replace it; "
+                f"{record.place} has a field {name!r} already, and the output would replace it; "
                 "rename or remove it in the input"
             )
             raise InvalidRequest(msg)
@@ -129,14 +147,23 @@ def _fields(record: Record) -> Mapping[str, Any]:
     return {DEFAULT_FIELD: record.text} if record.fields is None else record.fields
 
 
-def _line(record: Record, vector: Any) -> bytes:  # noqa: ANN401 - one row of Vectors
-    numbers = orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
+def _line(record: Record, outputs: Mapping[str, Any]) -> bytes:
+    numbers = {
+        name: orjson.dumps(value, default=_sparse, option=orjson.OPT_SERIALIZE_NUMPY) for name, value in outputs.items()
+    }
     try:
-        fragment = {VECTOR_FIELD: orjson.Fragment(numbers)}
-        return orjson.dumps({**_fields(record), **fragment}, option=orjson.OPT_APPEND_NEWLINE)
+        fragments = {name: orjson.Fragment(each) for name, each in numbers.items()}
+        return orjson.dumps({**_fields(record), **fragments}, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
         # Legal JSON that orjson does not write: integers beyond 64 bits, unpaired surrogates.
-        return json.dumps({**_fields(record), VECTOR_FIELD: json.loads(numbers)}).encode() + b"\n"
+        loaded = {name: json.loads(each) for name, each in numbers.items()}
+        return json.dumps({**_fields(record), **loaded}).encode() + b"\n"
+
+
+def _sparse(value: object) -> object:
+    if isinstance(value, SparseVector):
+        return {"indices": value.ids, "values": value.weights}
+    raise TypeError(type(value))
 
 
 def _parts(vectors: Path, records: Sequence[Record]) -> Iterator[tuple[Sequence[Record], Vectors]]:

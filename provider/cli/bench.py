@@ -1,11 +1,14 @@
-"""`emb-provider bench`: its options, and what they ask for."""
+"""`emb-provider bench`: how fast a server or a backend is."""
 
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
-from provider.cli.options import config_option, model_options
+from provider.cli.options import config_option, model_options, single_model_settings
+
+if TYPE_CHECKING:
+    from provider.bench.job import BenchJob
 
 N = TypeVar("N", int, float)
 
@@ -38,8 +41,8 @@ class Numbers(click.ParamType, Generic[N]):  # type: ignore[type-arg]  # older v
     "--against",
     multiple=True,
     metavar="CONTENDER",
-    help="Compare with: st (sentence-transformers), backend:NAME or backend:NAME/DTYPE (in process), or URL or "
-    "URL#MODEL (a server). May be given more than once.",
+    help="Compare with: st or st/DTYPE (sentence-transformers), backend:NAME or backend:NAME/DTYPE (in process), or "
+    "URL or URL#MODEL (a server). May be given more than once.",
 )
 @click.option(
     "--concurrency",
@@ -70,6 +73,13 @@ class Numbers(click.ParamType, Generic[N]):  # type: ignore[type-arg]  # older v
 )
 @click.option("--field", help="The field of a JSON object that holds the text [default: text].")
 @click.option("--repeat-texts", is_flag=True, help="The same texts again and again: measures caches.")
+@click.option(
+    "--task",
+    type=click.Choice(["embed", "rerank"]),
+    default="embed",
+    show_default=True,
+    help="Embed texts, or rerank them as the documents of one query; --lengths are then those of pairs.",
+)
 @click.option("--seconds", type=click.FloatRange(min=0.05), default=2.0, show_default=True, help="Length of a slice.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Slices of each load.")
 @click.option(
@@ -97,12 +107,39 @@ class Numbers(click.ParamType, Generic[N]):  # type: ignore[type-arg]  # older v
 @click.option("--plot", type=click.Path(file_okay=False, path_type=Path), help="Write plots (PNG) into this folder.")
 @model_options
 @config_option
-def bench(**options: Any) -> None:  # noqa: ANN401 - see `Bench`, which has a field for each
+def bench(**options: Any) -> None:  # noqa: ANN401 - see `BenchJob`, which has a field for each
     """Measure how fast a server answers, or a backend runs in process, alone or compared with others.
 
     Without --url the configured model runs in process. Every contender bears every load in every round, in turn;
     ratios are medians over the rounds.
     """
-    from provider.cli.bench.running import Bench, run  # noqa: PLC0415 - `--help` must not wait for it
+    from provider.bench.job import run  # noqa: PLC0415 - `--help` must not wait for any of this
 
-    run(Bench(**options))
+    run(bench_job(**options))
+
+
+def bench_job(
+    *,
+    config: Path | None,
+    model: str | None,
+    backend: str | None,
+    device: str | None,
+    dtype: str | None,
+    **options: Any,  # noqa: ANN401
+) -> "BenchJob":
+    """What the options ask for.
+
+    Raises:
+        InvalidRequest: an option has no effect.
+        SettingsError: naming the setting at fault.
+    """
+    from provider.bench.job import BenchJob  # noqa: PLC0415
+    from provider.errors import InvalidRequest  # noqa: PLC0415
+
+    is_remote = options["url"] is not None
+    if is_remote and (backend or device or dtype):
+        msg = "--backend, --device and --dtype choose what runs in process; a server at --url has chosen already"
+        raise InvalidRequest(msg)
+    if is_remote and all(each.startswith(("http:", "https:")) for each in options["against"]):
+        return BenchJob(**options, model=model)
+    return BenchJob(**options, model=model, engine=single_model_settings(config, model, backend, device, dtype))

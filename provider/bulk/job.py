@@ -1,8 +1,7 @@
-"""The work behind `emb-provider embed`: read, check everything, embed, write."""
+"""A run of bulk embedding: read, check everything, embed, write."""
 
 import asyncio
 import hashlib
-import os
 import signal
 import sys
 from collections import deque
@@ -14,26 +13,42 @@ from typing import Any
 import click
 from attrs import frozen
 
-from provider.cli.chosen import chosen_model
-from provider.cli.embed.checkpoint import Checkpoint
-from provider.cli.embed.embedder import Embedder, Options
-from provider.cli.embed.output import Destination, Stream
-from provider.cli.embed.progress import Steps, Tally
-from provider.cli.records import ReadOptions, Record, Records, read_records
+from provider.bulk.checkpoint import Checkpoint
+from provider.bulk.embedder import Embedder, Options
+from provider.bulk.output import Destination, Stream
+from provider.bulk.progress import ProgressBars, RunSummary
 from provider.domain import Embedded
 from provider.errors import InvalidRequest, ProviderError
+from provider.process import cleaning_up_after_signals, handled_signals
+from provider.settings import Settings
 from provider.telemetry.logs import configure_logging
+from provider.texts.records import ReadOptions, Record, Records, read_records
+
+DEFAULT_BATCH_SIZE = 64
+"""Texts of a request to a server."""
 
 # The first texts of a run, so that its bar soon moves; the next are twice as many, up to what the embedder likes.
 _FIRST_TEXTS = 32
-# Texts of a request to a server.
-_BATCH_SIZE = 64
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @frozen
 class EmbedJob:
-    """What was asked for on the command line; see `emb-provider embed --help`."""
+    """What is embedded, by what, and where the vectors go.
+
+    Attributes:
+        texts: arguments; `-` stands for standard input.
+        files: of texts; `-` is standard input.
+        reading: how to read them.
+        output: a file; None and `-` are standard output.
+        output_format: a name in `FORMATS`, or `auto`.
+        restart: begin anew instead of going on where an interrupted run ended.
+        options: asked for with every text.
+        engine: settings of the engine in this process; None to ask the server at `url`.
+        url: base URL of a server.
+        model: of the server; None for the first one that it lists.
+        api_key: for the server.
+        batch_size: texts of one request to the server.
+    """
 
     texts: tuple[str, ...]
     files: tuple[Path, ...]
@@ -42,14 +57,11 @@ class EmbedJob:
     output_format: str
     restart: bool
     options: Options
-    url: str | None
-    api_key: str | None
-    batch_size: int | None
-    model: str | None
-    backend: str | None
-    device: str | None
-    dtype: str | None
-    config: Path | None
+    engine: Settings | None = None
+    url: str = ""
+    model: str | None = None
+    api_key: str | None = None
+    batch_size: int = DEFAULT_BATCH_SIZE
 
 
 def run(job: EmbedJob) -> None:
@@ -60,16 +72,14 @@ def run(job: EmbedJob) -> None:
         SystemExit: with 128 and the signal, after a signal or when nobody reads standard output any more.
     """
     try:
-        _run(job)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        with cleaning_up_after_signals():
+            _run(job)
     except BrokenPipeError:
         sys.exit(128 + signal.SIGPIPE)
 
 
 def _run(job: EmbedJob) -> None:
-    _check_flags(job)
-    destination = Destination.of(job.output, job.output_format)
+    destination = Destination.of(job.output, job.output_format, job.options.outputs)
     if job.restart and not destination.is_file:
         msg = f"--restart is for output files; {destination.name} always begins anew: remove it"
         raise InvalidRequest(msg)
@@ -79,11 +89,11 @@ def _run(job: EmbedJob) -> None:
         click.echo(f"emb-provider: {notice}", err=True)
     inputs = f"{len(records.texts)} texts ({_digest(records.texts)})"
     with destination.opened(records.texts, {"inputs": inputs}, restart=job.restart) as output:
-        tally = Tally()
+        summary = RunSummary()
         try:
-            stopped_by = asyncio.run(_until_signal(_work(opening, records, output, destination, tally)))
+            stopped_by = asyncio.run(_until_signal(_work(opening, records, output, destination, summary)))
         except ProviderError as exc:
-            exc.message += _kept(output, records)
+            exc.add_note(_kept(output, records))
             raise
         if stopped_by is not None:
             click.echo(f"emb-provider: stopped by {signal.Signals(stopped_by).name}{_kept(output, records)}", err=True)
@@ -97,31 +107,15 @@ def _kept(output: Checkpoint | Stream, records: Records) -> str:
 
 
 def _embedder(job: EmbedJob) -> AbstractAsyncContextManager[Embedder]:
-    """What makes the vectors; its settings are checked, and nothing is loaded or asked yet."""
-    if job.url is None:
-        from provider.cli.embed.engine import EngineEmbedder  # noqa: PLC0415 - a server is asked without an engine
+    """What makes the vectors; nothing is loaded or asked yet."""
+    if job.engine is not None:
+        from provider.bulk.engine import EngineEmbedder  # noqa: PLC0415 - a server is asked without an engine
 
-        settings = chosen_model(job.config, job.model, job.backend, job.device, job.dtype)
-        configure_logging(settings.log)
-        return EngineEmbedder.opened(settings, job.options)
-    from provider.cli.embed.server import ServerEmbedder  # noqa: PLC0415 - it brings an HTTP client
+        configure_logging(job.engine.log)
+        return EngineEmbedder.opened(job.engine, job.options)
+    from provider.bulk.server import ServerEmbedder  # noqa: PLC0415 - it brings an HTTP client
 
-    key = job.api_key or os.environ.get("OPENAI_API_KEY")
-    return ServerEmbedder.opened(
-        job.url, job.options, model=job.model, api_key=key, batch_size=job.batch_size or _BATCH_SIZE
-    )
-
-
-def _check_flags(job: EmbedJob) -> None:
-    """A flag that would do nothing is an error."""
-    here = ("backend", "device", "dtype", "config")
-    elsewhere = ("api_key", "batch_size")
-    for name in here if job.url is not None else elsewhere:
-        if getattr(job, name) is not None:
-            flag = f"--{name.replace('_', '-')}"
-            why = "does nothing with --url: the server has its own" if job.url is not None else "needs --url"
-            msg = f"{flag} {why}; remove it"
-            raise InvalidRequest(msg)
+    return ServerEmbedder.opened(job.url, job.options, model=job.model, api_key=job.api_key, batch_size=job.batch_size)
 
 
 async def _until_signal(work: Coroutine[Any, Any, None]) -> int | None:
@@ -132,20 +126,23 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> int | None:
 
     def stop(number: int) -> None:
         received.append(number)
-        for each in handled:
+        for each in before:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
         task.cancel()
 
-    # What this process was started to ignore (nohup, a job in the background) stays ignored.
-    handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-    for each in handled:
+    before = {each: signal.getsignal(each) for each in handled_signals()}
+    for each in before:
         loop.add_signal_handler(each, stop, each)
     try:
         await task
     except asyncio.CancelledError:
         if not received:
             raise
+    finally:
+        for each, handler in before.items() if not received else ():
+            loop.remove_signal_handler(each)
+            signal.signal(each, handler)
     return received[0] if received else None
 
 
@@ -154,33 +151,33 @@ async def _work(
     records: Records,
     output: Checkpoint | Stream,
     destination: Destination,
-    tally: Tally,
+    summary: RunSummary,
 ) -> None:
     texts = records.texts
-    with Steps.shown(is_wanted=not destination.is_terminal) as steps:
-        steps.start("loading", None)
+    with ProgressBars.shown(is_wanted=not destination.is_terminal) as bars:
+        bars.start("loading", None)
         async with opening as embedder:
             output.begin(embedder.facts, embedder.dimension)
-            tally.resumed = output.done
+            summary.resumed = output.done
             if output.done:
                 message = f"going on with an interrupted run: {output.done} of {len(texts)} texts are done"
                 click.echo(f"emb-provider: {message} (--restart begins anew)", err=True)
             rest = texts[output.done :]
-            steps.start("checking", len(rest))
-            await embedder.check(rest, steps.advance)
-            steps.start("embedding", len(texts), output.done)
-            with tally.timed():
-                await _embed_all(embedder, rest, output, steps, tally)
-        steps.start("writing", len(texts))
+            bars.start("checking", len(rest))
+            await embedder.check(rest, bars.advance)
+            bars.start("embedding", len(texts), output.done)
+            with summary.timed():
+                await _embed_all(embedder, rest, output, bars, summary)
+        bars.start("writing", len(texts))
         for rows in output.finish():
-            steps.advance(rows)
+            bars.advance(rows)
             await asyncio.sleep(0)
-    summary = tally.shown(destination.name, embedder.model, embedder.fingerprint, records.skipped)
-    click.echo(f"emb-provider: {summary}", err=True)
+    line = summary.shown(destination.name, embedder.model, embedder.fingerprint, records.skipped)
+    click.echo(f"emb-provider: {line}", err=True)
 
 
 async def _embed_all(
-    embedder: Embedder, records: Sequence[Record], output: Checkpoint | Stream, steps: Steps, tally: Tally
+    embedder: Embedder, records: Sequence[Record], output: Checkpoint | Stream, bars: ProgressBars, summary: RunSummary
 ) -> None:
     """Embed and write, with several calls under way, in the order of the records."""
     under_way: deque[tuple[Sequence[Record], asyncio.Task[Embedded]]] = deque()
@@ -189,9 +186,9 @@ async def _embed_all(
         chunk, task = under_way[0]
         embedded = await task
         under_way.popleft()
-        output.append(chunk, embedded.vectors)
-        tally.add(chunk, embedded)
-        steps.advance(len(chunk))
+        output.append(chunk, embedded.outputs)
+        summary.add(chunk, embedded)
+        bars.advance(len(chunk))
 
     try:
         for chunk in _chunks(records, embedder):

@@ -1,0 +1,111 @@
+"""`emb-provider embed`: texts to vectors, into a file that can be resumed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from provider.cli.options import config_option, input_options, model_options, single_model_settings
+from provider.texts.records import ReadOptions
+
+
+@click.command()
+@click.argument("texts", nargs=-1)
+@input_options("texts")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write here; without it, or with -, to standard output.",
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["auto", "jsonl", "npy", "parquet"]),
+    default="auto",
+    show_default=True,
+    help="auto goes by the output's name.",
+)
+@click.option("--restart", is_flag=True, help="Begin anew instead of going on where an interrupted run ended.")
+@click.option(
+    "--output-types",
+    default="dense",
+    show_default=True,
+    metavar="NAME,...",
+    help="What is wanted of each text, as far as the model gives it: dense, sparse, multi_vector. Others than dense "
+    "are written as JSON lines.",
+)
+@click.option("--dimensions", type=click.IntRange(min=1), help="Keep the leading dimensions only.")
+@click.option(
+    "--normalize/--no-normalize",
+    default=None,
+    help="Vectors of length 1, or as they are [default: as the model says].",
+)
+@click.option(
+    "--truncate", type=click.Choice(["none", "start", "end"]), help="What happens to texts that are too long."
+)
+@click.option("--input-type", help="query or document: the model's own prompt for that.")
+@click.option("--prompt-name", help="One of the model's prompts.")
+@click.option("--url", help="Ask a running server, like http://localhost:9000/v1, instead of loading a model.")
+@click.option("--api-key", help="Key for --url [default: $OPENAI_API_KEY].")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Texts of one request to --url [default: 64].")
+@model_options
+@config_option
+def embed(
+    input_format: str,
+    field: str | None,
+    column: str | None,
+    no_header: bool,  # noqa: FBT001 - click passes options by name
+    skip_empty: bool,  # noqa: FBT001
+    output_types: str,
+    dimensions: int | None,
+    normalize: bool | None,  # noqa: FBT001
+    truncate: Any,  # noqa: ANN401 - one of three words
+    input_type: str | None,
+    prompt_name: str | None,
+    url: str | None,
+    api_key: str | None,
+    batch_size: int | None,
+    model: str | None,
+    backend: str | None,
+    device: str | None,
+    dtype: str | None,
+    config: Path | None,
+    **rest: Any,  # noqa: ANN401 - see `EmbedJob`
+) -> None:
+    """Embed TEXTS (- for standard input), the texts in files, or standard input.
+
+    Writes JSON lines (each input's fields and its `embedding`, `sparse` or `multi_vector`), a NumPy array (texts,
+    dimensions) of float32, or a Parquet file. An output file appears when it is complete; a run that was interrupted is
+    continued by the same command.
+    """
+    from attrs import evolve  # noqa: PLC0415 - `--help` must not wait for any of this
+
+    from provider.bulk.embedder import Options  # noqa: PLC0415
+    from provider.bulk.job import DEFAULT_BATCH_SIZE, EmbedJob, run  # noqa: PLC0415
+
+    outputs = tuple(dict.fromkeys(name.strip().lower() for name in output_types.split(",") if name.strip()))
+    job = EmbedJob(
+        reading=ReadOptions(input_format, field, column, not no_header, "skip" if skip_empty else "refuse"),
+        options=Options(dimensions, truncate, normalize, input_type, prompt_name, outputs),
+        **rest,
+    )
+    if url is None:
+        _check_unused("needs --url", api_key=api_key, batch_size=batch_size)
+        run(evolve(job, engine=single_model_settings(config, model, backend, device, dtype)))
+        return
+    why = "does nothing with --url: the server has its own"
+    _check_unused(why, backend=backend, device=device, dtype=dtype, config=config)
+    key = api_key or os.environ.get("OPENAI_API_KEY")
+    run(evolve(job, url=url, model=model, api_key=key, batch_size=batch_size or DEFAULT_BATCH_SIZE))
+
+
+def _check_unused(why: str, **options: object) -> None:
+    """An option that would do nothing is an error."""
+    from provider.errors import InvalidRequest  # noqa: PLC0415
+
+    for name, value in options.items():
+        if value is not None:
+            msg = f"--{name.replace('_', '-')} {why}; remove it"
+            raise InvalidRequest(msg)

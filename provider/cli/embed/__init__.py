@@ -1,1 +1,0 @@
-"""`emb-provider embed`: texts to vectors, in process or by a running server, into a file that can be resumed."""
