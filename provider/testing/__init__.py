@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from provider.testing.clock import TickingClock
-from provider.testing.fake import FakeBackend, FakeOptions
-from provider.testing.packaged import packaged_minilm
+from provider.testing.fake import FakeBackend, FakeOptions, TickingClock
+from provider.testing.tiny.shapes import packaged_minilm
 
 if TYPE_CHECKING:
     from provider.testing.contract import BackendContract
@@ -13,7 +12,7 @@ __all__ = ["BackendContract", "FakeBackend", "FakeOptions", "TickingClock", "pac
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - what the module holds
-    # The contract alone needs pytest, which has to know of it before it is imported to show what its asserts compared.
+    # The contract alone needs pytest, which has to know of it before it is imported to show what asserts compared.
     if name != "BackendContract":
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -3,18 +3,18 @@
     class TestMyBackend(BackendContract):
         backend_class = MyBackend
 
-Each test runs on a tiny model of every shape in `TINY_SHAPES`, and a failing one says what to look at. More of the
-class's attributes, and its fixtures `spec`, `backend` and `reference`, may be overridden. pytest is needed.
+Each test runs on tiny models for every output that the backend gives, and a failing one says what to look at. More of
+the class's attributes, and its fixtures `spec`, `backend` and `reference`, may be overridden. pytest is needed.
 """
 
 from provider.testing.contract.batches import BatchContract
 from provider.testing.contract.loading import LoadingContract
-from provider.testing.contract.vectors import VectorContract
+from provider.testing.contract.outputs import OutputContract
 
 __all__ = ["BackendContract"]
 
 
-class BackendContract(BatchContract, VectorContract, LoadingContract):
+class BackendContract(BatchContract, OutputContract, LoadingContract):
     """Every backend passes these tests.
 
     Attributes:
@@ -22,9 +22,12 @@ class BackendContract(BatchContract, VectorContract, LoadingContract):
         options: its own options, as under `options:` in the configuration.
         device: as in `BackendOptions`.
         dtype: as in `BackendOptions`.
-        shapes: name to a function that writes a model to a folder (it exists or not) and returns the model's folder.
+        shapes: name to a function that writes a model to a folder (it exists or not) and returns the model's folder;
+            None for the tiny models of every output among the backend's `outputs`.
         least_cosine: of a vector to the reference; lower it for quantised weights.
         least_same: cosine of a row to itself, alone or beside others; float32 sums in another order are what differs.
             Lower it where the numbers of one row depend on those of others, as dynamic quantisation has it.
+        most_difference: of a logit or a sparse vector's weight to the reference's, and to its own beside other rows;
+            raise it where the cosines are lowered.
         vocabulary: token ids are drawn below this, where the model's configuration does not say it.
     """

@@ -21,7 +21,7 @@ _TOKENS = {
 
 def tiny_bert(path: Path, **options: Unpack[TinyOptions]) -> Path:
     """Write a BERT encoder to `path`, as all-MiniLM, bge or e5 are. Options: see `Tiny`."""
-    import transformers  # noqa: PLC0415 - seconds that only callers pay
+    import transformers  # noqa: PLC0415
 
     tiny = evolve(Tiny(), **options)
     tokenizer = wordpiece(_SPECIAL, before="[CLS]", after="[SEP]", unknown="[UNK]")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import frozen
 
@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     import tokenizers
     import transformers
 
-_CLASSES = {
+CLASSES = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
     "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
     "Dense": "sentence_transformers.base.modules.dense.Dense",
     "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
+    "LayerNorm": "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm",
+    "StaticEmbedding": "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding",
+    "Router": "sentence_transformers.base.modules.router.Router",
 }
+"""Modules of sentence-transformers: name to class."""
 
 
 class TinyOptions(TypedDict, total=False):
@@ -31,8 +35,10 @@ class TinyOptions(TypedDict, total=False):
     pooling: str | Sequence[str]
     include_prompt: bool
     dense: int | Sequence[int] | None
-    activation: Literal["Tanh", "Identity", "GELU"]
+    activation: str
     bias: bool
+    residual: bool
+    layer_norm: bool
     normalize: bool
     prompts: Mapping[str, str] | None
     default_prompt_name: str | None
@@ -61,8 +67,10 @@ class Tiny:
         pooling: a mode, or several that are concatenated.
         include_prompt: whether prompt tokens are pooled.
         dense: width of a dense layer after pooling, or of several; None for no such layer.
-        activation: of the dense layers.
+        activation: of the dense layers: the name of a class in torch.nn.
         bias: whether the dense layers have one.
+        residual: whether their input is added to their output.
+        layer_norm: whether a LayerNorm follows pooling.
         normalize: whether the pipeline ends with Normalize.
         prompts: name to text.
         default_prompt_name: the prompt for inputs that choose none.
@@ -77,8 +85,10 @@ class Tiny:
     pooling: str | Sequence[str] = "mean"
     include_prompt: bool = True
     dense: int | Sequence[int] | None = None
-    activation: Literal["Tanh", "Identity", "GELU"] = "Tanh"
+    activation: str = "Tanh"
     bias: bool = True
+    residual: bool = False
+    layer_norm: bool = False
     normalize: bool = True
     prompts: Mapping[str, str] | None = None
     default_prompt_name: str | None = None
@@ -118,7 +128,7 @@ def write_folder(
     Returns:
         `path`.
     """
-    import torch  # noqa: PLC0415 - seconds that only callers pay
+    import torch  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
     path.mkdir(parents=True, exist_ok=True)
@@ -137,7 +147,7 @@ def write_folder(
     config.architectures = [architecture or model_class.__name__]
     config.save_pretrained(path)
     tokenizer.save(str(path / "tokenizer.json"))
-    _write(path / "tokenizer_config.json", {**tokenizer_config, "model_max_length": tiny.positions})
+    write_json(path / "tokenizer_config.json", {**tokenizer_config, "model_max_length": tiny.positions})
     if not tiny.plain:
         _write_pipeline(path, tiny)
     return path
@@ -146,39 +156,67 @@ def write_folder(
 def _write_pipeline(path: Path, tiny: Tiny) -> None:
     modes = [tiny.pooling] if isinstance(tiny.pooling, str) else list(tiny.pooling)
     pooling = {"embedding_dimension": tiny.hidden, "pooling_mode": modes[0] if len(modes) == 1 else modes}
-    _write(path / "1_Pooling" / "config.json", {**pooling, "include_prompt": tiny.include_prompt})
+    write_json(path / "1_Pooling" / "config.json", {**pooling, "include_prompt": tiny.include_prompt})
     widths = [] if tiny.dense is None else [tiny.dense] if isinstance(tiny.dense, int) else list(tiny.dense)
-    steps = ["Transformer", "Pooling", *("Dense" for _ in widths), *(["Normalize"] if tiny.normalize else [])]
     taken = tiny.hidden * len(modes)
+    steps = ["Transformer", "Pooling", *(["LayerNorm"] if tiny.layer_norm else [])]
+    if tiny.layer_norm:
+        _write_layer_norm(path / "2_LayerNorm", taken, seed=tiny.seed + 9)
     for i, given in enumerate(widths):
-        _write_dense(path / f"{2 + i}_Dense", taken, given, tiny, seed=tiny.seed + 1 + i)
+        _write_dense(path / f"{len(steps)}_Dense", taken, given, tiny, seed=tiny.seed + 1 + i)
+        steps.append("Dense")
         taken = given
+    write_modules(path, [*steps, *(["Normalize"] if tiny.normalize else [])])
+    limit = {} if tiny.max_seq_length is None else {"max_seq_length": tiny.max_seq_length}
+    write_json(path / "sentence_bert_config.json", {**limit, "do_lower_case": False})
+    write_about(path, tiny.prompts, tiny.default_prompt_name)
+
+
+def write_modules(path: Path, steps: Sequence[str]) -> None:
+    """Write `modules.json` with the modules `steps`, by their names; the first one lies in the folder itself."""
     modules = [
-        {"idx": i, "name": str(i), "path": f"{i}_{step}" if i else "", "type": _CLASSES[step]}
+        {"idx": i, "name": str(i), "path": f"{i}_{step}" if i else "", "type": CLASSES[step]}
         for i, step in enumerate(steps)
     ]
-    _write(path / "modules.json", modules)
-    limit = {} if tiny.max_seq_length is None else {"max_seq_length": tiny.max_seq_length}
-    _write(path / "sentence_bert_config.json", {**limit, "do_lower_case": False})
-    prompts = {"prompts": dict(tiny.prompts or {}), "default_prompt_name": tiny.default_prompt_name}
+    write_json(path / "modules.json", modules)
+
+
+def write_about(path: Path, prompts: Mapping[str, str] | None = None, default_prompt_name: str | None = None) -> None:
+    """Write `config_sentence_transformers.json`."""
     kind = {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"}
-    _write(path / "config_sentence_transformers.json", {**kind, **prompts})
+    about = {**kind, "prompts": dict(prompts or {}), "default_prompt_name": default_prompt_name}
+    write_json(path / "config_sentence_transformers.json", about)
 
 
 def _write_dense(folder: Path, taken: int, given: int, tiny: Tiny, *, seed: int) -> None:
     import torch  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    shape = {"in_features": taken, "out_features": given, "bias": tiny.bias}
+    shape = {"in_features": taken, "out_features": given, "bias": tiny.bias, "use_residual": tiny.residual}
     activation = "linear.Identity" if tiny.activation == "Identity" else f"activation.{tiny.activation}"
-    _write(folder / "config.json", {**shape, "activation_function": f"torch.nn.modules.{activation}"})
+    write_json(folder / "config.json", {**shape, "activation_function": f"torch.nn.modules.{activation}"})
     random = torch.Generator().manual_seed(seed)
     layer = {"linear.weight": torch.randn(given, taken, generator=random) * taken**-0.5}
     if tiny.bias:
         layer["linear.bias"] = torch.randn(given, generator=random) * 0.1
+    if tiny.activation == "PReLU":
+        layer["activation_function.weight"] = torch.tensor([0.4])
+    if tiny.residual and taken != given:
+        layer["residual.weight"] = torch.randn(given, taken, generator=random) * taken**-0.5
     save_file(layer, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _write(path: Path, document: Any) -> None:  # noqa: ANN401 - JSON
+def _write_layer_norm(folder: Path, width: int, *, seed: int) -> None:
+    import torch  # noqa: PLC0415
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    write_json(folder / "config.json", {"dimension": width})
+    random = torch.Generator().manual_seed(seed)
+    layer = {"norm.weight": torch.randn(width, generator=random), "norm.bias": torch.randn(width, generator=random)}
+    save_file(layer, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_json(path: Path, document: Any) -> None:  # noqa: ANN401 - JSON
+    """Write a JSON document, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2), encoding="utf-8")

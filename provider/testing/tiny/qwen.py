@@ -9,16 +9,16 @@ from provider.testing.tiny.folder import Tiny, TinyOptions, write_folder
 from provider.testing.tiny.vocabularies import byte_bpe
 
 _END = "<|endoftext|>"
-# How Qwen's texts fall into words (`PRETOKENIZE_REGEX` in transformers' models/qwen2/tokenization_qwen2.py).
-_PATTERN = (
+QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+"""How Qwen's texts fall into words (`PRETOKENIZE_REGEX` in transformers' models/qwen2/tokenization_qwen2.py)."""
 _INSTRUCTION = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 
 
 def tiny_decoder(path: Path, **options: Unpack[TinyOptions]) -> Path:
     """Write a causal Qwen2 model to `path`; its tokenizer ends every text with an end token. See `Tiny`."""
-    import transformers  # noqa: PLC0415 - seconds that only callers pay
+    import transformers  # noqa: PLC0415
 
     tiny = evolve(Tiny(pooling="lasttoken", max_seq_length=None, positions=256), **options)
     tokenizer = byte_bpe([_END], before=None, after=_END)
@@ -39,7 +39,7 @@ def tiny_qwen3(path: Path, **options: Unpack[TinyOptions]) -> Path:
 
     prompts = {"query": _INSTRUCTION, "document": ""}
     tiny = evolve(Tiny(pooling="lasttoken", max_seq_length=None, positions=256, prompts=prompts), **options)
-    tokenizer = byte_bpe([_END, "<|im_start|>", "<|im_end|>"], before=None, after=_END, pattern=_PATTERN)
+    tokenizer = byte_bpe([_END, "<|im_start|>", "<|im_end|>"], before=None, after=_END, pattern=QWEN_WORDS)
     config = transformers.Qwen3Config(
         vocab_size=tokenizer.get_vocab_size(),
         num_key_value_heads=2,

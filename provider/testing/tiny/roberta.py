@@ -21,7 +21,7 @@ _TOKENS = {
 
 def tiny_roberta(path: Path, **options: Unpack[TinyOptions]) -> Path:
     """Write a RoBERTa encoder with a byte-level BPE tokenizer to `path`; its configuration says 2 positions more."""
-    import transformers  # noqa: PLC0415 - seconds that only callers pay
+    import transformers  # noqa: PLC0415
 
     tiny = evolve(Tiny(), **options)
     tokenizer = byte_bpe(["<s>", "<pad>", "</s>", "<unk>", "<mask>"], before="<s>", after="</s>")

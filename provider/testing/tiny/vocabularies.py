@@ -44,20 +44,26 @@ def wordpiece(special: list[str], *, before: str, after: str, unknown: str) -> "
 
 
 def byte_bpe(
-    special: list[str], *, before: str | None, after: str, pattern: str | None = None
+    special: list[str],
+    *,
+    before: str | None,
+    after: str | None,
+    pattern: str | None = None,
+    more: Iterable[str] = (),
 ) -> "tokenizers.Tokenizer":
     """GPT-2's kind: byte-level BPE whose merges join the words letter by letter.
 
     Args:
         special: special tokens, in the order of their ids.
         before: the one that begins every text, if any.
-        after: the one that ends it.
+        after: the one that ends it, if any.
         pattern: how texts fall into words; None for GPT-2's own.
+        more: words known whole at the start of a text.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers  # noqa: PLC0415
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary, merges = _merged([*special, *letters], (f"\u0120{word}" for word in WORDS))
+    vocabulary, merges = _merged([*special, *letters], [*more, *(f"\u0120{word}" for word in WORDS)])
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
     if pattern is None:
@@ -132,11 +138,13 @@ def _merged(letters: Iterable[str], words: Iterable[str]) -> tuple[dict[str, int
     return vocabulary, list(merges)
 
 
-def _finish(tokenizer: "tokenizers.Tokenizer", special: list[str], *, before: str | None, after: str) -> None:
+def _finish(tokenizer: "tokenizers.Tokenizer", special: list[str], *, before: str | None, after: str | None) -> None:
     """Put the special tokens around every text."""
     from tokenizers import processors  # noqa: PLC0415
 
     tokenizer.add_special_tokens(special)
+    if after is None:
+        return
     start = f"{before}:0 " if before else ""
     ends = [(token, tokenizer.token_to_id(token)) for token in dict.fromkeys((before or after, after))]
     tokenizer.post_processor = processors.TemplateProcessing(
