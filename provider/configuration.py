@@ -8,10 +8,10 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import attrs
 import msgspec
@@ -21,8 +21,8 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from provider.errors import SettingsError
-from provider.files import read_utf8
-from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Settings, environment_variable
+from provider.files import expanded, read_utf8
+from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Protected, Settings, environment_variable
 
 # Kubernetes describes a service called `emb-provider` to every pod by variables of these names.
 _SERVICE_LINK = re.compile(rf"{ENV_PREFIX}(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
@@ -35,7 +35,7 @@ _MODELS_VARIABLE = f"{ENV_PREFIX}MODELS"
 
 
 @frozen
-class Layer:
+class SettingsLayer:
     """One place that values come from.
 
     Attributes:
@@ -79,12 +79,12 @@ def load_settings(
     Raises:
         SettingsError: one message that names setting, value and what is allowed.
     """
-    layers = [Layer(str(path), _from_yaml(path))] if path else []
+    layers = [SettingsLayer(str(path), _from_yaml(path))] if path else []
     layers += [_from_environment(".env", dotenv or {}), _from_environment("environment", environ)]
-    layers.append(Layer("flag", dict(flags or {}), textual=True))
+    layers.append(SettingsLayer("flag", dict(flags or {}), textual=True))
     if not any(f"model.{key}" in layer.values for key in _MODEL_SOURCE for layer in layers):
-        layers.insert(0, Layer(INSTALLED, dict(installed or {})))
-    merged: dict[str, tuple[Any, Layer]] = {}
+        layers.insert(0, SettingsLayer(INSTALLED, dict(installed or {})))
+    merged: dict[str, tuple[Any, SettingsLayer]] = {}
     for layer in layers:
         if _names_another_model(layer, merged):
             # A folder given for one model must never be served under the name of another.
@@ -99,8 +99,27 @@ def load_settings(
     if "models" in merged:
         sections["models"] = list(_further_models(*merged["models"]))
     settings = Settings(**sections)
-    _check_names(settings)
+    by_name(settings.all_models())
     return Configuration(settings, {key: layer.label for key, (_, layer) in merged.items()})
+
+
+def by_name(models: Iterable[ModelSettings]) -> dict[str, ModelSettings]:
+    """The models by their names and aliases, in their order.
+
+    Raises:
+        SettingsError: a name or alias is given twice.
+    """
+    found: dict[str, ModelSettings] = {}
+    for model in models:
+        for name in (model.served_name, *model.aliases):
+            if name in found:
+                msg = (
+                    f"model name {name!r} is given twice ({found[name].served_name} and {model.served_name}); "
+                    "rename one or drop an alias"
+                )
+                raise SettingsError(msg)
+            found[name] = model
+    return found
 
 
 def read_dotenv(path: Path) -> dict[str, str | None]:
@@ -141,7 +160,7 @@ def _from_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _from_environment(label: str, environ: Mapping[str, str | None]) -> Layer:
+def _from_environment(label: str, environ: Mapping[str, str | None]) -> SettingsLayer:
     """An empty variable counts as unset: that is what `VARIABLE=` means in compose files."""
     known = {
         environment_variable(section, each): f"{section}.{each.name}"
@@ -158,7 +177,7 @@ def _from_environment(label: str, environ: Mapping[str, str | None]) -> Layer:
             raise _unknown(where, variable, list(known), "variable")
         if key := known[variable]:
             values[key], names[key] = text, variable
-    return Layer(label, values, names, textual=True)
+    return SettingsLayer(label, values, names, textual=True)
 
 
 def _is_service_link(variable: str, text: str) -> bool:
@@ -167,14 +186,14 @@ def _is_service_link(variable: str, text: str) -> bool:
     )
 
 
-def _names_another_model(layer: Layer, merged: Mapping[str, tuple[Any, Layer]]) -> bool:
+def _names_another_model(layer: SettingsLayer, merged: Mapping[str, tuple[Any, SettingsLayer]]) -> bool:
     return any(
         key in layer.values and layer.values[key] != merged.get(key, (None, None))[0]
         for key in ("model.name", "model.path", "model.repo")
     )
 
 
-def _read(shape: type, section: str, name: str, value: Any, layer: Layer) -> Any:  # noqa: ANN401
+def _read(shape: type, section: str, name: str, value: Any, layer: SettingsLayer) -> Any:  # noqa: ANN401
     """`value` as the field's type, within its bounds."""
     setting = _known(shape, f"{section}.{name}", name)
     key = f"{section}.{name}"
@@ -185,13 +204,13 @@ def _read(shape: type, section: str, name: str, value: Any, layer: Layer) -> Any
     )
     try:
         if layer.textual and isinstance(value, str):
-            value = _from_text(value, get_origin(setting.type))
+            value = _from_text(value, setting.type)
         # Numbers in JSON may be 3600 where a float is meant; a float is never taken for an int.
         read = msgspec.convert(value, setting.type, strict=not layer.textual)
-        if setting.metadata["path"] and read is not None:
-            read = str(Path(read).expanduser()) if read.startswith("~") else read
-    except (msgspec.ValidationError, ValueError, RuntimeError) as exc:
+    except (msgspec.ValidationError, ValueError) as exc:
         raise problem from exc
+    if setting.metadata["path"] and read is not None:
+        read = expanded(read, where)
     least, most = setting.metadata["least"], setting.metadata["most"]
     # NaN is neither above nor below anything.
     is_within = read is None or ((least is None or read >= least) and (most is None or read <= most))
@@ -200,10 +219,12 @@ def _read(shape: type, section: str, name: str, value: Any, layer: Layer) -> Any
     return read
 
 
-def _from_text(text: str, kind: Any) -> Any:  # noqa: ANN401
-    if kind is dict or (kind is list and text.lstrip().startswith("[")):
+def _from_text(text: str, wanted: Any) -> Any:  # noqa: ANN401
+    kinds = {get_origin(each) for each in (wanted, *get_args(wanted))}
+    start = text.lstrip()[:1]
+    if (list in kinds and start == "[") or (dict in kinds and (start == "{" or not {list, Literal} & kinds)):
         return json.loads(text)
-    if kind is list:
+    if list in kinds:
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
 
@@ -214,20 +235,22 @@ def _expected(setting: "Attribute[Any]") -> str:
     optional = get_origin(wanted) is UnionType and NoneType in get_args(wanted)
     if optional:
         (wanted,) = (each for each in get_args(wanted) if each is not NoneType)
-    words = {
+    words: dict[Any, str] = {
         bool: "true or false",
         int: "a whole number",
         float: "a number",
         str: "text",
         list[str]: "a list of texts (in the environment: separated by commas)",
+        list[
+            Protected
+        ]: f"a list of some of {', '.join(get_args(Protected))} (in the environment: separated by commas)",
+        list[str]
+        | dict[str, str]: "a list of texts (in the environment: separated by commas), or a mapping of names to "
+        "texts (JSON)",
         dict[str, Any]: "a mapping (in the environment: JSON)",
-        dict[str, str]: "a mapping of names to texts (in the environment: JSON)",
+        dict[str, str] | Literal["recipe"]: "a mapping of names to texts (in the environment: JSON), or recipe",
     }
-    text = (
-        "one of " + ", ".join(get_args(wanted))
-        if get_origin(wanted) is Literal
-        else words.get(cast("type", wanted), str(wanted))
-    )
+    text = "one of " + ", ".join(get_args(wanted)) if get_origin(wanted) is Literal else words.get(wanted, str(wanted))
     if least is not None and most is not None:
         text += f" from {least} to {most}"
     elif least is not None:
@@ -235,7 +258,7 @@ def _expected(setting: "Attribute[Any]") -> str:
     return text
 
 
-def _further_models(raw: Any, layer: Layer) -> Iterator[ModelSettings]:  # noqa: ANN401
+def _further_models(raw: Any, layer: SettingsLayer) -> Iterator[ModelSettings]:  # noqa: ANN401
     where = f"models ({layer.names.get('models', layer.label)})"
     if isinstance(raw, str):
         try:
@@ -255,19 +278,6 @@ def _further_models(raw: Any, layer: Layer) -> Iterator[ModelSettings]:  # noqa:
         yield ModelSettings(
             **{name: _read(ModelSettings, f"models[{i}]", name, value, plain) for name, value in content.items()}
         )
-
-
-def _check_names(settings: Settings) -> None:
-    taken: dict[str, str] = {}
-    for model in settings.all_models():
-        for name in (model.served_name, *model.aliases):
-            if name in taken:
-                msg = (
-                    f"model name {name!r} is given twice ({taken[name]} and {model.served_name}); "
-                    "rename one or drop an alias"
-                )
-                raise SettingsError(msg)
-            taken[name] = model.served_name
 
 
 def _mapping(content: Any, where: str) -> dict[str, Any]:  # noqa: ANN401

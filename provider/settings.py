@@ -12,6 +12,9 @@ from attrs import Attribute, field, fields, frozen
 
 from provider.domain import Truncation
 
+Protected = Literal["docs", "metrics", "models"]
+"""What can be closed to callers without a key, beside the API."""
+
 ENV_PREFIX = "EMB_PROVIDER_"
 DEFAULT_MODEL = "all-MiniLM-L12-v2"
 
@@ -51,8 +54,35 @@ class ServerSettings:
     port: int = option(9000, "port to listen on; 0 picks a free one", env="PORT", least=0, most=65535)
     max_body_bytes: int = option(16 * 1024 * 1024, "largest request body, in bytes", least=1024)
     body_seconds: int = option(60, "seconds that a request's body gets to arrive", least=1)
+    head_seconds: int = option(10, "seconds that the head of a request gets to arrive", least=1)
+    write_seconds: int = option(
+        30, "seconds that a client gets to read an answer, and one more for each 128 KiB of it", least=1
+    )
+    max_connections: int = option(4096, "most connections of one process; further ones get 503", least=1)
     shutdown_seconds: int = option(30, "seconds that accepted requests get to finish after SIGTERM", least=0)
     workers: int = option(1, "processes that share the port, each with its part of the cores", least=1)
+    heartbeat_seconds: int = option(5, "seconds without an answer after which a worker is killed and replaced", least=1)
+    default_model: Literal["none", "only"] = option(
+        "none", "model of requests that name none: none (an error), or only (the only one with the task)"
+    )
+    allowed_hosts: list[str] = option(
+        [],
+        'names that requests may come to, such as api.example.org or *.example.org, or ["*"]; none: all, but without '
+        "keys on a loopback address only names that no site on the internet can have",
+    )
+    uds: str | None = option(None, "Unix socket to listen on instead of host and port", path=True)
+    admin_host: str = option("localhost", "address of admin_port")
+    admin_port: int | None = option(
+        None, "second port, for health and metrics alone; metrics are not at the first one then", least=1, most=65535
+    )
+    tls_certificate_file: str | None = option(
+        None, "PEM file with the certificate and its chain: HTTPS; read again when it changes", path=True
+    )
+    tls_key_file: str | None = option(None, "PEM file with its key; none: in the same file", path=True)
+    tls_key_password: str | None = option(None, "password of the key", secret=True)
+    tls_client_ca_file: str | None = option(
+        None, "PEM file with the authorities of clients' certificates, which are required then", path=True
+    )
     cors_origins: list[str] = option([], 'origins whose browser pages may call, or ["*"]; none: CORS is off')
 
 
@@ -68,10 +98,27 @@ class LimitSettings:
 class AuthSettings:
     """API keys. Without keys everyone who can reach the port may embed."""
 
-    keys: list[str] = option(
-        [], "accepted API keys, in clear or as sha256:<hex digest>; none: authentication is off", secret=True
+    keys: list[str] | dict[str, str] = option(
+        [],
+        "accepted API keys, in clear or as sha256:<hex digest>, or a mapping of callers' names to keys; none: "
+        "authentication is off",
+        secret=True,
     )
-    keys_file: str | None = option(None, "file with more keys, one a line, # for comments", path=True)
+    keys_file: str | None = option(
+        None, "file with more keys, one a line, # for comments; read again when it changes", path=True
+    )
+    usage_file: str | None = option(
+        None, "SQLite file on a local disk that counts usage by day, key and model; none: only metrics do", path=True
+    )
+    protect: list[Protected] = option(
+        [],
+        "what else needs a key: docs, metrics (an admin key), models (their names at / and in readiness)",
+    )
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers need a key."""
+        return bool(self.keys) or self.keys_file is not None
 
 
 @frozen
@@ -91,14 +138,23 @@ class ModelSettings:
     )
     revision: str | None = option(None, "branch, tag or commit of the repository; a full commit hash pins it")
     aliases: list[str] = option([], "more names that mean this model")
+    task: str | None = option(
+        None, "sparse for a masked language model without modules.json, or a plugin's task; none: what its files say"
+    )
     backend: str = option("torch", "backend to run on; `emb-provider backends` lists the installed ones", env="BACKEND")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", env="DEVICE")
-    dtype: str = option("auto", "auto, float32, bfloat16 or float16; auto is float32 on CPU, half on GPU", env="DTYPE")
+    dtype: str = option(
+        "auto", "auto, float32, bfloat16, float16 or int8 (CPU); auto is float32 on CPU, half on GPU", env="DTYPE"
+    )
     options: dict[str, Any] = option({}, "the backend's own options, by name")
     convert_weights: bool = option(
         False, "convert weights that are pickled only (pytorch_model.bin) to safetensors, once, without running code"
     )
     lazy: bool = option(False, "load on first use instead of at start")
+    idle_unload_seconds: int | None = option(
+        None, "seconds without a request after which a lazy model is unloaded; none: never", least=1
+    )
+    pinned: bool = option(False, "whether a lazy model, once loaded, is never unloaded")
     lanes: int | None = option(None, "threads that run forward passes at the same time; none: by core count", least=1)
     threads_per_lane: int | None = option(None, "CPU threads of one forward pass; none: cores / lanes", least=1)
     max_batch_size: int = option(
@@ -108,7 +164,8 @@ class ModelSettings:
         None, "most tokens in one forward pass (a longer single input still runs); none: the backend's own", least=1
     )
     tune: bool = option(
-        True, "whether lanes, threads and tokens of a batch that are not set are measured at start (CPU; at most 2 s)"
+        True,
+        "whether lanes, threads and tokens of a batch not set are measured at the first start (CPU; at most 2 s)",
     )
     max_context_length: int | None = option(
         None,
@@ -120,17 +177,36 @@ class ModelSettings:
     truncate: Truncation = option(
         "none", "what happens to longer inputs unless the request says: none (an error), start or end (what is cut off)"
     )
-    token_input: Literal["reject", "native"] = option(
-        "reject", "token-id inputs: reject, or native (ids of this model's own vocabulary, special tokens included)"
+    token_input: Literal["auto", "reject", "native", "cl100k"] = option(
+        "auto",
+        "token-id inputs: reject, native (ids of this model's own vocabulary, special tokens included), cl100k (ids of "
+        "OpenAI's tokenizer, decoded to text), or auto: cl100k for requests that name an embedding model of OpenAI's "
+        "(an alias), else reject",
     )
     verify_at_start: bool = option(
         False, "compare with the float32 reference before serving, and refuse to serve vectors that drift"
     )
     verify_min_cosine: float | None = option(
-        None, "smallest cosine with the reference that is served; none: by dtype (docs/verify.md)", least=0, most=1
+        None,
+        "models of vectors: smallest cosine with the reference that is served; none: by dtype (docs/verify.md)",
+        least=0,
+        most=1,
     )
-    prompts: dict[str, str] = option(
-        {}, "texts to put before an input, by name; they win over the prompts in the model's files"
+    verify_max_score_difference: float | None = option(
+        None,
+        "models of scores: largest difference to the reference that is served; none: by dtype (docs/verify.md)",
+        least=0,
+    )
+    prompts: dict[str, str] | Literal["recipe"] = option(
+        {},
+        "texts to put before an input, by name; they win over the prompts in the model's files; or recipe: those that "
+        "the model's card states (bge, e5, arctic-embed, mxbai)",
+    )
+    int8_ranges_file: str | None = option(
+        None,
+        "file (.npy) with the smallest and largest value of each dimension for int8 and uint8; none: measured at first "
+        "use",
+        path=True,
     )
     default_prompt: str | None = option(None, "name of the prompt for requests that choose none; none: the model's own")
     normalize: bool | None = option(
@@ -161,19 +237,26 @@ def _folder_name(path: str) -> str:
 
 @frozen
 class QueueSettings:
-    """Requests that exceed these limits wait for room, and are rejected with 429 if that would take too long."""
+    """Requests that exceed these limits are rejected with 429 and the seconds after which to try again."""
 
     max_tokens: int = option(600_000, "most tokens that wait for one model", least=1)
     max_wait_seconds: float = option(
-        30.0,
-        "seconds that a request may wait for room, once before its body is read and once before the queue",
+        10.0,
+        "seconds that an answer may take at the measured rate, and that a request may wait for its body to be read",
         least=0,
     )
     max_requests: int = option(1024, "most requests under way, being read, waiting, running or being written", least=1)
     max_request_bytes: int = option(
-        256 * 1024 * 1024, "most bytes of request bodies under way, all requests together", least=1024
+        256 * 1024 * 1024,
+        "most bytes of bodies under way (but for the first 64 KiB of each) and of unread answers, all together",
+        least=1024,
     )
-    stall_seconds: int = option(120, "a forward pass that takes longer than this turns readiness red", least=1)
+    stall_seconds: int = option(
+        120,
+        "seconds after which a forward pass is taken for hung: its rows fail with 503, and the process ends with 70 "
+        "when no other can run",
+        least=1,
+    )
 
 
 @frozen
@@ -181,8 +264,19 @@ class CacheSettings:
     """Vectors of inputs seen before, by model fingerprint and token ids."""
 
     enabled: bool = option(True, "whether vectors are kept, and equal inputs in flight embedded once")
-    max_bytes: int = option(256 * 1024 * 1024, "most memory for cached vectors, in bytes", least=0)
+    max_bytes: int = option(256 * 1024 * 1024, "most memory for cached vectors and responses, in bytes", least=0)
     ttl_seconds: float = option(3600.0, "seconds a vector is kept", least=0)
+
+
+@frozen
+class MemorySettings:
+    """Memory of all loaded models together. Lazy models that are idle are unloaded for others."""
+
+    max_model_bytes: int | None = option(
+        None,
+        "most memory of loaded models, in bytes, as measured; none: 80 % of the container's limit, where it has one",
+        least=1,
+    )
 
 
 @frozen
@@ -209,6 +303,19 @@ class MetricsSettings:
 
 
 @frozen
+class DialectSettings:
+    """Which APIs are served beside OpenAI's."""
+
+    azure: bool = option(True, "whether Azure OpenAI's API is served")
+    cohere: bool = option(True, "whether Cohere's embed is served; its rerank is at OpenAI's paths")
+    jina: bool = option(True, "whether Jina's multi-vector is served; its other routes are at OpenAI's paths")
+    ollama: bool = option(True, "whether Ollama's API for embeddings is served")
+    tei: bool = option(True, "whether the API of text-embeddings-inference is served")
+    vllm: bool = option(True, "whether vLLM's pooling is served; its score and classify are at OpenAI's paths")
+    weaviate: bool = option(True, "whether the API of Weaviate's modules for local models is served")
+
+
+@frozen
 class Settings:
     """All settings. `model` is the default model, `models` holds further ones of the same shape."""
 
@@ -219,9 +326,11 @@ class Settings:
     models: list[ModelSettings] = option([], "further models, each with the keys of `model`")
     queue: QueueSettings = field(factory=QueueSettings)
     cache: CacheSettings = field(factory=CacheSettings)
+    memory: MemorySettings = field(factory=MemorySettings)
     hub: HubSettings = field(factory=HubSettings)
     log: LogSettings = field(factory=LogSettings)
     metrics: MetricsSettings = field(factory=MetricsSettings)
+    dialects: DialectSettings = field(factory=DialectSettings)
 
     def all_models(self) -> list[ModelSettings]:
         """The default model, then the further ones."""
