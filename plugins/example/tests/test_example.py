@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from emb_provider_example import ExampleBackend, ExampleOptions
 
-from provider.backends import BackendOptions, BackendUnavailable, ModelSpec, TokenBatch, Vectors
+from provider.backends import BackendOptions, BackendUnavailable, ModelSpec, Outputs, TokenBatch, Vectors
 from provider.testing import BackendContract, packaged_minilm
 from provider.testing.tiny import TINY_SHAPES
 
@@ -32,20 +32,20 @@ class TestExampleBackend(BackendContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def reference(cls, spec: ModelSpec) -> Callable[[TokenBatch], Vectors]:
-        return lambda batch: slowly(batch, spec.dimension)
+    def reference(cls, spec: ModelSpec) -> Callable[[TokenBatch], Outputs]:
+        return lambda batch: {"dense": slowly(batch, spec.dense.dimension)}
 
     def test_rows_that_share_tokens_are_similar(self, backend: ExampleBackend) -> None:
         rows = [np.array(ids, np.int32) for ids in ([10, 20, 30, 40], [10, 20, 30, 50], [61, 72, 83, 94])]
-        vectors = backend.embed(TokenBatch.of_rows(rows))
+        vectors = backend.run(TokenBatch.of_rows(rows))["dense"]
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         assert unit[0] @ unit[1] > unit[0] @ unit[2] + 0.3
 
     def test_another_seed_gives_other_directions(self, backend: ExampleBackend, spec: ModelSpec) -> None:
         other = ExampleBackend.load(spec, BackendOptions(own=ExampleOptions(seed=1)))
         batch = TokenBatch.of_rows([np.array([10, 20], np.int32)])
-        assert not np.array_equal(backend.embed(batch), other.embed(batch))
+        assert not np.array_equal(backend.run(batch)["dense"], other.run(batch)["dense"])
 
     def test_a_device_it_does_not_have_is_refused(self, spec: ModelSpec) -> None:
-        with pytest.raises(BackendUnavailable, match="CPU only"):
+        with pytest.raises(BackendUnavailable, match="unknown device 'cuda'; allowed are auto, cpu"):
             ExampleBackend.load(spec, BackendOptions(device="cuda", own=ExampleOptions()))

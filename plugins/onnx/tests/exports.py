@@ -1,11 +1,13 @@
 """Models exported by the real command, kept with optimum's environment beside the environment of development."""
 
+import fcntl
 import hashlib
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,8 +22,22 @@ KEPT = ROOT / ".venv" / "exporters"
 _SOURCES = ("export-requirements.txt", "exporter.py", "optimum_export.py", "processor.py")
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """No other process that runs tests exports meanwhile."""
+    KEPT.parent.mkdir(exist_ok=True)
+    with KEPT.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def export(*arguments: str, environment: Path = KEPT, **more: str) -> "subprocess.CompletedProcess[str]":
     """`emb-provider export … --to onnx` in a process of its own."""
+    with _alone():
+        return _export(*arguments, environment=environment, **more)
+
+
+def _export(*arguments: str, environment: Path = KEPT, **more: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "provider", "export", *arguments, "--to", "onnx"]
     return subprocess.run(
         [*command, "--environment", str(environment)],
@@ -37,9 +53,10 @@ def export(*arguments: str, environment: Path = KEPT, **more: str) -> "subproces
 def exported(model: Path, *options: str) -> Path:
     """The folder of an exported model, not to be written to; made if no run before this one has made it."""
     folder = KEPT / f"model-{_digest(model, options)}"
-    if not folder.exists():
-        done = export(str(model), *options, "--output", str(folder))
-        assert done.returncode == 0, done.stderr
+    with _alone():
+        if not folder.exists():
+            done = _export(str(model), *options, "--output", str(folder))
+            assert done.returncode == 0, done.stderr
     return folder
 
 

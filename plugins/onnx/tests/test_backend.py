@@ -12,16 +12,19 @@ import pytest
 from emb_provider_onnx.backend import OnnxBackend, OnnxOptions
 from exports import exported_minilm, with_graph
 from processes import clean_environment, running
+from waiting import PATIENCE_SECONDS
 
 from provider.backends import BackendOptions, BackendUnavailable, ModelSpec, TokenBatch, Vectors
 from provider.domain import EmbedRequest
+from provider.engine.engine import Engine
 from provider.engine.hooks import Hooks
-from provider.engine.service import EmbeddingService
-from provider.engine.verification.corpus import Corpus
 from provider.models.spec import read_spec
 from provider.settings import CacheSettings, ModelSettings, Settings
 from provider.testing import BackendContract
-from provider.testing.tiny import TINY_SHAPES
+from provider.testing.tiny import TINY_SCORE_SHAPES, TINY_SHAPES
+from provider.verification.corpus import Corpus
+
+pytestmark = pytest.mark.slow
 
 SENTENCES = [each.text for each in Corpus.bundled().texts if each.kind == "sentence"]
 ODD = [each.text for each in Corpus.bundled().texts if each.kind == "odd"]
@@ -39,7 +42,9 @@ class TestOnnxBackend(BackendContract):
 @pytest.mark.slow
 class TestOnnxBackendOnOtherShapes(BackendContract):
     backend_class = OnnxBackend
-    shapes: ClassVar = {name: with_graph(write) for name, write in TINY_SHAPES.items() if name != "mean"}
+    shapes: ClassVar = {
+        name: with_graph(write) for name, write in {**TINY_SHAPES, **TINY_SCORE_SHAPES}.items() if name != "mean"
+    }
 
 
 @pytest.mark.slow
@@ -59,7 +64,7 @@ class TestOnnxBackendInInt8OnTheRealModel(BackendContract):
 
 async def vectors_of(model: ModelSettings, texts: Sequence[str]) -> tuple[Vectors, str, str]:
     """Vectors of the texts by a service's whole way, and the dtype and fingerprint that it shows."""
-    service = EmbeddingService(Settings(model=model, cache=CacheSettings(enabled=False)), Hooks()).open()
+    service = Engine(Settings(model=model, cache=CacheSettings(enabled=False)), Hooks()).start()
     try:
         (runtime,) = service.runtimes.values()
         await runtime.start_loading()
@@ -95,7 +100,7 @@ def served_vectors(folder: Path, dtype: str, texts: Sequence[str]) -> Vectors:
         assert (model["backend"], model["dtype"]) == ("onnx", dtype)
         body = json.dumps({"model": model["id"], "input": texts}).encode()
         request = urllib.request.Request(f"{server.url}/v1/embeddings", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
             data = json.load(response)["data"]
     return np.array([each["embedding"] for each in data], np.float32)
 
@@ -119,7 +124,7 @@ def test_memory_does_not_grow_with_the_number_of_shapes(exported: Path) -> None:
 
     def embed(rows: int, width: int) -> None:
         ids = random.integers(5, 1000, (rows, width)).astype(np.int32)
-        backend.embed(TokenBatch.of_rows(list(ids)))
+        backend.run(TokenBatch.of_rows(list(ids)))["dense"]
 
     embed(16, 64)
     before = resident_mib()

@@ -14,6 +14,8 @@ from provider.errors import SettingsError
 from provider.models.spec import read_spec
 from provider.testing.tiny import tiny_bert
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_folder_has_the_model_and_both_graphs(exported: Path, minilm: Path) -> None:
     quantised = QUANTISED_FILES[instruction_sets()[0]]

@@ -12,11 +12,12 @@ from exports import with_graph
 from hub_server import HubServer, forget_settings
 
 from provider.backends import BackendUnavailable, TokenBatch, Vectors
-from provider.engine.loading import FoundModel, find_model, load_parts
-from provider.engine.verification.reference import loaded_reference
+from provider.engine.finding import FoundModel, find_model
+from provider.engine.loading import load_parts
 from provider.errors import InvalidModel, SourceUnreachable
 from provider.settings import HubSettings, ModelSettings
 from provider.testing.tiny import tiny_bert
+from provider.verification.reference import loaded_reference
 
 REPO = "tests/tiny"
 BATCH = TokenBatch.of_rows([np.array(ids, np.int32) for ids in ([5, 9, 30, 7], [11], [40, 41, 42])])
@@ -45,7 +46,7 @@ def embedded(
     model = ModelSettings(REPO, backend=backend, dtype=dtype, options=options, lanes=1, tune=False)
     running = load_parts(find(model, cache, offline=offline), model).backend
     try:
-        return running.embed(BATCH)
+        return running.run(BATCH)["dense"]
     finally:
         running.close()
 
@@ -121,7 +122,7 @@ def test_a_repository_with_onnx_files_only_is_served(hub: HubServer, tmp_path: P
     hub.requests.clear()
     np.testing.assert_array_equal(embedded(tmp_path / "cache", offline=True), whole)
     assert hub.requests == []
-    with pytest.raises(InvalidModel, match="emb-provider convert" if pickled else "serve it with --backend onnx"):
+    with pytest.raises(InvalidModel, match="emb-provider convert" if pickled else "serve with --backend onnx"):
         embedded(tmp_path / "other", backend="torch")
 
 

@@ -1,5 +1,6 @@
 """Which file runs where: never a quantised one by accident, never one for another processor, and a way out if none."""
 
+import json
 import os
 import platform
 import shutil
@@ -9,10 +10,12 @@ import pytest
 from emb_provider_onnx.backend import OnnxBackend, OnnxOptions
 from emb_provider_onnx.graph import Graph
 from emb_provider_onnx.processor import QUANTISED_FILES, instruction_sets, set_in_name, sets_of
+from emb_provider_onnx.selection import select_file
 from emb_provider_onnx.session import choose_providers
 
 from provider.backends import BackendOptions, BackendUnavailable, InvalidModel
 from provider.models.spec import read_spec
+from provider.testing.tiny import tiny_bert
 
 
 def load(folder: Path, *, dtype: str = "auto", file: str | None = None, device: str = "auto") -> OnnxBackend:
@@ -104,7 +107,7 @@ def test_a_file_quantised_for_another_processor_is_refused(exported: Path, tiny:
 def test_a_dtype_that_the_file_is_not_of_is_refused(tiny: Path) -> None:
     with pytest.raises(InvalidModel, match="is float32, and float16 is wanted"):
         load(tiny, dtype="float16")
-    with pytest.raises(BackendUnavailable, match="unknown dtype 'int4'; the onnx backend has auto, float32"):
+    with pytest.raises(BackendUnavailable, match="unknown dtype 'int4'; allowed are auto, float32"):
         load(tiny, dtype="int4")
 
 
@@ -147,13 +150,13 @@ def test_a_graph_that_pools_by_itself_is_refused(tiny: Path) -> None:
 
 def test_a_graph_with_inputs_of_another_kind_is_refused(tiny: Path) -> None:
     graph_file(tiny / "onnx" / "model.onnx", input_name="pixel_values", output_name="last_hidden_state")
-    with pytest.raises(InvalidModel, match=r"asks for pixel_values, supported are the inputs input_ids"):
+    with pytest.raises(InvalidModel, match=r"asks for the inputs pixel_values; supported are input_ids"):
         load(tiny)
 
 
 def test_a_graph_of_another_width_is_refused(tiny: Path) -> None:
     graph_file(tiny / "onnx" / "model.onnx", input_name="input_ids", output_name="last_hidden_state")
-    with pytest.raises(InvalidModel, match="expected a width of 32"):
+    with pytest.raises(InvalidModel, match=r"expected hidden states \(rows, width, 32\)"):
         load(tiny)
 
 
@@ -170,7 +173,7 @@ def test_providers_are_named_with_or_without_their_ending() -> None:
 
 @pytest.mark.parametrize("device", ["mps", "cuda:x", "cpu:1"])
 def test_a_device_of_another_name_is_refused(tiny: Path, device: str) -> None:
-    with pytest.raises(BackendUnavailable, match=f"unknown device '{device}'.*allowed are auto, cpu, cuda and cuda:N"):
+    with pytest.raises(BackendUnavailable, match=f"unknown device '{device}'.*allowed are auto, cpu, cuda, cuda:N"):
         load(tiny, device=device)
 
 
@@ -198,3 +201,20 @@ def test_the_instruction_set_is_read_from_the_end_of_the_name() -> None:
         name: name for name in QUANTISED_FILES
     }
     assert set_in_name("model_quantized.onnx") is None
+
+
+@pytest.mark.parametrize("place", ["model.onnx", "onnx/model.onnx", "0_Transformer/onnx/model.onnx"])
+def test_of_a_transformer_in_a_sub_folder_a_file_there_or_at_the_top_is_found(place: str, tmp_path: Path) -> None:
+    folder = tiny_bert(tmp_path / "model")
+    (folder / "0_Transformer").mkdir()
+    for path in [path for path in folder.iterdir() if path.is_file() and path.name != "modules.json"]:
+        path.rename(folder / "0_Transformer" / path.name)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    spec, _ = read_spec(folder, name="m", max_context_length=None, default_prompt=None)
+    with pytest.raises(InvalidModel, match=rf"{folder} has no onnx/model\.onnx: it has no \.onnx file"):
+        select_file(spec, dtype="auto", file=None)
+    (folder / place).parent.mkdir(exist_ok=True)
+    graph_file(folder / place, input_name="input_ids", output_name="last_hidden_state")
+    assert select_file(spec, dtype="auto", file=None).path == folder / place

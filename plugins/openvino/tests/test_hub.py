@@ -10,7 +10,8 @@ from emb_provider_openvino import OpenVINOBackend
 from hub_server import HubServer, forget_settings
 
 from provider.backends import BackendUnavailable, InvalidModel, TokenBatch, Vectors
-from provider.engine.loading import find_model, load_parts
+from provider.engine.finding import find_model
+from provider.engine.loading import load_parts
 from provider.errors import SourceUnreachable
 from provider.models.spec import read_spec
 from provider.settings import HubSettings, ModelSettings
@@ -29,7 +30,7 @@ def folder(load: Callable[..., OpenVINOBackend], tmp_path_factory: pytest.TempPa
     folder = tiny_bert(place / "model")
     spec, _ = read_spec(folder, name="tiny", max_context_length=None, default_prompt=None)
     load(spec, cache_folder=str(place / "converted")).close()
-    (made,) = (place / "converted").iterdir()
+    (made,) = (place / "converted").glob("[!.]*")
     (folder / "openvino").mkdir()
     for name in BOTH:
         shutil.copy(made / f"model{Path(name).suffix}", folder / name)
@@ -54,7 +55,7 @@ def embedded(cache: Path, *, backend: str = "openvino", offline: bool = False, *
     found = find_model(model, hub, show_progress=False, notify_download=lambda _phase, _detail: None)
     running = load_parts(found, model).backend
     try:
-        return running.embed(BATCH)
+        return running.run(BATCH)["dense"]
     finally:
         running.close()
 

@@ -24,7 +24,7 @@ from provider.backends import (
 from provider.engine.tokenizer import Tokenizer
 from provider.models.spec import read_spec
 from provider.testing import BackendContract, packaged_minilm
-from provider.testing.tiny import TINY_SHAPES, tiny_bert
+from provider.testing.tiny import TINY_SCORE_SHAPES, TINY_SHAPES, tiny_bert
 
 Load = Callable[..., OpenVINOBackend]
 
@@ -46,15 +46,19 @@ def unit(vectors: Any) -> Any:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+SHAPES = {**TINY_SHAPES, **TINY_SCORE_SHAPES}
+QUICK = ("mean", "classifier, types of tokens")
+
+
 class TestOpenVINOBackend(BackendContract):
     backend_class = OpenVINOBackend
-    shapes: ClassVar = {"mean": tiny_bert}
+    shapes: ClassVar = {name: SHAPES[name] for name in QUICK}
 
 
 @pytest.mark.slow
 class TestOpenVINOBackendOnOtherShapes(BackendContract):
     backend_class = OpenVINOBackend
-    shapes: ClassVar = {name: make for name, make in TINY_SHAPES.items() if name != "mean"}
+    shapes: ClassVar = {name: make for name, make in SHAPES.items() if name not in QUICK}
 
 
 class TestOpenVINOBackendInInt8(BackendContract):
@@ -74,9 +78,9 @@ class TestOpenVINOBackendOnTheRealModel(BackendContract):
 @pytest.mark.parametrize("shape", TINY_SHAPES)
 def test_it_equals_sentence_transformers(tmp_path: Path, load: Load, shape: str) -> None:
     spec = spec_of(TINY_SHAPES[shape](tmp_path / "model"))
-    tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
+    tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.dense.pools_prompt)
     encoded = tokenizer.encode(TEXTS, truncate="end")
-    ours = load(spec).embed(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))
+    ours = load(spec).run(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))["dense"]
     theirs = SentenceTransformer(str(spec.folder), device="cpu").encode(TEXTS)
     assert unit(ours).shape == theirs.shape
     assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
@@ -88,9 +92,9 @@ def test_it_is_found_by_its_name() -> None:
 
 def test_prompt_tokens_are_left_out_of_pooling_where_the_model_wants_it(tmp_path: Path, load: Load) -> None:
     spec = spec_of(tiny_bert(tmp_path / "model", include_prompt=False, prompts={"query": "query: "}))
-    tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.pools_prompt)
+    tokenizer = Tokenizer.from_folder(spec.folder, max_tokens=spec.max_tokens, pools_prompt=spec.dense.pools_prompt)
     encoded = tokenizer.encode(TEXTS, prompt="query: ", truncate="end")
-    ours = load(spec).embed(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))
+    ours = load(spec).run(TokenBatch.of_rows([each.ids for each in encoded], [each.skip for each in encoded]))["dense"]
     theirs = SentenceTransformer(str(spec.folder), device="cpu").encode(TEXTS, prompt_name="query")
     assert (unit(ours) * unit(theirs)).sum(axis=1).min() > 0.99999
 
@@ -114,12 +118,12 @@ def test_bfloat16_is_close_where_the_processor_has_it_and_refused_elsewhere(
         return
     half = load(spec, dtype="bfloat16")
     assert half.traits.dtype == "bfloat16"
-    assert (unit(half.embed(batch)) * unit(load(spec).embed(batch))).sum(axis=1).min() > 0.999
+    assert (unit(half.run(batch)["dense"]) * unit(load(spec).run(batch)["dense"])).sum(axis=1).min() > 0.999
 
 
 def test_float32_is_computed_in_float32_whatever_the_processor_would_prefer(spec: ModelSpec, load: Load) -> None:
-    encoder: Any = load(spec)._encoder
-    compiled = encoder._compiled._compiled
+    engine: Any = load(spec)._engine
+    compiled = engine._compiled
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     assert compiled.get_property("ENABLE_CPU_PINNING") is False
 
@@ -129,8 +133,8 @@ def test_there_is_a_stream_for_every_lane_that_the_cores_allow(
     spec: ModelSpec, load: Load, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("emb_provider_openvino.backend.available_cores", lambda: 2)
-    encoder: Any = load(spec, threads=threads)._encoder
-    compiled = encoder._compiled._compiled
+    engine: Any = load(spec, threads=threads)._engine
+    compiled = engine._compiled
     assert compiled.get_property("NUM_STREAMS") == 2 // threads
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
 
@@ -150,7 +154,7 @@ def test_a_folder_without_its_weights_is_refused(tmp_path: Path, load: Load) -> 
     (spec.folder / "model.safetensors").unlink()
     with pytest.raises(InvalidModel, match="cannot be loaded"):
         load(spec, cache_folder=str(tmp_path / "converted"))
-    assert list(tmp_path.glob("converted/*")) == []
+    assert list(tmp_path.glob("converted/[!.]*")) == []
 
 
 def test_a_model_that_changes_by_conversion_is_refused(spec: ModelSpec, load: Load, tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ def test_a_model_that_changes_by_conversion_is_refused(spec: ModelSpec, load: Lo
         patch.setattr(torch.jit, "trace", wrongly)
         with pytest.raises(BackendUnavailable, match=r"does not compute what torch computes.*use the backend torch"):
             load(spec, cache_folder=str(tmp_path / "converted"))
-    assert list(tmp_path.glob("converted/*")) == []
+    assert list(tmp_path.glob("converted/[!.]*")) == []
 
 
 def test_a_conversion_that_fails_is_one_line_and_leaves_nothing_behind(
@@ -189,7 +193,7 @@ def test_a_conversion_that_fails_is_one_line_and_leaves_nothing_behind(
         load(spec, cache_folder=str(tmp_path / "converted"))
     assert "cannot convert the architecture 'BertModel' (No conversion for aten::strange)" in caught.value.message
     assert "\n" not in caught.value.message
-    assert list(tmp_path.glob("converted/*")) == []
+    assert list(tmp_path.glob("converted/[!.]*")) == []
 
 
 def test_converting_leaves_the_log_of_the_process_as_it_is(

@@ -9,7 +9,16 @@ from typing import ClassVar, Self
 import numpy as np
 from attrs import frozen
 
-from provider.backends import BackendOptions, BackendTraits, BackendUnavailable, ModelSpec, TokenBatch, Vectors
+from provider.backends import (
+    DENSE,
+    BackendOptions,
+    BackendTraits,
+    ModelSpec,
+    Outputs,
+    TokenBatch,
+    Vectors,
+    choose_name,
+)
 
 
 @frozen
@@ -28,6 +37,7 @@ class ExampleBackend:
 
     Options: ClassVar[type] = ExampleOptions
     concurrent: ClassVar[bool] = True
+    outputs: ClassVar[frozenset[str]] = frozenset({DENSE})
 
     def __init__(self, dimension: int, seed: int) -> None:
         """Use `load`."""
@@ -37,15 +47,11 @@ class ExampleBackend:
     @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
         """Nothing to load: only the model's tokenizer and width are used."""
-        if options.device not in ("auto", "cpu"):
-            msg = f"the example backend runs on the CPU only, not on {options.device!r}; use device auto or cpu"
-            raise BackendUnavailable(msg)
-        if options.dtype not in ("auto", "float32"):
-            msg = f"the example backend computes in float32 only, not in {options.dtype!r}; use dtype auto or float32"
-            raise BackendUnavailable(msg)
-        return cls(spec.dimension, options.own.seed)
+        choose_name("device", options.device, ["cpu"])
+        choose_name("dtype", options.dtype, ["float32"])
+        return cls(spec.dense.dimension, options.own.seed)
 
-    def embed(self, batch: TokenBatch) -> Vectors:
+    def run(self, batch: TokenBatch) -> Outputs:
         """Sum the directions of each row's tokens."""
         if self._is_closed:
             msg = "the backend is closed"
@@ -54,7 +60,7 @@ class ExampleBackend:
         for i in range(batch.rows):
             pooled = batch.row(i)[batch.skips[i] :]
             vectors[i] = self._directions(pooled).sum(axis=0)
-        return vectors
+        return {DENSE: vectors}
 
     def close(self) -> None:
         """There is nothing to free; see `Backend.close`."""

@@ -1,6 +1,6 @@
 """The `onnx` backend: a model's ONNX file, run by ONNX Runtime."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,21 +11,20 @@ from numpy.typing import NDArray
 from emb_provider_onnx.selection import select_file, select_names
 from emb_provider_onnx.session import choose_providers, device_name, open_session
 from provider.backends import (
+    DENSE,
+    SCORES,
     BackendOptions,
     BackendTraits,
-    Head,
     InvalidModel,
     ModelSpec,
-    TokenBatch,
-    Vectors,
-    pool,
+    PaddedBackend,
+    batch_tokens,
+    check_interface,
 )
+from provider.domain import ScoreTask
 
-# On the CPU, batches that keep the activations in the cache are fastest; an accelerator wants to be filled.
-_CPU_BATCH_TOKENS = 512
-_ACCELERATOR_BATCH_TOKENS = 16_384
 _HIDDEN_STATES = ("last_hidden_state", "token_embeddings")
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_LOGITS = ("logits",)
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 # On accelerators each new shape costs planning.
 _ACCELERATOR_MULTIPLE = 16
@@ -45,22 +44,11 @@ class OnnxOptions:
     providers: list[str] = field(factory=list)
 
 
-class OnnxBackend:
+class OnnxBackend(PaddedBackend):
     """One session, shared by all lanes, over a padded rectangle."""
 
     Options: ClassVar[type] = OnnxOptions
-    concurrent: ClassVar[bool] = True
-
-    def __init__(
-        self, spec: ModelSpec, session: onnxruntime.InferenceSession, head: Head, traits: BackendTraits
-    ) -> None:
-        """Use `load`."""
-        self.traits = traits
-        self._spec, self._head = spec, head
-        self._session: onnxruntime.InferenceSession | None = session
-        self._inputs = {each.name: _INTEGERS[each.type] for each in session.get_inputs()}
-        self._output = _hidden_states(session)
-        self._multiple = 1 if traits.device == "cpu" else _ACCELERATOR_MULTIPLE
+    outputs: ClassVar[frozenset[str]] = frozenset({DENSE, SCORES})
 
     @classmethod
     def select_files(cls, names: Sequence[str], options: BackendOptions) -> tuple[str, ...]:
@@ -76,6 +64,7 @@ class OnnxBackend:
     @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
         """Load the `.onnx` file of the model's folder that options and dtype ask for; see `Backend.load`."""
+        cls.check_model(spec)
         providers = choose_providers(options.device, options.own.providers)
         selected = select_file(spec, dtype=options.dtype, file=options.own.file)
         session = open_session(selected.path, providers, threads=options.threads)
@@ -85,62 +74,55 @@ class OnnxBackend:
             device=device,
             dtype=selected.graph.dtype,
             padding_is_free=False,
-            batch_tokens=_CPU_BATCH_TOKENS if device == "cpu" else _ACCELERATOR_BATCH_TOKENS,
+            batch_tokens=batch_tokens(device),
             weights_digest=selected.graph.digest(),
             extra={"file": selected.path.name, "onnxruntime": onnxruntime.__version__},
         )
-        return cls(spec, session, Head.load(spec), traits)
-
-    def embed(self, batch: TokenBatch) -> Vectors:
-        """See `Backend.embed`."""
-        session = self._session
-        if session is None:
-            msg = "the backend is closed"
-            raise RuntimeError(msg)
-        ids, mask = batch.padded(pad_id=self._spec.pad_id, multiple_of=self._multiple)
-        (hidden,) = session.run([self._output], {name: self._input(name, ids, mask) for name in self._inputs})
-        pooled = pool(np, hidden, batch.lengths, batch.skips, self._spec.pooling)
-        return self._head(pooled)
-
-    def close(self) -> None:
-        """Drop the session; see `Backend.close`."""
-        self._session = None
-
-    def _input(self, name: str, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[Any]:
-        if name == "token_type_ids":
-            values = np.zeros_like(ids)
-        elif name == "position_ids":
-            values = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-        else:
-            values = ids if name == "input_ids" else mask
-        return np.ascontiguousarray(values, self._inputs[name])
+        names = [each.name for each in session.get_inputs()]
+        multiple_of = 1 if device == "cpu" else _ACCELERATOR_MULTIPLE
+        return cls(spec, _engine(session, _output(session, spec)), traits, inputs=names, multiple_of=multiple_of)
 
 
-def _hidden_states(session: onnxruntime.InferenceSession) -> str:
+def _engine(session: onnxruntime.InferenceSession, output: str) -> Callable[..., NDArray[np.float32]]:
+    inputs = {each.name: _INTEGERS[each.type] for each in session.get_inputs()}
+
+    def run(*arrays: NDArray[Any]) -> NDArray[np.float32]:
+        given = zip(inputs.items(), arrays, strict=True)
+        (answer,) = session.run([output], {name: array.astype(dtype, copy=False) for (name, dtype), array in given})
+        answered: NDArray[np.float32] = answer
+        return answered
+
+    return run
+
+
+def _output(session: onnxruntime.InferenceSession, spec: ModelSpec) -> str:
+    """The name of the output to read; "" if there is none."""
     names = [each.name for each in session.get_outputs()]
-    return next((name for name in _HIDDEN_STATES if name in names), "")
+    wanted = _HIDDEN_STATES if spec.find(ScoreTask) is None else _LOGITS
+    return next((name for name in wanted if name in names), "")
 
 
 def _check_interface(name: str, session: onnxruntime.InferenceSession, spec: ModelSpec) -> None:
-    """See that the graph takes ids and gives hidden states, so that pooling and prompts are ours.
+    """See that the graph takes ids and gives hidden states, so that pooling and prompts are ours; or logits.
 
     Raises:
         InvalidModel: it does not.
     """
-    again = f"export the model again: emb-provider export {spec.folder} --to onnx --output NEW_FOLDER"
-    strange = [each.name for each in session.get_inputs() if each.name not in _INPUTS or each.type not in _INTEGERS]
+    again = f"export the model again: emb-provider export {spec.root} --to onnx --output NEW_FOLDER"
+    inputs = {each.name: each.type for each in session.get_inputs()}
+    strange = [f"{name} ({kind})" for name, kind in inputs.items() if kind not in _INTEGERS]
     if strange:
-        msg = f"{name} asks for {', '.join(strange)}, supported are the inputs {', '.join(_INPUTS)}; {again}"
+        msg = f"{name} asks for {', '.join(strange)}; supported are inputs of {' or '.join(_INTEGERS)}; {again}"
         raise InvalidModel(msg)
-    output = _hidden_states(session)
+    output = _output(session, spec)
     shapes = {each.name: each.shape for each in session.get_outputs()}
-    if not output:
+    if not output and spec.find(ScoreTask) is None:
         msg = (
             f"{name} gives {', '.join(shapes)} and no hidden states ({' or '.join(_HIDDEN_STATES)}), so it pools by "
             f"itself, which leaves out prompts and the model's own settings; {again}"
         )
         raise InvalidModel(msg)
-    width = shapes[output][-1]
-    if len(shapes[output]) != 3 or (isinstance(width, int) and width != spec.hidden_size):
-        msg = f"{name} gives {output} of shape {shapes[output]}, expected a width of {spec.hidden_size}; {again}"
+    if not output:
+        msg = f"{name} gives {', '.join(shapes)} and no {_LOGITS[0]}, as models with a classification head do; {again}"
         raise InvalidModel(msg)
+    check_interface(spec, name, list(inputs), shapes[output], advice=again)

@@ -9,6 +9,7 @@ from emb_provider_onnx.environment import Environment
 from emb_provider_onnx.processor import QUANTISED_FILES, instruction_sets
 from emb_provider_onnx.selection import DEFAULT_FILE
 from provider.backends.exporters import ExportOrder
+from provider.domain import ScoreTask
 from provider.errors import ExportFailed, SettingsError
 
 LEVELS = ("O1", "O2", "O3")
@@ -35,6 +36,7 @@ def export(order: ExportOrder) -> str:
     orders = {
         "model": str(order.spec.folder),
         "output": str(work),
+        "task": "feature-extraction" if order.spec.find(ScoreTask) is None else "text-classification",
         "optimize": order.optimize,
         "quantize": target,
     }

@@ -1,8 +1,8 @@
 """Export, optimise and quantise a model with optimum. Run as a script, in the environment made for it.
 
-It takes a JSON object: `model` (the model's folder), `output` (an empty folder), `optimize` (a level or null) and
-`quantize` (an instruction set or null). Lines that start with `step: ` or `error: ` are for the caller; everything else
-is the libraries' own chatter.
+It takes a JSON object: `model` (the model's folder), `output` (an empty folder), `task` (as optimum calls it),
+`optimize` (a level or null) and `quantize` (an instruction set or null). Lines that start with `step: ` or `error: `
+are for the caller; everything else is the libraries' own chatter.
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 
-def main(model: str, output: str, optimize: str | None, quantize: str | None) -> None:
+def main(model: str, output: str, task: str, optimize: str | None, quantize: str | None) -> None:
     """Leave `model.onnx` in `output`, and beside it the quantised file if one is asked for."""
     print("step: loading optimum", flush=True)
     from optimum.exporters.onnx import main_export  # noqa: PLC0415 - takes seconds
@@ -20,7 +20,7 @@ def main(model: str, output: str, optimize: str | None, quantize: str | None) ->
     main_export(
         model,
         output=folder,
-        task="feature-extraction",
+        task=task,
         library_name="transformers",
         do_validation=False,
         local_files_only=True,
@@ -35,7 +35,7 @@ def main(model: str, output: str, optimize: str | None, quantize: str | None) ->
         _quantise(folder, quantize)
     if optimize is not None:
         print(f"step: optimising the graph ({optimize})", flush=True)
-        _optimise(folder, optimize)
+        _optimise(folder, task, optimize)
 
 
 def _quantise(folder: Path, instructions: str) -> None:
@@ -69,11 +69,16 @@ def _narrowing(path: Path) -> list[str]:
     return [name for name, shape in products if len(shape) == 2 and shape[0] > shape[1]]
 
 
-def _optimise(folder: Path, level: str) -> None:
-    from optimum.onnxruntime import ORTModelForFeatureExtraction, ORTOptimizer  # noqa: PLC0415
+def _optimise(folder: Path, task: str, level: str) -> None:
+    from optimum import onnxruntime as optimum  # noqa: PLC0415
+    from optimum.onnxruntime import ORTOptimizer  # noqa: PLC0415
     from optimum.onnxruntime.configuration import AutoOptimizationConfig  # noqa: PLC0415
 
-    loaded = ORTModelForFeatureExtraction.from_pretrained(folder, file_name="model.onnx", local_files_only=True)
+    kinds = {
+        "feature-extraction": optimum.ORTModelForFeatureExtraction,
+        "text-classification": optimum.ORTModelForSequenceClassification,
+    }
+    loaded = kinds[task].from_pretrained(folder, file_name="model.onnx", local_files_only=True)
     configuration = getattr(AutoOptimizationConfig, level)()
     ORTOptimizer.from_pretrained(loaded).optimize(configuration, save_dir=folder, file_suffix=level)
     (folder / f"model_{level}.onnx").replace(folder / "model.onnx")

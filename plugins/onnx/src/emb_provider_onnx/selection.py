@@ -10,7 +10,7 @@ from attrs import frozen
 
 from emb_provider_onnx.graph import Graph
 from emb_provider_onnx.processor import QUANTISED_FILES, instruction_sets, set_in_name
-from provider.backends import BackendUnavailable, InvalidModel, ModelSpec
+from provider.backends import BackendUnavailable, InvalidModel, ModelSpec, unknown_name
 
 DEFAULT_FILE = "model.onnx"
 DTYPES = ("float32", "float16", "bfloat16", "int8")
@@ -40,7 +40,7 @@ def select_names(names: Collection[str], *, dtype: str, file: str | None) -> tup
 
 
 def select_file(spec: ModelSpec, *, dtype: str, file: str | None) -> Selected:
-    """Find the file for `dtype`, or the file called `file`, in the model's folder or its `onnx/`.
+    """Find the file for `dtype`, or the file called `file`, in the model's folder or its `onnx/`; see `place_of`.
 
     Args:
         spec: of the model.
@@ -56,7 +56,7 @@ def select_file(spec: ModelSpec, *, dtype: str, file: str | None) -> Selected:
     name = _best(present, _file_names(dtype, file))
     if name is None:
         raise InvalidModel(_what_is_missing(spec, dtype, file))
-    path = spec.folder / name
+    path = spec.place_of(name)
     wanted = "float32" if dtype == "auto" and file is None else dtype
     graph = Graph.read(path)
     if wanted not in ("auto", graph.dtype):
@@ -73,8 +73,7 @@ def select_file(spec: ModelSpec, *, dtype: str, file: str | None) -> Selected:
 def _file_names(dtype: str, file: str | None) -> tuple[str, ...]:
     """Names that would do, without a folder, the best first; none if this processor runs no quantised file."""
     if dtype not in ("auto", *DTYPES):
-        msg = f"unknown dtype {dtype!r}; the onnx backend has auto, {', '.join(DTYPES)}"
-        raise BackendUnavailable(msg)
+        raise unknown_name(dtype, ("auto", *DTYPES), what="dtype")
     if file is None:
         return tuple(QUANTISED_FILES[name] for name in instruction_sets()) if dtype == "int8" else (DEFAULT_FILE,)
     name = file.removeprefix("onnx/")
@@ -96,11 +95,11 @@ def _what_is_missing(spec: ModelSpec, dtype: str, file: str | None) -> str:
     if file is not None or dtype != "int8":
         there += " (options.file names one)" if present else ""
         missing = f"onnx/{(file or DEFAULT_FILE).removeprefix('onnx/')}"
-        return f"{spec.folder} has no {missing}: {there}. {_way_out(spec, '')}"
+        return f"{spec.root} has no {missing}: {there}. {_way_out(spec, '')}"
     sets = instruction_sets()
     usable = " or ".join(f"onnx/{QUANTISED_FILES[name]}" for name in sets)
     what = f"for {' and '.join(sets)} ({usable})" if sets else "that this processor could run"
-    return f"{spec.folder} has no quantised file {what}: {there}. {_way_out(spec, ' --quantize int8')}"
+    return f"{spec.root} has no quantised file {what}: {there}. {_way_out(spec, ' --quantize int8')}"
 
 
 def _check_instructions(path: Path) -> None:
@@ -116,8 +115,7 @@ def _check_instructions(path: Path) -> None:
 
 def _present(spec: ModelSpec) -> list[str]:
     """The `.onnx` files of the model's folder, as a repository names them."""
-    found = (*spec.folder.glob("onnx/*.onnx"), *spec.folder.glob("*.onnx"))
-    return [path.relative_to(spec.folder).as_posix() for path in found if path.is_file()]
+    return [*spec.names("onnx/*.onnx"), *spec.names("*.onnx")]
 
 
 def _listed(present: Collection[str]) -> str:
@@ -126,7 +124,7 @@ def _listed(present: Collection[str]) -> str:
 
 def _way_out(spec: ModelSpec, more: str) -> str:
     return (
-        f"Make it: emb-provider export {spec.folder} --to onnx{more} --output NEW_FOLDER, then serve that folder; "
+        f"Make it: emb-provider export {spec.root} --to onnx{more} --output NEW_FOLDER, then serve that folder; "
         "or take one that the model's repository has: copy it to the folder's onnx/, or for a model from the hub "
         "name it (options.file)"
     )

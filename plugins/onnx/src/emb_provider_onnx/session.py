@@ -6,7 +6,7 @@ from typing import Any
 
 import onnxruntime
 
-from provider.backends import BackendUnavailable, InvalidModel
+from provider.backends import BackendUnavailable, InvalidModel, unknown_name
 
 _SUFFIX = "ExecutionProvider"
 _CPU = "CPUExecutionProvider"
@@ -29,11 +29,7 @@ def choose_providers(device: str, asked: Sequence[str]) -> list[tuple[str, dict[
     available = onnxruntime.get_available_providers()
     kind, _, index = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
-        msg = (
-            f"unknown device {device!r} of the onnx backend; allowed are auto, cpu, cuda and cuda:N. "
-            "options.providers names others, such as CoreML"
-        )
-        raise BackendUnavailable(msg)
+        raise unknown_name(device, ("auto", "cpu", "cuda", "cuda:N (options.providers names others)"), what="device")
     by_name = {name.removesuffix(_SUFFIX).lower(): name for name in available}
     if asked:
         names = list(asked)

@@ -1,37 +1,36 @@
 """The backend: which model, on which device, in which dtype; and batches through it."""
 
 import contextlib
-import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import openvino
 from attrs import field, frozen
 
-from emb_provider_openvino.compiled import Encoder
+from emb_provider_openvino.compiled import Compiled
 from emb_provider_openvino.conversion import convert, one_line
+from emb_provider_openvino.converted import Converted, fetch
 from emb_provider_openvino.files import default_file, file_digest, is_quantised, read_file, select_names
 from emb_provider_openvino.quantisation import CalibrationTexts, quantise
-from emb_provider_openvino.store import Converted, Store
 from provider.backends import (
+    DENSE,
+    SCORES,
     BackendOptions,
     BackendTraits,
     BackendUnavailable,
-    Head,
     ModelSpec,
-    TokenBatch,
-    Vectors,
+    PaddedBackend,
     available_cores,
-    pool,
+    batch_tokens,
+    unknown_name,
 )
+from provider.domain import ScoreTask
+from provider.store import Store
 
 Dtype = Literal["float32", "bfloat16", "int8"]
 _DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "int8")
 
-_CPU_BATCH_TOKENS = 512
-_ACCELERATOR_BATCH_TOKENS = 16_384
 # Where compiling kernels for a new shape takes long, widths are rounded up; on the CPU that costs more than it saves.
 _ACCELERATOR_MULTIPLE = 16
 # Compiled kernels that are kept, by shape. OpenVINO's own limit, 5,000, lets an int8 model take gigabytes.
@@ -56,19 +55,11 @@ class OpenVINOOptions:
     cache_folder: str | None = field(default=None, repr=False)
 
 
-class OpenVINOBackend:
+class OpenVINOBackend(PaddedBackend):
     """OpenVINO over a padded rectangle. Lanes share one compiled model and its weights."""
 
     Options: ClassVar[type] = OpenVINOOptions
-    concurrent: ClassVar[bool] = True
-
-    def __init__(self, spec: ModelSpec, encoder: Encoder, head: Head, traits: BackendTraits) -> None:
-        """Use `load`."""
-        self.traits = traits
-        self._spec = spec
-        self._encoder: Encoder | None = encoder
-        self._head = head
-        self._multiple = 1 if traits.device == "cpu" else _ACCELERATOR_MULTIPLE
+    outputs: ClassVar[frozenset[str]] = frozenset({DENSE, SCORES})
 
     @classmethod
     def select_files(cls, names: Sequence[str], options: BackendOptions) -> list[str]:
@@ -88,14 +79,22 @@ class OpenVINOBackend:
     @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
         """Take the converted model from the cache, or convert now; see `Backend.load`."""
+        cls.check_model(spec)
         own = options.own
-        name = own.file or default_file([path.relative_to(spec.folder).as_posix() for path in spec.folder.rglob("*")])
+        name = own.file or default_file(spec.names("**/*"))
         core = openvino.Core()
         device = _choose_device(options.device, core.available_devices)
         file = read_file(spec, name) if name is not None else None
         is_int8 = file is not None and is_quantised(file)
         dtype = _choose_dtype(options.dtype, core.get_property(device, "OPTIMIZATION_CAPABILITIES"), is_int8=is_int8)
-        texts = CalibrationTexts.read(own.calibration) if dtype == "int8" and not is_int8 else None
+        quantises = dtype == "int8" and not is_int8
+        if quantises and spec.find(ScoreTask) is not None:
+            msg = (
+                f"dtype int8 is made and measured for vectors, and the model {spec.name!r} gives scores; use float32, "
+                "or name a file that is int8 already (options.file)"
+            )
+            raise BackendUnavailable(msg)
+        texts = CalibrationTexts.read(own.calibration) if quantises else None
         if own.calibration is not None and texts is None:
             msg = f"options.calibration is for quantising to int8, which is not done here (dtype {dtype}); leave it out"
             raise BackendUnavailable(msg)
@@ -108,14 +107,14 @@ class OpenVINOBackend:
                 digests.append(texts.digest)
                 key |= {"calibration": texts.digest, "tokens": str(spec.max_tokens), "prompt": spec.default_prompt}
                 key |= _versions("nncf")
-            store = Store.at(own.cache_folder, os.environ)
-            converted = store.fetch(
+            converted = fetch(
+                Store.at(own.cache_folder, "openvino"),
                 f"{spec.fingerprint}-{'float32' if texts is None else 'int8'}",
                 key,
                 lambda: _make(spec, file, texts, options.threads),
             )
         try:
-            encoder = Encoder(converted.model, device, _config(device, dtype, options.threads))
+            engine = Compiled(converted.model, device, _config(device, dtype, options.threads))
         except RuntimeError as exc:
             msg = f"openvino cannot run the model {spec.name!r} on {device}: {one_line(exc)}"
             raise BackendUnavailable(msg) from exc
@@ -124,25 +123,12 @@ class OpenVINOBackend:
             device=device.lower(),
             dtype=dtype,
             padding_is_free=False,
-            batch_tokens=_CPU_BATCH_TOKENS if device == "CPU" else _ACCELERATOR_BATCH_TOKENS,
+            batch_tokens=batch_tokens(device.lower()),
             weights_digest="".join(digests),
             extra={"openvino": version("openvino"), "source": source, **converted.facts},
         )
-        return cls(spec, encoder, Head.load(spec), traits)
-
-    def embed(self, batch: TokenBatch) -> Vectors:
-        """See `Backend.embed`."""
-        encoder = self._encoder
-        if encoder is None:
-            msg = "the backend is closed"
-            raise RuntimeError(msg)
-        ids, mask = batch.padded(pad_id=self._spec.pad_id, multiple_of=self._multiple)
-        hidden = encoder(ids, mask)
-        return self._head(pool(np, hidden, batch.lengths, batch.skips, self._spec.pooling))
-
-    def close(self) -> None:
-        """Drop the weights; see `Backend.close`."""
-        self._encoder = None
+        multiple_of = 1 if device == "CPU" else _ACCELERATOR_MULTIPLE
+        return cls(spec, engine, traits, inputs=engine.inputs, multiple_of=multiple_of)
 
 
 def _make(
@@ -198,8 +184,7 @@ def _choose_dtype(requested: str, capabilities: list[str], *, is_int8: bool) -> 
                 )
                 raise BackendUnavailable(msg)
             return dtype
-    msg = f"unknown dtype {requested!r}; allowed are auto, {', '.join(_DTYPES)}"
-    raise BackendUnavailable(msg)
+    raise unknown_name(requested, ("auto", *_DTYPES), what="dtype")
 
 
 def _config(device: str, dtype: Dtype, threads: int) -> dict[str, Any]:

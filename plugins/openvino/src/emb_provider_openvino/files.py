@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 
 import openvino
 
-from emb_provider_openvino.compiled import KNOWN_INPUTS
-from provider.backends import BackendUnavailable, InvalidModel, ModelSpec
+from provider.backends import BackendUnavailable, InvalidModel, ModelSpec, check_interface
+from provider.domain import ScoreTask
 
 _DEFAULT_FILES = ("openvino/openvino_model.xml", "openvino_model.xml")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
@@ -37,42 +37,36 @@ def default_file(names: Collection[str]) -> str | None:
 
 
 def read_file(spec: ModelSpec, file: str) -> openvino.Model:
-    """Read the OpenVINO model `file`, a path inside `spec.folder`, and make rows and width of its inputs free.
+    """Read the OpenVINO model `file`, found by `spec.place_of`, and make rows and width of its inputs free.
 
     Raises:
         BackendUnavailable: it is no path of an `.xml` inside the model's folder.
-        InvalidModel: it is missing, damaged, or no encoder of this model's width.
+        InvalidModel: it is missing, damaged, or not one of this model's task and width.
     """
-    path = spec.folder / _checked(file)
+    path = spec.place_of(str(_checked(file)))
     missing = [each.name for each in (path, path.with_suffix(".bin")) if not each.is_file()]
     if missing:
-        there = sorted(each.relative_to(spec.folder).as_posix() for each in spec.folder.glob("**/*.xml"))
+        there = spec.names("**/*.xml")
         msg = (
             f"{path.parent} has no {' and no '.join(missing)}; the model's folder has {', '.join(there) or 'no .xml'}. "
             "Leave options.file out to convert the model's safetensors"
         )
         raise InvalidModel(msg)
     try:
-        model: openvino.Model = openvino.Core().read_model(path)
+        core = openvino.Core()
+        # Read, not mapped: what becomes of the file later must not reach a model that serves.
+        core.set_property({"ENABLE_MMAP": False})
+        model: openvino.Model = core.read_model(path)
         names = [each.any_name for each in model.inputs]
         model.reshape({name: openvino.PartialShape([-1, -1]) for name in names})
-        width = model.outputs[0].partial_shape[-1]
-        rank = model.outputs[0].partial_shape.rank.get_length()
+        shape = [each.get_length() if each.is_static else "?" for each in model.outputs[0].partial_shape]
     except Exception as exc:
         msg = (
             f"{path} is damaged or no OpenVINO model; restore it, or leave options.file out to convert the safetensors"
         )
         raise InvalidModel(msg) from exc
-    unknown = sorted(set(names) - set(KNOWN_INPUTS))
-    if unknown or "input_ids" not in names:
-        msg = f"{path} asks for the inputs {', '.join(names)}; supported are {', '.join(KNOWN_INPUTS)}"
-        raise InvalidModel(msg)
-    if rank != 3 or (width.is_static and width.get_length() != spec.hidden_size):
-        msg = (
-            f"{path} answers {model.outputs[0].partial_shape}, expected hidden states of width {spec.hidden_size}; "
-            "export the model for feature extraction"
-        )
-        raise InvalidModel(msg)
+    task = "feature extraction" if spec.find(ScoreTask) is None else "text classification"
+    check_interface(spec, str(path), names, shape, advice=f"export the model for {task}")
     return model
 
 
@@ -96,7 +90,8 @@ def is_quantised(model: openvino.Model) -> bool:
 def file_digest(spec: ModelSpec, file: str) -> str:
     """SHA-256 over the contents of the `.xml` and the `.bin`, 16 hexadecimal digits."""
     found = hashlib.sha256()
-    for path in (spec.folder / file, (spec.folder / file).with_suffix(".bin")):
+    xml = spec.place_of(file)
+    for path in (xml, xml.with_suffix(".bin")):
         with path.open("rb") as content:
             found.update(hashlib.file_digest(content, "sha256").digest())
     return found.hexdigest()[:16]

@@ -14,9 +14,9 @@ import rich
 from attrs import frozen
 from numpy.typing import NDArray
 
-from emb_provider_openvino.compiled import Encoder, inputs_of
+from emb_provider_openvino.compiled import Compiled
 from emb_provider_openvino.conversion import one_line
-from provider.backends import BackendUnavailable, ModelSpec, pool
+from provider.backends import BackendUnavailable, ModelSpec, arrays_of, pool
 from provider.engine.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def quantise(model: openvino.Model, spec: ModelSpec, texts: CalibrationTexts) ->
         with _without_progress_bars():
             quantised: openvino.Model = nncf.quantize(
                 model,
-                nncf.Dataset(rows, lambda ids: inputs_of(names, ids, np.ones_like(ids))),
+                nncf.Dataset(rows, lambda ids: arrays_of(names, ids, np.ones_like(ids))),
                 model_type=nncf.ModelType.TRANSFORMER,
                 subset_size=len(rows),
             )
@@ -118,10 +118,11 @@ def _cosines(
     model: openvino.Model, quantised: openvino.Model, spec: ModelSpec, rows: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.float32]:
     """Of each row's pooled vector before and after."""
-    before, after = Encoder(model), Encoder(quantised)
+    before, after = Compiled(model), Compiled(quantised)
     found = []
     for ids in rows:
         length, skip = np.array([ids.shape[1]]), np.array([0])
-        a, b = (pool(np, run(ids, np.ones_like(ids)), length, skip, spec.pooling)[0] for run in (before, after))
+        states = (run(*arrays_of(run.inputs, ids, np.ones_like(ids))) for run in (before, after))
+        a, b = (pool(np, each, length, skip, spec.dense.pooling)[0] for each in states)
         found.append(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
     return np.array(found, np.float32)

@@ -1,4 +1,4 @@
-"""The engine: token ids to hidden states. This one is transformers, as a stand-in: put yours in its place."""
+"""The encoder: token ids to hidden states. This one is transformers, as a stand-in: put yours in its place."""
 
 from typing import Self
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from provider.backends import InvalidModel, ModelSpec
 
 
-class Engine:
+class Encoder:
     """One model, loaded."""
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -19,11 +19,7 @@ class Engine:
 
     @classmethod
     def load(cls, spec: ModelSpec, *, threads: int) -> Self:
-        """Load the weights in `spec.folder`.
-
-        Args:
-            spec: what is known of the model.
-            threads: CPU threads of one forward pass.
+        """Load the weights in `spec.folder`, for `threads` CPU threads a forward pass.
 
         Raises:
             InvalidModel: the weights are missing or damaged.
@@ -40,14 +36,11 @@ class Engine:
         return cls(model.eval())
 
     def hidden_states(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The last layer's states.
+        """The last layer's states, (rows, width, hidden_size); what stands on padding does not matter.
 
         Args:
             ids: (rows, width), filled up with the padding id.
             mask: (rows, width), 1 where a token stands, 0 on padding.
-
-        Returns:
-            (rows, width, hidden_size); what stands on padding does not matter.
         """
         with torch.inference_mode():
             answer = self._model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
