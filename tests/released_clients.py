@@ -68,8 +68,8 @@ class PythonEnvironment:
         (found,) = re.findall(rf"^{package}==(.+)$", self.pins.read_text(), re.MULTILINE)
         return str(found)
 
-    def command(self, client: str) -> list[str]:
-        return [str(self.python), str(PROGRAMS / "clients.py"), client]
+    def command(self, program: str, client: str) -> list[str]:
+        return [str(self.python), str(PROGRAMS / f"{program}.py"), client]
 
 
 @frozen
@@ -82,7 +82,8 @@ class NodeEnvironment:
         lock, installed = PROGRAMS / "package-lock.json", INSTALLED / self.name / "package-lock.json"
         if not installed.exists() or installed.read_text() != lock.read_text():
             self._npm("ci")
-        shutil.copy(PROGRAMS / "clients.mjs", INSTALLED / self.name)
+        for program in PROGRAMS.glob("*.mjs"):
+            shutil.copy(program, INSTALLED / self.name)
 
     def update(self) -> None:
         """Pin the newest versions that this Node.js runs."""
@@ -102,8 +103,8 @@ class NodeEnvironment:
         lock = json.loads((PROGRAMS / "package-lock.json").read_text())
         return str(lock["packages"][f"node_modules/{package}"]["version"])
 
-    def command(self, client: str) -> list[str]:
-        return [tool("node", "nodejs"), str(INSTALLED / self.name / "clients.mjs"), client]
+    def command(self, program: str, client: str) -> list[str]:
+        return [tool("node", "nodejs"), str(INSTALLED / self.name / f"{program}.mjs"), client]
 
 
 @frozen
@@ -121,24 +122,46 @@ class Jdk:
     def version(self, _: str) -> str:
         return run([tool("javac", "default-jdk-headless"), "--version"]).split()[-1]
 
-    def command(self, _: str) -> list[str]:
+    def command(self, _program: str, _client: str) -> list[str]:
         return [tool("java", "default-jdk-headless"), str(PROGRAMS / "Client.java")]
 
 
-NEWEST = PythonEnvironment("newest", ["openai", "langchain-openai", "litellm", "haystack-ai", "voyageai"])
+NEWEST = PythonEnvironment("newest", ["openai", "langchain-openai", "litellm", "haystack-ai", "voyageai", "ollama"])
 OPENAI_1 = PythonEnvironment("openai-1", ["openai<2"])
+COHERE = PythonEnvironment("cohere", ["cohere"])
+# These bring an older release of Cohere's client.
+RERANKERS = PythonEnvironment(
+    "rerankers",
+    [
+        "langchain-cohere",
+        "langchain-community",
+        "llama-index-postprocessor-cohere-rerank",
+        "llama-index-postprocessor-jinaai-rerank",
+    ],
+)
 NODE, JDK = NodeEnvironment(), Jdk()
 
 
 @frozen
 class Client:
-    """A client, the package that brings it, and what it does by itself."""
+    """A client, the package that brings it, what it does by itself, and whether it speaks OpenAI's API."""
 
     name: str
     package: str
     environment: PythonEnvironment | NodeEnvironment | Jdk
     retries: bool = True
     splits: bool = False
+    reranks: bool = False
+    has_own_api: bool = False
+
+    @property
+    def starts_at_root(self) -> bool:
+        """Whether it adds the API's own path to the server's URL."""
+        return self.reranks or self.has_own_api
+
+    @property
+    def command(self) -> list[str]:
+        return self.environment.command("rerankers" if self.reranks else "clients", self.name)
 
     @property
     def label(self) -> str:
@@ -157,6 +180,23 @@ CLIENTS = (
     Client("ai-sdk-openai", "ai", NODE, splits=True),
     Client("ai-sdk-openai-compatible", "ai", NODE, splits=True),
     Client("java.net.http", "", JDK, retries=False),
+    Client("ollama", "ollama", NEWEST, retries=False, has_own_api=True),
+    Client("cohere-embed", "cohere", COHERE, has_own_api=True),
+    Client("cohere-js-embed", "cohere-ai", NODE, has_own_api=True),
+    Client("cohere-v1", "cohere", COHERE, reranks=True),
+    Client("cohere-v2", "cohere", COHERE, reranks=True),
+    Client("voyageai-rerank", "voyageai", NEWEST, reranks=True),
+    Client("litellm-cohere", "litellm", NEWEST, retries=False, reranks=True),
+    Client("litellm-jina", "litellm", NEWEST, retries=False, reranks=True),
+    Client("litellm-vllm", "litellm", NEWEST, retries=False, reranks=True),
+    Client("litellm-infinity", "litellm", NEWEST, retries=False, reranks=True),
+    Client("langchain-cohere", "langchain-cohere", RERANKERS, reranks=True),
+    Client("langchain-jina", "langchain-community", RERANKERS, retries=False, reranks=True),
+    Client("llama-index-cohere", "llama-index-postprocessor-cohere-rerank", RERANKERS, reranks=True),
+    Client("llama-index-jina", "llama-index-postprocessor-jinaai-rerank", RERANKERS, retries=False, reranks=True),
+    Client("ai-sdk-cohere", "@ai-sdk/cohere", NODE, reranks=True),
+    Client("cohere-js-v1", "cohere-ai", NODE, reranks=True),
+    Client("cohere-js-v2", "cohere-ai", NODE, reranks=True),
 )
 
 

@@ -8,7 +8,9 @@ import httpx
 import pytest
 from litestar.types import Receive, Scope, Send
 
-from provider.settings import AuthSettings
+from provider.dialects.dialect import Failure
+from provider.dialects.registry import Dialects
+from provider.settings import AuthSettings, DialectSettings
 
 MODEL = "org/model"
 
@@ -45,22 +47,29 @@ async def test_unknown_pages_are_errors_like_any_other(client: Any) -> None:
     assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "invalid_request_error")
 
 
-async def test_embeddings_have_examples_and_every_error_its_envelope(client: Any) -> None:
+READS_BODY = ("/v1/embeddings", "/v1/rerank", "/v1/score", "/v1/classify")
+
+
+async def test_requests_have_examples_and_every_error_its_envelope(client: Any) -> None:
     document = (await client.get("/openapi.json")).json()
-    operation = document["paths"]["/v1/embeddings"]["post"]
-    content = operation["requestBody"]["content"]["application/json"]
-    assert content["examples"]
-    assert {"input", "model", "dimensions", "truncate", "normalize"} <= set(content["schema"]["properties"])
-    errors = {status for status in operation["responses"] if status != "200"}
-    assert errors == {"400", "401", "404", "408", "413", "429", "500", "503"}
-    for path in document["paths"].values():
-        for each in path.values():
+    for path in READS_BODY:
+        operation = document["paths"][path]["post"]
+        content = operation["requestBody"]["content"]["application/json"]
+        assert content["examples"]
+        errors = {status for status in operation["responses"] if status != "200"}
+        assert errors == {"400", "401", "403", "404", "408", "413", "429", "500", "503"}
+    for path, operations in document["paths"].items():
+        dialect = Dialects.of(DialectSettings()).at(path)
+        for each in operations.values():
             for status, response in each["responses"].items():
                 if int(status) < 400 or "problems" in str(response) or "Readiness" in str(response):
                     continue
                 media = response["content"]["application/json"]
-                assert set(media["schema"]["properties"]["error"]["properties"]) == {"message", "type", "param", "code"}
                 example = media["examples"]["example"]["value"]
+                if dialect.name != "openai":
+                    assert set(example) == set(dialect.write_error(Failure(int(status), "message", "type")))
+                    continue
+                assert set(media["schema"]["properties"]["error"]["properties"]) == {"message", "type", "param", "code"}
                 assert set(example["error"]) == {"message", "type", "param", "code"}
                 assert example["detail"] == example["error"]["message"]
 
@@ -91,5 +100,8 @@ async def test_a_key_is_asked_for_only_where_one_is_needed(open_app: Any) -> Non
         locked = {
             path for path, item in document["paths"].items() for operation in item.values() if "security" in operation
         }
-        assert locked == {"/v1/embeddings", "/v1/models", "/v1/models/{model_id}"}
+        scores = {"/v1/rerank", "/v1/score", "/v1/classify"}
+        assert locked >= {"/v1/embeddings", "/v1/models", "/v1/models/{model_id}", *scores}
+        assert not any(path.startswith(("/health", "/docs")) for path in locked)
+        assert "security" not in document["paths"]["/"]["get"]
         assert set(document["components"]["securitySchemes"]) == {"bearer", "api-key"}

@@ -3,22 +3,22 @@
 import asyncio
 import base64
 import json
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 import numpy as np
 import pytest
+from waiting import PATIENCE_SECONDS, until, until_set
 
 from provider.settings import QueueSettings
 
 MODEL = "org/model"
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - there is no event for this
-            await asyncio.sleep(0.005)
+@pytest.mark.parametrize("text", [" ", "\n\t ", "\u3000"])
+async def test_a_text_of_spaces_is_a_text(client: Any, text: str) -> None:
+    response = await client.post("/v1/embeddings", json={"model": "org/model", "input": text})
+    assert (response.status_code, response.json()["usage"]["total_tokens"]) == (200, 2)
 
 
 async def test_one_text_and_many_in_order_with_usage(client: Any) -> None:
@@ -155,7 +155,13 @@ async def test_metrics_stand_at_zero_from_the_start_and_count(client: Any) -> No
 
     before = (await client.get("/metrics")).text
     label = f'model="{MODEL}"'
-    for name in ("tokens_total", "inputs_total", "cache_hits_total", "truncated_inputs_total", "batch_failures_total"):
+    for name in (
+        "tokens_total",
+        "inputs_total",
+        "cache_misses_total",
+        "truncated_inputs_total",
+        "batch_failures_total",
+    ):
         assert value(before, f"emb_provider_{name}{{{label}}}") == 0
     await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": ["cat", "dog"]})
     await client.post("/v1/embeddings", json={"model": MODEL, "input": "cat"})
@@ -164,11 +170,11 @@ async def test_metrics_stand_at_zero_from_the_start_and_count(client: Any) -> No
     after = (await client.get("/metrics")).text
     assert value(after, f"emb_provider_tokens_total{{{label}}}") == 9
     assert value(after, f"emb_provider_inputs_total{{{label}}}") == 3
-    assert value(after, f"emb_provider_cache_hits_total{{{label}}}") == 1
+    assert value(after, f'emb_provider_cache_hits_total{{level="output",{label}}}') == 1
     assert value(after, f"emb_provider_cache_misses_total{{{label}}}") == 2
     assert value(after, f'emb_provider_model_state{{{label},state="ready"}}') == 1
     assert value(after, "emb_provider_cache_bytes") > 0
-    requests = 'emb_provider_requests_total{method="POST",model="%s",route="/v1/embeddings",status="%s"}'
+    requests = 'emb_provider_requests_total{method="POST",model="%s",route="/v1/embeddings",status="%s",task="embed"}'
     assert value(after, requests % (MODEL, 200)) == 2
     assert value(after, requests % ("", 404)) == 1
     assert "made-up-name" not in after
@@ -187,7 +193,7 @@ async def test_metrics_can_be_switched_off(open_app: Any) -> None:
 
 
 async def test_a_caller_who_leaves_stops_its_work(client: Any) -> None:
-    service = client.app.state.service
+    service, lifecycle = client.app.state.service, client.app.state.lifecycle
     backend = service.runtimes[MODEL].loaded.backend
     backend.gate.clear()
     backend.started.clear()
@@ -220,16 +226,16 @@ async def test_a_caller_who_leaves_stops_its_work(client: Any) -> None:
         "asgi": {"version": "3.0"},
     }
     running = asyncio.create_task(client.app(dict(scope), receive, send))
-    assert await asyncio.to_thread(backend.started.wait, 10)
-    assert service.requests.active == 1
+    await until_set(backend.started)
+    assert lifecycle.requests.active == 1
     leave.set()
-    await asyncio.wait_for(running, 5)
-    assert service.requests.active == 0
+    await asyncio.wait_for(running, PATIENCE_SECONDS)
+    assert lifecycle.requests.active == 0
     assert sent[0]["status"] == 499
     messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": body[:10], "more_body": True}]
     sent.clear()
-    await asyncio.wait_for(client.app(dict(scope), receive, send), 5)
-    assert (service.requests.active, sent[0]["status"]) == (0, 499)
+    await asyncio.wait_for(client.app(dict(scope), receive, send), PATIENCE_SECONDS)
+    assert (lifecycle.requests.active, sent[0]["status"]) == (0, 499)
     backend.gate.set()
 
 
@@ -243,13 +249,16 @@ async def test_what_was_measured_at_the_start_is_shown_with_what_came_of_it(
     assert entry["batch_tokens"] in {256, 512, 1024} if tune else entry["batch_tokens"] == 512
 
 
-@pytest.mark.parametrize("queue", [QueueSettings(max_tokens=12_000), QueueSettings(max_requests=1)])
-async def test_parts_of_a_bulk_that_are_sent_at_once_are_all_answered(open_app: Any, queue: QueueSettings) -> None:
-    async with open_app(queue=queue) as client:
+async def test_parts_of_a_bulk_that_are_sent_at_once_are_all_answered(open_app: Any) -> None:
+    async with open_app(queue=QueueSettings(max_requests=1, max_wait_seconds=600)) as client:
+        backend, lifecycle = client.app.state.service.runtimes[MODEL].loaded.backend, client.app.state.lifecycle
+        backend.gate.clear()
         parts = [[f"part {part} text {i}" for i in range(2048)] for part in range(4)]
         bodies = [{"model": MODEL, "input": texts, "encoding_format": "base64"} for texts in parts]
-        answers = await asyncio.gather(*(client.post("/v1/embeddings", json=body) for body in bodies))
-        assert [answer.status_code for answer in answers] == [200] * 4
+        answers = [asyncio.create_task(client.post("/v1/embeddings", json=body)) for body in bodies]
+        await until(lambda: lifecycle.waiting == 3)
+        backend.gate.set()
+        assert [(await answer).status_code for answer in answers] == [200] * 4
         metrics = (await client.get("/metrics")).text
         assert 'emb_provider_waiting_seconds_count{outcome="admitted"} 3.0' in metrics
         assert "emb_provider_waiting_requests 0.0" in metrics
@@ -262,20 +271,20 @@ async def test_a_part_that_would_wait_for_too_long_is_429_and_says_when_to_retur
         answers = [
             asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": str(i)})) for i in range(3)
         ]
-        refused = [await asyncio.wait_for(answer, 10) for answer in answers[1:]]
+        refused = [await asyncio.wait_for(answer, PATIENCE_SECONDS) for answer in answers[1:]]
         assert [(answer.status_code, answer.headers["retry-after"]) for answer in refused] == [(429, "1")] * 2
         backend.gate.set()
-        assert (await asyncio.wait_for(answers[0], 10)).status_code == 200
+        assert (await asyncio.wait_for(answers[0], PATIENCE_SECONDS)).status_code == 200
 
 
 @pytest.mark.parametrize("more_body", [False, True])
 async def test_a_client_that_leaves_while_it_waits_gives_its_place_up(open_app: Any, more_body: bool) -> None:
     async with open_app(queue=QueueSettings(max_requests=1)) as client:
-        service = client.app.state.service
+        service, lifecycle = client.app.state.service, client.app.state.lifecycle
         backend = service.runtimes[MODEL].loaded.backend
         backend.gate.clear()
         running = asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": "runs"}))
-        await until(lambda: service.requests.active == 1)
+        await until(lambda: lifecycle.requests.active == 1)
         body = json.dumps({"model": MODEL, "input": "waits"}).encode()
         leave, sent = asyncio.Event(), []
         messages: list[Any] = [{"type": "http.request", "body": body, "more_body": more_body}]
@@ -293,45 +302,48 @@ async def test_a_client_that_leaves_while_it_waits_gives_its_place_up(open_app: 
         scope |= {"query_string": b"", "root_path": "", "scheme": "http", "http_version": "1.1", "headers": []}
         scope |= {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2), "asgi": {"version": "3.0"}}
         waiting = asyncio.create_task(client.app(scope, receive, send))
-        await until(lambda: service.waiting == 1)
+        await until(lambda: lifecycle.waiting == 1)
         leave.set()
         if not more_body:
             # Of a body that goes on, no more than its first part is read before its turn.
-            await asyncio.wait_for(waiting, 10)
-            assert (service.waiting, sent[0]["status"]) == (0, 499)
+            await asyncio.wait_for(waiting, PATIENCE_SECONDS)
+            assert (lifecycle.waiting, sent[0]["status"]) == (0, 499)
         backend.gate.set()
-        assert (await asyncio.wait_for(running, 10)).status_code == 200
-        await asyncio.wait_for(waiting, 10)
-        assert (service.waiting, service.requests.active, sent[0]["status"]) == (0, 0, 499)
+        assert (await asyncio.wait_for(running, PATIENCE_SECONDS)).status_code == 200
+        await asyncio.wait_for(waiting, PATIENCE_SECONDS)
+        assert (lifecycle.waiting, lifecycle.requests.active, sent[0]["status"]) == (0, 0, 499)
 
 
 async def test_a_client_that_waits_for_its_turn_is_answered_with_what_it_sent_meanwhile(open_app: Any) -> None:
     async with open_app(queue=QueueSettings(max_requests=1)) as client:
-        service = client.app.state.service
+        service, lifecycle = client.app.state.service, client.app.state.lifecycle
         backend = service.runtimes[MODEL].loaded.backend
         backend.gate.clear()
         texts = [f"{'long ' * 50}{i}" for i in range(1000)]
         bodies = [{"model": MODEL, "input": texts[:size]} for size in (1, 1000, 3)]
         answers = [asyncio.create_task(client.post("/v1/embeddings", json=body)) for body in bodies]
-        await until(lambda: service.waiting == 2)
+        await until(lambda: lifecycle.waiting == 2)
         backend.gate.set()
-        found = [(await asyncio.wait_for(answer, 30)).json() for answer in answers]
+        found = [(await asyncio.wait_for(answer, PATIENCE_SECONDS)).json() for answer in answers]
         assert [len(each["data"]) for each in found] == [1, 1000, 3]
 
 
 async def test_who_waits_for_room_is_told_at_once_when_the_service_ends(open_app: Any) -> None:
     async with open_app(queue=QueueSettings(max_requests=2, max_tokens=1)) as client:
-        service = client.app.state.service
+        service, lifecycle = client.app.state.service, client.app.state.lifecycle
         backend = service.runtimes[MODEL].loaded.backend
         backend.started.clear()
         backend.gate.clear()
         running = asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": "runs"}))
-        assert await asyncio.to_thread(backend.started.wait, 10)
+        await until_set(backend.started)
         waiting = [
             asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": str(i)})) for i in range(2)
         ]
-        await until(lambda: service.waiting == 1 and service.requests.active == 2)
-        service.drain()
-        assert (await asyncio.wait_for(waiting[1], 10)).status_code == 503
+        await until(lambda: lifecycle.waiting == 1 and lifecycle.requests.active == 2)
+        lifecycle.drain()
+        assert (await asyncio.wait_for(waiting[1], PATIENCE_SECONDS)).status_code == 503
         backend.gate.set()
-        assert [(await asyncio.wait_for(each, 10)).status_code for each in (running, waiting[0])] == [200, 200]
+        assert [(await asyncio.wait_for(each, PATIENCE_SECONDS)).status_code for each in (running, waiting[0])] == [
+            200,
+            200,
+        ]

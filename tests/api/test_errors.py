@@ -1,16 +1,17 @@
 """Every row of the contract's error table: status, type, code and message, always in OpenAI's envelope."""
 
 import asyncio
+import hashlib
 import inspect
 import json
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 import pytest
+from waiting import until, until_set
 
 from provider import errors
-from provider.api.errors import TABLE
+from provider.dialects.errors import TABLE
 from provider.settings import AuthSettings, LimitSettings, ModelSettings, QueueSettings, ServerSettings, Settings
 
 INVALID = "invalid_request_error"
@@ -89,7 +90,7 @@ async def test_a_body_that_cannot_be_answered(client: Any, case: Any) -> None:
         assert says in error["message"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"input": "a",}', b'{"x": ' + b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"input": "a",}', b'{"x": ' + b"[" * 90_000])
 async def test_a_body_that_is_no_json(client: Any, body: bytes) -> None:
     response = await client.post("/v1/embeddings", content=body, headers={"content-type": "application/json"})
     error = error_of(response)
@@ -130,7 +131,7 @@ async def test_the_wrong_method_is_405_with_what_is_allowed(client: Any, method:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/embeddings/embeddings", "/v1/v1/embeddings", "/api/embed", "/v1/chat/completions", "/v1/embedding"]
+    "path", ["/v1/embeddings/embeddings", "/v1/v1/embeddings", "/api2/embed", "/v1/chat/completions", "/v1/embedding"]
 )
 async def test_a_misconfigured_base_url_is_told_the_right_one(client: Any, path: str) -> None:
     response = await client.post(path, json={})
@@ -166,7 +167,7 @@ async def test_a_body_that_does_not_arrive_is_408_and_one_that_breaks_off_is_nob
         error = error_of(response)
         assert (response.status_code, error["code"]) == (408, "request_timeout")
         assert response.headers["connection"] == "close"
-        assert client.app.state.service.requests.active == 0
+        assert client.app.state.lifecycle.requests.active == 0
 
 
 @pytest.mark.parametrize("host", ["x:abc", "x:99999999", "[", ""])
@@ -185,8 +186,6 @@ async def test_a_wrong_value_is_not_repeated_at_length(client: Any) -> None:
 
 
 async def test_keys_are_asked_for_in_either_header_and_a_wrong_one_is_not_repeated(open_app: Any) -> None:
-    import hashlib
-
     hashed = "sha256:" + hashlib.sha256(b"second-key").hexdigest()
     async with open_app(auth=AuthSettings(keys=["first-key", hashed, "schlüssel"])) as client:
         for path, method in (("/v1/models", "GET"), ("/v1/models/x", "GET"), ("/v1/embeddings", "POST")):
@@ -212,15 +211,30 @@ async def test_keys_are_asked_for_in_either_header_and_a_wrong_one_is_not_repeat
             assert (await client.get(open_path)).status_code == 200
 
 
+async def test_a_caller_is_called_by_the_name_of_its_key_or_the_key_s_hash(
+    open_app: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from provider.settings import LogSettings
+    from provider.telemetry.logs import configure_logging
+
+    configure_logging(LogSettings())
+    named, unnamed = AuthSettings(keys={"search": "first-key"}), AuthSettings(keys=["second-key"])
+    for auth, key in ((named, "first-key"), (unnamed, "second-key")):
+        async with open_app(auth=auth) as client:
+            headers = {"authorization": f"Bearer {key}"}
+            answer = await client.post("/v1/embeddings", headers=headers, json={"model": MODEL, "input": "a"})
+            assert answer.status_code == 200
+            # Of a refused request too.
+            await client.post("/v1/embeddings", headers=headers, json={"model": "nope", "input": "a"})
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    callers = [line["caller"] for line in lines if line["event"] == "request"]
+    unnamed_caller = "key-" + hashlib.sha256(b"second-key").hexdigest()[:8]
+    assert callers == ["search", "search", unnamed_caller, unnamed_caller]
+
+
 @pytest.mark.parametrize("header", ["", "Bearer ", "Bearer dummy", "Basic eDp5"])
 async def test_any_key_or_none_passes_when_keys_are_off(client: Any, header: str) -> None:
     assert (await client.get("/v1/models", headers={"authorization": header})).status_code == 200
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - there is no event for this
-            await asyncio.sleep(0.001)
 
 
 async def test_overload_is_429_with_a_whole_number_of_seconds(open_app: Any) -> None:
@@ -229,7 +243,7 @@ async def test_overload_is_429_with_a_whole_number_of_seconds(open_app: Any) -> 
         backend.gate.clear()
         backend.started.clear()
         running = asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": "hold"}))
-        assert await asyncio.to_thread(backend.started.wait, 10)
+        await until_set(backend.started)
         waiting = asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": "wait"}))
         await until(lambda: client.app.state.service.runtimes[MODEL].lanes.waiting_rows)
         response = await client.post("/v1/embeddings", json={"model": MODEL, "input": "this is a little too much now"})
@@ -262,7 +276,7 @@ async def test_a_loading_or_broken_model_is_503(open_app: Any, model: Any) -> No
 
 
 async def test_a_shutdown_is_503_and_closes_the_connection(client: Any) -> None:
-    client.app.state.service.drain()
+    client.app.state.lifecycle.drain()
     response = await client.post("/v1/embeddings", json={"model": MODEL, "input": "a"})
     assert (response.status_code, error_of(response)["code"]) == (503, "shutting_down")
     assert response.headers["connection"] == "close"
@@ -277,7 +291,12 @@ async def test_a_failing_forward_pass_is_500_without_its_reason_and_nan_names_th
     error = error_of(response)
     assert (response.status_code, error["type"], error["code"]) == (500, "server_error", "embedding_failed")
     assert "told to" not in error["message"]
+    assert (error["param"], response.headers["x-should-retry"]) == ("input[0]", "false")
     assert response.headers["x-request-id"] in error["message"]
+    client.app.state.service.runtimes[MODEL].prober.has_failed = True
+    response = await client.post("/v1/embeddings", json={"model": MODEL, "input": "a"})
+    assert error_of(response)["param"] == "input[0]"
+    assert "x-should-retry" not in response.headers
     backend.failing, backend.nan = False, 4937
     response = await client.post("/v1/embeddings", json={"model": MODEL, "input": ["dog", "cat"]})
     error = error_of(response)
@@ -307,3 +326,57 @@ def test_every_error_class_has_a_row_and_stands_in_the_tree() -> None:
     assert errors.__doc__ is not None
     for each in classes:
         assert each.__name__ in errors.__doc__
+
+
+async def test_a_vector_of_zeros_is_500_and_names_the_input(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = client.app.state.service.runtimes[MODEL].loaded.backend
+    vector = backend.vector
+    monkeypatch.setattr(backend, "vector", lambda ids: vector(ids) * (4937 not in ids))
+    response = await client.post("/v1/embeddings", json={"model": MODEL, "input": ["dog", "cat"]})
+    error = error_of(response)
+    assert (response.status_code, error["code"], error["param"]) == (500, "zero_vector", "input[1]")
+    assert response.headers["x-should-retry"] == "false"
+
+
+async def test_a_request_is_dropped_at_its_own_deadline(client: Any) -> None:
+    runtime = client.app.state.service.runtimes[MODEL]
+    backend = runtime.loaded.backend
+    backend.gate.clear()
+    backend.started.clear()
+    holding = asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": "a"}))
+    await until_set(backend.started)
+    headers = {"x-request-timeout-ms": "1"}
+    response = await client.post("/v1/embeddings", json={"model": MODEL, "input": "b"}, headers=headers)
+    assert (response.status_code, error_of(response)["code"]) == (504, "deadline_exceeded")
+    assert response.headers["x-should-retry"] == "false"
+    assert runtime.waiting == (0, 0)
+    backend.gate.set()
+    assert (await holding).status_code == 200
+
+
+async def test_the_priority_of_a_request_is_that_of_its_header(client: Any) -> None:
+    runtime = client.app.state.service.runtimes[MODEL]
+    backend = runtime.loaded.backend
+    backend.gate.clear()
+    backend.started.clear()
+    backend.batches.clear()
+    answers = []
+    for count, (text, priority) in enumerate((("a", "bulk"), ("b", "bulk"), ("c", "Interactive"))):
+        body = {"model": MODEL, "input": text}
+        answers.append(asyncio.create_task(client.post("/v1/embeddings", json=body, headers={"x-priority": priority})))
+        await until_set(backend.started)
+        await until(lambda count=count: runtime.waiting[0] == count)
+    backend.gate.set()
+    assert [(await answer).status_code for answer in answers] == [200] * 3
+    expected = [runtime.loaded.tokenizer.encode([text])[0].ids.tolist() for text in "acb"]
+    assert [batch.row(0).tolist() for batch in backend.batches] == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "value"), [("x-priority", "urgent"), ("x-request-timeout-ms", "soon"), ("x-request-timeout-ms", "0")]
+)
+async def test_headers_that_mean_nothing_are_refused(client: Any, header: str, value: str) -> None:
+    body = {"model": MODEL, "input": "a"}
+    response = await client.post("/v1/embeddings", json=body, headers={header: value})
+    error = error_of(response)
+    assert (response.status_code, error["param"], error["code"]) == (400, header, "invalid_value")

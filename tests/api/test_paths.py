@@ -48,7 +48,7 @@ async def test_head_is_allowed_where_get_is_and_counted_as_head(client: Any) -> 
     assert (await client.head("/v1/embeddings")).status_code == 405
     await client.head("/v1/models")
     assert (
-        'requests_total{method="HEAD",model="",route="/v1/models",status="200"} 1'
+        'requests_total{method="HEAD",model="",route="/v1/models",status="200",task=""} 1'
         in (await client.get("/metrics")).text
     )
 
@@ -119,8 +119,35 @@ async def test_any_header_that_a_browser_asks_for_is_allowed(open_app: Any, aske
         assert response.headers["access-control-allow-origin"] == "https://app.example"
         allowed = response.headers["access-control-allow-headers"].lower().replace(" ", "").split(",")
         assert set(asked.split(",")) <= set(allowed)
-        other = await client.options("/v1/embeddings", headers=preflight | {"origin": "https://other.example"})
-        assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/models", "/health"])
+async def test_an_origin_that_is_not_allowed_is_answered_as_if_cors_were_off(open_app: Any, path: str) -> None:
+    foreign = {"origin": "https://other.example", "access-control-request-method": "POST"}
+    own = ("x-request-id", "openai-processing-ms", "vary")
+    answers = []
+    for server in (CORS, ServerSettings()):
+        async with open_app(server=server) as client:
+            response = await client.options(path, headers=foreign)
+            assert (response.status_code, response.content) == (204, b"")
+            answers.append({name: value for name, value in response.headers.items() if name not in own})
+            get = await client.get(path, headers=foreign)
+            assert not [name for name in get.headers if name.startswith("access-control")]
+    assert answers[0] == answers[1]
+    assert not [name for name in answers[0] if name.startswith("access-control")]
+
+
+async def test_a_method_that_a_path_does_not_have_is_told_to_pages(open_app: Any) -> None:
+    headers = {"origin": "https://app.example"}
+    async with open_app(server=CORS) as client:
+        preflight = await client.options(
+            "/v1/embeddings", headers=headers | {"access-control-request-method": "DELETE"}
+        )
+        assert preflight.status_code == 204
+        assert "DELETE" in preflight.headers["access-control-allow-methods"]
+        response = await client.delete("/v1/embeddings", headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_supported")
+        assert response.headers["access-control-allow-origin"] == headers["origin"]
 
 
 async def test_errors_may_be_read_by_pages_too(open_app: Any) -> None:
@@ -152,6 +179,10 @@ async def test_a_failure_of_the_model_may_be_read_by_pages_too(open_app: Any) ->
         ("https://App.example/", "https://app.example"),
         ("HTTPS://app.example:443", "https://app.example"),
         ("http://localhost:3000", "http://localhost:3000"),
+        ("https://app.example:00443", "https://app.example"),
+        ("http://app.example:0000080/", "http://app.example"),
+        ("https://app.example:080", "https://app.example:80"),
+        ("http://localhost:0", "http://localhost:0"),
         ("http://[::1]:3000/", "http://[::1]:3000"),
         ("http://[2001:0DB8:0:0:0:0:0:1]", "http://[2001:db8::1]"),
         ("https://bücher.example", "https://xn--bcher-kva.example"),
@@ -176,6 +207,8 @@ async def test_an_origin_is_matched_as_browsers_send_it(open_app: Any, given: st
         ["https://"],
         ["https://u@a.example"],
         ["http://[::1::]"],
+        ["https://a.example:65536"],
+        ["https://a.example:"],
         [""],
         ["*", "https://a.example"],
     ],

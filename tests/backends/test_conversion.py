@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from waiting import PATIENCE_SECONDS
 
 from provider.backends import BackendOptions, TokenBatch, Vectors
-from provider.backends.torch_eager import TorchBackend
+from provider.backends.torch.backend import TorchBackend
 from provider.errors import InvalidModel, ModelError
 from provider.models.resolve import Resolved, resolve
 from provider.models.spec import read_spec
@@ -75,7 +76,7 @@ def embedded(folder: Path) -> Vectors:
     spec, _ = read_spec(folder, name="tiny", max_context_length=None, default_prompt=None)
     backend = TorchBackend.load(spec, BackendOptions(own=TorchBackend.Options()))
     try:
-        return backend.embed(BATCH)
+        return backend.run(BATCH)["dense"]
     finally:
         backend.close()
 
@@ -120,6 +121,7 @@ def test_the_fingerprint_is_that_of_the_same_weights_saved_as_safetensors(folder
     assert fingerprint(convert(folder, store).folder) == expected
 
 
+@pytest.mark.slow
 def test_another_configuration_or_other_weights_are_another_model(folder: Path, store: HubSettings) -> None:
     pickle_dense(folder)
     places = {convert(folder, store).folder}
@@ -150,8 +152,8 @@ def test_code_in_a_pickle_is_not_run_and_nothing_is_left(folder: Path, store: Hu
 
 def test_a_model_that_could_not_be_served_is_not_converted(folder: Path, store: HubSettings, tmp_path: Path) -> None:
     pickle_whole(folder)
-    (folder / "modules.json").write_text('[{"type": "sentence_transformers.models.StaticEmbedding", "path": ""}]')
-    with pytest.raises(InvalidModel, match="static model"):
+    (folder / "modules.json").write_text('[{"type": "sentence_transformers.models.CLIPModel", "path": ""}]')
+    with pytest.raises(InvalidModel, match="images"):
         convert(folder, store)
     assert not (tmp_path / "cache").exists()
 
@@ -206,9 +208,9 @@ def test_processes_at_the_same_time_and_killed_ones_leave_one_whole_model(
     assert killed.stderr is not None
     assert "converting" in killed.stderr.readline()
     killed.send_signal(signal.SIGKILL)
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=PATIENCE_SECONDS)
     running = [start() for _ in range(3)]
-    said = [each.communicate(timeout=120) for each in running]
+    said = [each.communicate(timeout=PATIENCE_SECONDS) for each in running]
     assert [each.returncode for each in running] == [0, 0, 0]
     (place,) = {Path(out.strip()) for out, _ in said}
     assert sum("converted " in complaints for _, complaints in said) == 1

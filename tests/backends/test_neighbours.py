@@ -89,6 +89,7 @@ async def test_the_api_says_so_and_answers_the_same(folders: dict[str, Path]) ->
         np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_so_does_the_command(folders: dict[str, Path]) -> None:
     def embed(texts: list[str]) -> Any:
         command = [sys.executable, "-m", "provider", "embed", "--model", str(folders["FNet"])]

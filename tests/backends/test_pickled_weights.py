@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from provider.backends.pickled_weights import UnreadableWeightsError, convert_file
+from provider.backends.torch.pickled_weights import UnreadableWeightsError, convert_file
 
 
 def pickled(path: Path, content: Any, *, is_zip: bool = True) -> Path:

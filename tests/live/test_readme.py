@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from processes import ROOT, ServerProcess
 
-from provider.backends import ModelSpec, TokenBatch, Vectors
+from provider.backends import ModelSpec, Outputs, TokenBatch
 from provider.cli import cli
 from provider.configuration import load_settings
 from provider.testing import BackendContract
@@ -125,7 +125,9 @@ def test_the_langchain_example_runs(shipped: ServerProcess, tmp_path: Path) -> N
 def test_what_the_api_page_shows_of_a_request_is_answered_like_that(shipped: ServerProcess) -> None:
     import httpx
 
-    request, answer, error, health = (json.loads(text) for text, _ in blocks(ROOT / "docs" / "api.md", "json"))
+    shown = [json.loads(text) for text, _ in blocks(ROOT / "docs" / "api.md", "json")]
+    request, answer = shown[:2]
+    error, health = (next(each for each in shown if key in each) for key in ("error", "problems"))
     response = httpx.post(f"{shipped.url}/v1/embeddings", json=request).raise_for_status().json()
     assert set(response) | {"truncated"} == set(answer)
     assert set(response["data"][0]) == set(answer["data"][0])
@@ -203,12 +205,12 @@ class TestShownBackend(BackendContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def reference(cls, spec: ModelSpec) -> Callable[[TokenBatch], Vectors]:
-        def count(batch: TokenBatch) -> Vectors:
-            vectors = np.zeros((batch.rows, spec.dimension), np.float32)
+    def reference(cls, spec: ModelSpec) -> Callable[[TokenBatch], Outputs]:
+        def count(batch: TokenBatch) -> Outputs:
+            vectors = np.zeros((batch.rows, spec.dense.dimension), np.float32)
             for i in range(batch.rows):
                 for token in batch.row(i)[batch.skips[i] :]:
-                    vectors[i, token % spec.dimension] += 1
-            return vectors
+                    vectors[i, token % spec.dense.dimension] += 1
+            return {"dense": vectors}
 
         return count

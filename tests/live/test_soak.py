@@ -7,21 +7,19 @@ from pathlib import Path
 import httpx
 import pytest
 from processes import clean_environment, running
+from soak import resident_mib
+from waiting import PATIENCE_SECONDS
 
 MODEL = "model"
 WORDS = ("the", "cat", "sat", "on", "a", "mat")
 REQUESTS, CALLERS = 2400, 16
 
 
-def resident_mib(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
-
-
 async def send(url: str, requests: int, seed: int) -> None:
     """As many requests of one to three texts of one to 60 words, by several callers at a time."""
     chance = random.Random(seed)
     left = iter(range(requests))
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
 
         async def caller() -> None:
             for _ in left:

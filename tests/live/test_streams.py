@@ -6,30 +6,33 @@ from pathlib import Path
 
 import pytest
 from processes import clean_environment
-from waiting import wait_until
+from waiting import PATIENCE_SECONDS, free_port, wait_until
 
 COMMAND = f"{sys.executable} -m provider"
 
 
 def shell(script: str, folder: Path, **more: str) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
-        ["bash", "-c", script], capture_output=True, cwd=folder, env=clean_environment(**more), timeout=60, check=False
+        ["bash", "-c", script],
+        capture_output=True,
+        cwd=folder,
+        env=clean_environment(**more),
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_server_without_any_stream_serves(tmp_path: Path, workers: str) -> None:
-    import socket
     import urllib.request
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = f"exec {COMMAND} serve --backend example --port {port} --workers {workers} <&- >&- 2>&-"
 
     def is_ready() -> bool:
         assert process.poll() is None
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=20) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=PATIENCE_SECONDS) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
@@ -38,7 +41,7 @@ def test_a_server_without_any_stream_serves(tmp_path: Path, workers: str) -> Non
         try:
             wait_until(is_ready)
             process.terminate()
-            assert process.wait(60) == 0
+            assert process.wait(PATIENCE_SECONDS) == 0
         finally:
             process.kill()
 

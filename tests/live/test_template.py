@@ -59,7 +59,7 @@ class Reader:
             server.wait_until_ready()
             self.run(asked.replace("http://localhost:9000", server.url))
             server.signal()
-            assert server.wait(PATIENCE_SECONDS) == 0
+            assert server.wait() == 0
 
 
 @pytest.fixture(scope="module")

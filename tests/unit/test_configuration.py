@@ -64,6 +64,7 @@ def test_later_places_win_over_earlier_ones_and_are_remembered(tmp_path: Path) -
         ("EMB_PROVIDER_CACHE_ENABLED", "1", "cache", "enabled", True),
         ("EMB_PROVIDER_AUTH_KEYS", "a, b", "auth", "keys", ["a", "b"]),
         ("EMB_PROVIDER_AUTH_KEYS", '["a,b"]', "auth", "keys", ["a,b"]),
+        ("EMB_PROVIDER_AUTH_KEYS", '{"search": "a"}', "auth", "keys", {"search": "a"}),
         ("EMB_PROVIDER_MODEL_OPTIONS", '{"attention": "eager"}', "model", "options", {"attention": "eager"}),
         ("EMB_PROVIDER_MODEL_LANES", "3", "model", "lanes", 3),
         ("EMB_PROVIDER_SERVER_MAX_BODY_BYTES", "2048", "server", "max_body_bytes", 2048),
@@ -141,6 +142,12 @@ def test_a_slip_in_the_file_is_named_with_what_is_allowed(tmp_path: Path, yaml: 
     with pytest.raises(SettingsError, match=says) as raised:
         load(yaml, tmp_path=tmp_path)
     assert "\n" not in raised.value.message
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name", "~nobody-of-this-name/keys"])
+def test_a_home_folder_of_nobody_is_told(path: str) -> None:
+    with pytest.raises(SettingsError, match=r"model\.path \(flag\): '~.*there is none called 'nobody-of-this-name'"):
+        load(flags={"model.path": path})
 
 
 def test_an_empty_flag_is_an_error_and_not_a_name() -> None:
@@ -274,7 +281,7 @@ def test_every_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: 
 def test_every_setting_that_is_a_file_or_folder_is_a_path() -> None:
     for shape in SECTIONS.values():
         for each in attrs.fields(shape):
-            is_named_so = each.name == "path" or each.name.endswith(("_path", "_file", "_folder"))
+            is_named_so = each.name in ("path", "uds") or each.name.endswith(("_path", "_file", "_folder"))
             assert each.metadata["path"] == is_named_so, each.name
 
 

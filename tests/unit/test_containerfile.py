@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from waiting import join
+from waiting import PATIENCE_SECONDS, join
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "Containerfile").read_text()
@@ -121,7 +121,7 @@ def _check_health(port: int) -> int:
     proxies = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     environ = {**os.environ, **proxies, "EMB_PROVIDER_PORT": str(port)}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, env=environ, capture_output=True, check=False, timeout=60).returncode
+    return subprocess.run(command, env=environ, capture_output=True, check=False, timeout=PATIENCE_SECONDS).returncode
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])

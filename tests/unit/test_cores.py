@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from provider.cores import available_cores
-from provider.domain import ALONE, Worker
+from provider.cores import ONLY_WORKER, Worker, available_cores, waited_seconds
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +43,14 @@ def test_workers_have_equal_shares_of_the_cores_that_never_add_up_to_more(
 
 
 def test_the_only_process_has_all_cores() -> None:
-    assert ALONE.is_alone
-    assert ALONE.cores(8) == 8
+    assert ONLY_WORKER.is_alone
+    assert ONLY_WORKER.cores(8) == 8
     assert not Worker(0, 2).is_alone
+
+
+def test_the_waiting_of_all_threads_is_added_and_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    for task, text in {"1": "5 1500000000 3", "2": "5 500000000 3", "3": "", "4": "a b c"}.items():
+        (tmp_path / task).mkdir()
+        (tmp_path / task / "schedstat").write_text(text)
+    assert waited_seconds(tmp_path) == 2.0
+    assert waited_seconds(tmp_path / "none") == 0.0

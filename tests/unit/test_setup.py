@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 PIP = """#!/bin/sh
@@ -35,7 +36,9 @@ def folder(tmp_path: Path) -> Path:
 def setup(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
     env = {name: value for name, value in os.environ.items() if name != "TORCH_INDEX_URL"} | {"PYTHON": sys.executable}
     command = [str(folder / "scripts" / "setup"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env | more, timeout=60, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=env | more, timeout=PATIENCE_SECONDS, check=False
+    )
 
 
 def asked(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ import { createInterface } from "node:readline";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { embedMany } from "ai";
+import { CohereClientV2 } from "cohere-ai";
 import OpenAI from "openai";
 
 const CLIENTS = {
@@ -14,6 +15,18 @@ const CLIENTS = {
   },
   "ai-sdk-openai": (baseURL, body) => many(createOpenAI({ baseURL, apiKey: "any" }), "openai", body),
   "ai-sdk-openai-compatible": (baseURL, body) => many(createOpenAICompatible({ baseURL, name: "ours" }), "ours", body),
+  "cohere-js-embed": async (baseUrl, { model, input, dimensions }) => {
+    const client = new CohereClientV2({ token: "any", baseUrl, environment: baseUrl });
+    const { embeddings } = await client.embed({
+      model,
+      texts: input,
+      inputType: "search_document",
+      embeddingTypes: ["float"],
+      truncate: "NONE",
+      outputDimension: dimensions,
+    });
+    return embeddings.float;
+  },
 };
 
 async function many(provider, name, { model, input, ...options }) {

@@ -2,8 +2,9 @@
 
 usage: clients.py CLIENT
 
-A job comes as one JSON line on standard input: `url` (the API's base URL) and `body` (an OpenAI request: `model`,
-`input` and perhaps `dimensions`). Its answer is one JSON line: `vectors`, or the `error` that the user sees.
+A job comes as one JSON line on standard input: `url` (the API's base URL, or the server's for another API than
+OpenAI's) and `body` (an OpenAI request: `model`, `input` and perhaps `dimensions`). Its answer is one JSON line:
+`vectors`, or the `error` that the user sees.
 """
 
 import json
@@ -72,6 +73,29 @@ def voyageai(url: str, model: str, texts: list[str], dimensions: int | None = No
     return client.embed(texts, model=model, truncation=False, output_dimension=dimensions).embeddings
 
 
+def ollama(url: str, model: str, texts: list[str], **more: int) -> Vectors:
+    import ollama
+
+    answer = ollama.Client(url).embed(model, texts, truncate=False, **more)
+    assert answer.prompt_eval_count
+    return [list(each) for each in answer.embeddings]
+
+
+def cohere(url: str, model: str, texts: list[str], dimensions: int | None = None) -> Vectors:
+    import cohere
+
+    answer = cohere.ClientV2(api_key="any", base_url=url).embed(
+        model=model,
+        texts=texts,
+        input_type="search_document",
+        embedding_types=["float"],
+        truncate="NONE",
+        output_dimension=dimensions,
+    )
+    assert answer.meta.billed_units.input_tokens
+    return answer.embeddings.float_
+
+
 CLIENTS: dict[str, Callable[..., Vectors]] = {
     "openai-python": openai_python,
     "langchain-openai": langchain,
@@ -79,6 +103,8 @@ CLIENTS: dict[str, Callable[..., Vectors]] = {
     "haystack-text": haystack_text,
     "haystack-documents": haystack_documents,
     "voyageai": voyageai,
+    "ollama": ollama,
+    "cohere-embed": cohere,
 }
 
 

@@ -3,9 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from provider.backends.devices import Accelerators, choose_device, choose_dtype
-from provider.errors import BackendUnavailable, SettingsError
+from provider.backends.kit.devices import Accelerators, choose_device, choose_dtype, memory_errors
+from provider.errors import BackendUnavailable
 
 NOTHING = Accelerators()
 TWO_CUDA = Accelerators(cuda_devices=2, cuda_has_bfloat16=True)
@@ -65,8 +66,8 @@ def test_a_device_that_is_not_there_is_an_error_never_a_substitute(
 
 @pytest.mark.parametrize("requested", ["tpu", "cuda:x", "cpu:1"])
 def test_a_misspelt_device_names_the_setting_and_what_is_allowed(requested: str) -> None:
-    says = f"model.device: unknown device '{requested}'; allowed are auto, cpu, cuda, cuda:N and mps"
-    with pytest.raises(SettingsError, match=says):
+    says = f"model.device: unknown device '{requested}'; allowed are auto, cpu, cuda, cuda:N, mps"
+    with pytest.raises(BackendUnavailable, match=says):
         choose_device(requested, TWO_CUDA)
 
 
@@ -91,7 +92,7 @@ def test_auto_is_exact_on_the_cpu_and_half_on_cuda(
 def test_a_dtype_that_is_not_there_or_misspelt_is_an_error() -> None:
     with pytest.raises(BackendUnavailable, match="not supported by cuda:0"):
         choose_dtype("bfloat16", "cuda:0", OLD_CUDA)
-    with pytest.raises(SettingsError, match=r"model.dtype: unknown dtype 'int8'; allowed are auto, float32"):
+    with pytest.raises(BackendUnavailable, match=r"model.dtype: unknown dtype 'int8'; allowed are auto, float32"):
         choose_dtype("int8", "cuda:0", OLD_CUDA)
 
 
@@ -101,3 +102,31 @@ def test_what_the_machine_has_is_asked_of_torch() -> None:
         backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False)),
     )
     assert Accelerators.present(torch) == Accelerators(3, has_mps=False, cuda_has_bfloat16=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA: 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("Failed to allocate memory for requested buffer of size 9"),
+    ],
+)
+def test_a_library_that_runs_out_of_memory_is_a_memory_error(error: Exception) -> None:
+    with pytest.raises(MemoryError), memory_errors():
+        raise error
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="size"), memory_errors():
+        torch.zeros(2).view(3)
+    with pytest.raises(MemoryError, match="1125899906842624"), memory_errors():
+        torch.empty(1 << 50, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "mps"])
+def test_int8_is_refused_off_the_cpu(device: str) -> None:
+    assert choose_dtype("int8", "cpu", NOTHING, has_int8=True) == "int8"
+    with pytest.raises(BackendUnavailable, match=f"not supported on {device}, only on the CPU"):
+        choose_dtype("int8", device, TWO_CUDA, has_int8=True)

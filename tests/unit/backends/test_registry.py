@@ -45,9 +45,9 @@ def test_an_unknown_name_says_what_is_installed() -> None:
         ("trch", "Did you mean torch?"),
         ("GPU", "Did you mean torch?"),
         ("torch_compile", "Did you mean torch-compile?"),
-        ("onxx", "Did you mean onnx? It comes with: pip install emb-provider-onnx"),
-        ("onnxruntime", "Did you mean onnx? It comes with: pip install emb-provider-onnx"),
-        ("openvino", "It comes with: pip install emb-provider-openvino"),
+        ("onxx", "Did you mean onnx? It comes with emb-provider-onnx: pip install its wheel, or ./plugins/onnx"),
+        ("onnxruntime", "Did you mean onnx? It comes with emb-provider-onnx: pip install its wheel, or ./plugins/onnx"),
+        ("openvino", "It comes with emb-provider-openvino: pip install its wheel, or ./plugins/openvino"),
         ("warp", "an entry point 'warp' in the group 'provider.backends'"),
     ],
 )
@@ -77,7 +77,7 @@ def test_an_import_that_fails_is_named_with_its_distribution(install: Install) -
 
 def test_what_is_no_backend_is_refused(install: Install) -> None:
     install("strange", "strange = pathlib:Path")
-    with pytest.raises(BackendUnavailable, match="has no Options, concurrent, load, embed, close"):
+    with pytest.raises(BackendUnavailable, match="has no Options, concurrent, outputs, load, run, close"):
         find_backend("strange")
 
 

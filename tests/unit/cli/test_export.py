@@ -2,13 +2,18 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from processes import clean_environment
+from waiting import PATIENCE_SECONDS
 
 from provider.cli import cli
 from provider.errors import BackendUnavailable, ExportFailed, InvalidModel, ModelError, UnknownBackend
+from provider.process import STOP_SIGNALS, cleaning_up_after_signals
 from provider.testing.tiny import tiny_bert
 
 EXPORTER = """
@@ -32,7 +37,7 @@ def terminated(order):
 
 
 @pytest.fixture(autouse=True)
-def exporters(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def exporters(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A distribution with exporters, found the way any plugin is."""
     site = tmp_path_factory.mktemp("site")
     (site / "other_exporter.py").write_text(EXPORTER)
@@ -42,6 +47,7 @@ def exporters(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     points = ["other = other_exporter:write", "failing = other_exporter:fail", "ended = other_exporter:terminated"]
     (info / "entry_points.txt").write_text("\n".join(["[provider.exporters]", *points, "broken = no_such_module:f"]))
     monkeypatch.syspath_prepend(site)
+    return site
 
 
 @pytest.fixture
@@ -88,11 +94,19 @@ def test_nothing_is_left_of_an_export_that_fails(model: Path, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
-def test_nothing_is_left_of_an_export_that_is_terminated(model: Path, tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    assert run("./tiny", "--to", "ended", "-o", "new").exit_code == 128 + signal.SIGTERM
+def test_nothing_is_left_of_an_export_that_is_terminated(exporters: Path, model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "provider", "export", str(model), "--to", "ended", "-o", "new"]
+    environment = clean_environment(PYTHONPATH=str(exporters))
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE_SECONDS, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, b"")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
-    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_signals_are_handled_as_before_afterwards() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    with cleaning_up_after_signals():
+        assert signal.getsignal(signal.SIGTERM) not in before
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
 def test_a_folder_that_is_not_empty_is_not_touched(model: Path) -> None:

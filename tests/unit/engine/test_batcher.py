@@ -1,19 +1,22 @@
 """Which rows travel together: budget, fairness, order, overload."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from provider.domain import ANONYMOUS, Caller, Features
 from provider.engine.batcher import Batcher, BatchLimits
 from provider.engine.rows import Row, Ticket
 
 
-def rows_of(*lengths: int) -> list[Row]:
-    return [Row(np.full(length, 7, np.int32)) for length in lengths]
+def rows_of(*lengths: int, caller: Caller = ANONYMOUS) -> list[Row]:
+    return [Row(Features(np.full(length, 7, np.int32)), caller=caller) for length in lengths]
 
 
 class _Waiter:
@@ -28,13 +31,12 @@ def wanted(rows: Sequence[Row]) -> list[Row]:
     return list(rows)
 
 
-def batcher(max_rows: int = 32, max_tokens: int = 512, *, free: bool = False, equal: bool = False) -> Batcher:
-    return Batcher(BatchLimits(max_rows, max_tokens, free, equal))
+LIMITS = BatchLimits(32, 512)
 
 
-def drain(queue: Batcher) -> list[list[Row]]:
+def drain(queue: Batcher, limits: BatchLimits = LIMITS) -> list[list[Row]]:
     batches = []
-    while batch := queue.take():
+    while batch := queue.take(limits):
         batches.append(batch)
     return batches
 
@@ -52,11 +54,11 @@ requests = st.lists(st.lists(st.integers(1, 600), min_size=1, max_size=30), min_
 def test_every_row_is_taken_exactly_once_within_the_budget(
     requests: list[list[int]], max_rows: int, max_tokens: int, free: bool, equal: bool
 ) -> None:
-    queue = batcher(max_rows, max_tokens, free=free, equal=equal)
+    queue = Batcher()
     everything = [wanted(rows_of(*lengths)) for lengths in requests]
     for rows in everything:
         queue.add(rows)
-    batches = drain(queue)
+    batches = drain(queue, BatchLimits(max_rows, max_tokens, free, equal))
     taken = [row for batch in batches for row in batch]
     assert sorted(map(id, taken)) == sorted(id(row) for rows in everything for row in rows)
     for batch in batches:
@@ -71,65 +73,112 @@ def test_every_row_is_taken_exactly_once_within_the_budget(
 
 
 def test_rows_of_like_length_travel_together() -> None:
-    queue = batcher(max_rows=3, max_tokens=10_000)
+    queue = Batcher()
     queue.add(wanted(rows_of(5, 100, 6, 101, 4, 99)))
-    lengths = [sorted(row.tokens for row in batch) for batch in drain(queue)]
+    lengths = [sorted(row.tokens for row in batch) for batch in drain(queue, BatchLimits(3, 10_000))]
     assert sorted(lengths) == [[4, 5, 6], [99, 100, 101]]
 
 
 def test_a_batch_ends_where_its_padding_would_cost_more_than_another_pass() -> None:
-    lengths = (40, 38, 38, 8, 8, 8, 8)
-    padded, free = batcher(max_tokens=512), batcher(max_tokens=512, free=True)
+    padded, free = Batcher(), Batcher()
     for queue in (padded, free):
-        queue.add(wanted(rows_of(*lengths)))
+        queue.add(wanted(rows_of(40, 38, 38, 8, 8, 8, 8)))
     assert [[row.tokens for row in batch] for batch in drain(padded)] == [[38, 38, 40], [8, 8, 8, 8]]
-    assert [len(batch) for batch in drain(free)] == [7]
+    assert [len(batch) for batch in drain(free, BatchLimits(32, 512, padding_is_free=True))] == [7]
 
 
 def test_batches_of_equal_lengths_are_as_full_as_they_can_be() -> None:
-    queue = batcher(equal=True)
+    queue, limits = Batcher(), BatchLimits(32, 512, equal_lengths=True)
     queue.add(wanted(rows_of(8, 9, 8, 7, 8, 9)))
-    assert [[row.tokens for row in batch] for batch in drain(queue)] == [[9, 9], [8, 8, 8], [7]]
+    assert [[row.tokens for row in batch] for batch in drain(queue, limits)] == [[9, 9], [8, 8, 8], [7]]
 
 
-def test_a_late_small_request_waits_for_one_batch_of_the_large_one() -> None:
-    queue = batcher(max_rows=4)
-    queue.add(wanted(rows_of(*[50] * 400)))
-    queue.take()
-    small = wanted(rows_of(3))
-    queue.add(small)
-    first, second = queue.take(), queue.take()
-    assert small[0] in first + second
+def test_the_oldest_request_of_a_caller_leads_and_its_long_rows_do_not_starve() -> None:
+    queue, limits = Batcher(), BatchLimits(4, 512)
+    old = wanted(rows_of(300, *[50] * 5))
+    queue.add(old)
+    for _ in range(20):
+        queue.add(wanted(rows_of(50, 50)))
+    assert queue.take(limits) == old[:1]
+    assert queue.take(limits) + queue.take(limits)[:1] == old[1:]
 
 
 def test_one_long_input_does_not_hold_up_short_ones() -> None:
-    queue = batcher(max_rows=32, max_tokens=512)
+    queue = Batcher()
     queue.add(wanted(rows_of(512)))
     queue.add(wanted(rows_of(*[10] * 8)))
     assert [len(batch) for batch in drain(queue)] == [1, 8]
 
 
 def test_a_row_longer_than_the_budget_makes_a_batch_of_its_own() -> None:
-    queue = batcher(max_tokens=100)
+    queue = Batcher()
     queue.add(wanted(rows_of(300, 20)))
-    assert sorted(row.tokens for batch in drain(queue) for row in batch) == [20, 300]
+    assert [[row.tokens for row in batch] for batch in drain(queue, BatchLimits(32, 100))] == [[300], [20]]
 
 
 def test_rows_that_nobody_waits_for_are_never_run() -> None:
-    queue = batcher()
+    queue = Batcher()
     queue.add(rows_of(5, 6))
-    assert queue.take() == []
+    assert queue.take(LIMITS) == []
     assert queue.tokens == 0
 
 
-def test_rows_that_nobody_waits_for_can_be_dropped_at_once() -> None:
-    queue = batcher()
-    queue.add(rows_of(90))
-    fresh = wanted(rows_of(80))
-    queue.add(fresh)
-    queue.drop_unwanted()
-    assert queue.tokens == 80
-    assert queue.take() == fresh
+@pytest.mark.parametrize("count", [3, 100])
+def test_rows_whose_callers_left_are_freed_at_once(count: int) -> None:
+    queue = Batcher()
+    gone, kept = wanted(rows_of(*[9] * count)), wanted(rows_of(5, 9, 13))
+    queue.add(gone)
+    queue.add(kept)
+    freed = [weakref.ref(row) for row in gone]
+    queue.discard(gone)
+    queue.discard(gone)
+    del gone
+    gc.collect()
+    assert not any(ref() for ref in freed)
+    assert (queue.tokens, queue.rows) == (27, 3)
+    assert {id(row) for row in queue.take(LIMITS) + queue.take(LIMITS) + queue.take(LIMITS)} == {*map(id, kept)}
+
+
+@given(
+    weights=st.lists(st.integers(1, 4), min_size=2, max_size=5),
+    lengths=st.lists(st.integers(8, 200), min_size=5, max_size=5),
+    connections=st.lists(st.integers(1, 30), min_size=5, max_size=5),
+    free=st.booleans(),
+)
+@settings(max_examples=30, deadline=None)
+def test_busy_callers_get_tokens_by_their_weights_however_many_requests_they_send(
+    weights: list[int], lengths: list[int], connections: list[int], free: bool
+) -> None:
+    queue, limits = Batcher(), BatchLimits(32, 512, padding_is_free=free)
+    callers = [Caller(str(i), weight=weight) for i, weight in enumerate(weights)]
+    waiting = dict.fromkeys(callers, 0)
+    had = dict.fromkeys(callers, 0)
+    for _ in range(60):
+        for i, caller in enumerate(callers):
+            while waiting[caller] < 2_000:
+                for _ in range(connections[i]):
+                    queue.add(wanted(rows_of(lengths[i], caller=caller)))
+                    waiting[caller] += lengths[i]
+        for row in queue.take(limits):
+            waiting[row.caller] -= row.tokens
+            had[row.caller] += row.tokens
+        shares = [had[caller] / caller.weight for caller in callers]
+        assert max(shares) - min(shares) <= 7 * limits.max_tokens
+
+
+@given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=20), others=st.integers(1, 4))
+def test_a_row_waits_for_no_more_than_a_turn_of_each_other_caller(lengths: list[int], others: int) -> None:
+    queue = Batcher()
+    busy = [Caller(str(i)) for i in range(others)]
+    for caller in busy:
+        queue.add(wanted(rows_of(*lengths * 20, caller=caller)))
+    (late,) = wanted(rows_of(600, caller=Caller("late")))
+    queue.take(LIMITS)
+    queue.add([late])
+    tokens = 0
+    while late not in (batch := queue.take(LIMITS)):
+        tokens += sum(row.tokens for row in batch)
+    assert tokens <= 2 * others * (LIMITS.max_tokens + 600)
 
 
 async def test_a_ticket_ends_when_all_its_rows_have_vectors_and_names_the_input_that_failed() -> None:
@@ -137,9 +186,9 @@ async def test_a_ticket_ends_when_all_its_rows_have_vectors_and_names_the_input_
 
     first, second = rows_of(3, 4)
     ticket = Ticket([first, second])
-    first.settle(vector=np.zeros(2, np.float32))
+    first.settle(outputs={"dense": np.zeros(2, np.float32)})
     second.settle(error=EmbeddingFailed("it failed"))
-    with pytest.raises(EmbeddingFailed, match=r"input\[1\]: it failed"):
+    with pytest.raises(EmbeddingFailed, match="input 1: it failed"):
         await ticket.wait()
 
 
@@ -152,5 +201,5 @@ async def test_a_caller_who_leaves_takes_its_wish_along_but_not_that_of_others()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert row.is_wanted
-    row.settle(vector=np.zeros(2, np.float32))
+    row.settle(outputs={"dense": np.zeros(2, np.float32)})
     await stays.wait()

@@ -1,5 +1,6 @@
 """How a model shares the cores, and what its fingerprint depends on."""
 
+import os
 import re
 import shutil
 import threading
@@ -9,12 +10,15 @@ from typing import Any
 import pytest
 
 from provider.backends import BackendOptions
-from provider.domain import ModelSpec, Worker
+from provider.cores import Worker
+from provider.domain import ModelSpec
 from provider.engine import loading
+from provider.engine.engine import Engine
+from provider.engine.finding import find_model
 from provider.engine.hooks import Hooks
-from provider.engine.loading import find_model, in_daemon_thread, load_parts
+from provider.engine.loading import in_daemon_thread, load_parts
 from provider.engine.plan import LanePlan
-from provider.engine.service import EmbeddingService
+from provider.errors import InvalidModel
 from provider.settings import HubSettings, ModelSettings, Settings
 from provider.testing import FakeBackend
 from provider.testing.tiny import tiny_bert
@@ -49,12 +53,12 @@ async def test_a_worker_plans_with_its_share_of_the_cores_and_tells_its_backend_
 
     def load(cls: type[FakeBackend], spec: ModelSpec, options: BackendOptions) -> FakeBackend:
         told.append(options)
-        return cls(spec.dimension)
+        return cls(spec.dense.dimension)
 
     monkeypatch.setattr(loading, "available_cores", lambda: 16)
     monkeypatch.setattr(FakeBackend, "load", classmethod(load))
     model = ModelSettings("m", str(minilm), backend="fake")
-    service = EmbeddingService(Settings(model=model), Hooks(), worker=Worker(1, 2)).open()
+    service = Engine(Settings(model=model), Hooks(), worker=Worker(1, 2)).start()
     try:
         await service.runtimes["m"].start_loading()
         loaded = service.runtimes["m"].loaded
@@ -71,13 +75,13 @@ async def test_the_first_forward_pass_is_one_token_and_runs_before_there_are_lan
     calls: list[tuple[int, str]] = []
 
     def load(cls: type[FakeBackend], spec: ModelSpec, _options: BackendOptions) -> FakeBackend:
-        backend = cls(spec.dimension)
-        backend.before_embed = lambda batch: calls.append((batch.tokens, threading.current_thread().name))
+        backend = cls(spec.dense.dimension)
+        backend.before_run = lambda batch: calls.append((batch.tokens, threading.current_thread().name))
         return backend
 
     monkeypatch.setattr(FakeBackend, "load", classmethod(load))
     model = ModelSettings("m", str(tiny), backend="fake", lanes=4)
-    service = EmbeddingService(Settings(model=model), Hooks()).open()
+    service = Engine(Settings(model=model), Hooks()).start()
     try:
         await service.runtimes["m"].start_loading()
     finally:
@@ -92,7 +96,7 @@ def test_a_backend_that_fails_at_its_first_forward_pass_is_closed(tiny: Path, mo
     loaded: list[FakeBackend] = []
 
     def load(cls: type[FakeBackend], spec: ModelSpec, _options: BackendOptions) -> FakeBackend:
-        loaded.append(cls(spec.dimension))
+        loaded.append(cls(spec.dense.dimension))
         loaded[0].failing = True
         return loaded[0]
 
@@ -102,6 +106,7 @@ def test_a_backend_that_fails_at_its_first_forward_pass_is_closed(tiny: Path, mo
     assert loaded[0].closed == 1
 
 
+@pytest.mark.slow
 async def test_a_fingerprint_tells_files_backend_options_and_dtype_apart(open_service: Any, minilm: Any) -> None:
     variants = [
         {},
@@ -124,6 +129,20 @@ def fingerprint(folder: Path, **fields: Any) -> str:
     parts = load_parts(found, settings)
     parts.backend.close()
     return parts.fingerprint
+
+
+def test_weights_that_change_while_they_are_loaded_are_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+
+    def load(cls: type[FakeBackend], spec: ModelSpec, options: BackendOptions) -> FakeBackend:
+        os.utime(folder / "model.safetensors", ns=(1, 1))
+        return cls(spec.dense.dimension)
+
+    monkeypatch.setattr(FakeBackend, "load", classmethod(load))
+    with pytest.raises(InvalidModel, match="changed while they were loaded; try again when they are complete"):
+        fingerprint(folder, backend="fake")
 
 
 @pytest.fixture(scope="module")

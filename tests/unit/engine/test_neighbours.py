@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from provider.backends import BackendOptions, BackendTraits, ModelSpec, TokenBatch, Vectors
-from provider.domain import EmbedRequest
+from provider.domain import DenseTask, EmbedRequest
 from provider.engine.hooks import ModelChanged, ModelState
 from provider.engine.neighbours import NeighbourCheck, agreement, check_neighbours
 from provider.settings import CacheSettings, ModelSettings, Settings
@@ -17,6 +17,7 @@ from provider.testing.tiny import tiny_bert
 
 Drift = Callable[[TokenBatch], Any]
 TEXT = np.arange(1, 21, dtype=np.int32)
+TASKS = (DenseTask(8),)
 
 
 class Drifting(FakeBackend):
@@ -27,9 +28,9 @@ class Drifting(FakeBackend):
         self.traits = BackendTraits("cpu", dtype, padding_is_free=False, batch_tokens=512)
         self._drift = drift
 
-    def embed(self, batch: TokenBatch) -> Vectors:
+    def vectors(self, batch: TokenBatch) -> Vectors:
         drift = np.broadcast_to(np.asarray(self._drift(batch), np.float32).reshape(-1, 1), (batch.rows, 1))
-        return super().embed(batch) + drift
+        return super().vectors(batch) + drift
 
 
 def padding(batch: TokenBatch) -> Any:
@@ -70,7 +71,7 @@ def nothing(batch: TokenBatch) -> Any:
 
 
 def checked(backend: FakeBackend, max_tokens: int = 128) -> NeighbourCheck:
-    return check_neighbours(backend, TEXT, max_tokens=max_tokens, vocabulary_size=1000, pad_id=0)
+    return check_neighbours(backend, TEXT, TASKS, max_tokens=max_tokens, vocabulary_size=1000, pad_id=0)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_int8_whose_scale_is_the_batch_s_gives_up_padding_only_where_that_helps(
 @pytest.mark.parametrize("max_tokens", [1, 2, 5, 30, 31, 512])
 def test_no_row_is_longer_than_the_model_allows_and_few_tokens_are_spent(max_tokens: int) -> None:
     backend = FakeBackend()
-    check_neighbours(backend, TEXT[:max_tokens], max_tokens=max_tokens, vocabulary_size=1000, pad_id=0)
+    check_neighbours(backend, TEXT[:max_tokens], TASKS, max_tokens=max_tokens, vocabulary_size=1000, pad_id=0)
     assert max(int(batch.lengths.max()) for batch in backend.batches) <= max_tokens
     assert len(backend.batches) <= 6
     assert sum(batch.tokens for batch in backend.batches) <= 256
@@ -144,7 +145,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loads(monkeypatch: pytest.MonkeyPatch, drift: Drift) -> None:
     def load(_cls: type[FakeBackend], spec: ModelSpec, _options: BackendOptions) -> Drifting:
-        return Drifting(drift, dimension=spec.dimension)
+        return Drifting(drift, dimension=spec.dense.dimension)
 
     monkeypatch.setattr(FakeBackend, "load", classmethod(load))
 

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from provider.domain import EmbedRequest, ModelSpec
-from provider.engine.prompts import prompt_for
-from provider.errors import InvalidRequest
+from provider.domain import DenseTask, EmbedRequest, ModelSpec
+from provider.engine.prompts import is_ignored, lacking, lacks_prompt, prompt_for, with_named
+from provider.errors import PromptNotFound, UnknownInputType, UnknownPrompt
 
 
-def spec(prompts: dict[str, str], default: str = "") -> ModelSpec:
-    return ModelSpec("m", Path(), "bert", 8, 8, 64, 64, ("mean",), "f", prompts=prompts, default_prompt=default)
+def spec(prompts: dict[str, str], default: str = "", **more: dict[str, str]) -> ModelSpec:
+    return ModelSpec(
+        "m", Path(), "bert", 8, 64, 64, "f", (DenseTask(8),), prompts=prompts, default_prompt=default, **more
+    )
 
 
 def ask(**fields: str) -> EmbedRequest:
@@ -51,10 +53,32 @@ def test_a_model_without_prompts_ignores_the_input_type() -> None:
 
 
 def test_a_prompt_the_model_does_not_have_is_an_error_that_lists_those_it_has() -> None:
-    with pytest.raises(InvalidRequest, match="passage, query"):
+    with pytest.raises(UnknownPrompt, match="passage, query"):
         prompt_for(ask(prompt_name="nope"), spec(E5))
 
 
 def test_an_input_type_that_means_nothing_is_an_error_rather_than_another_vector() -> None:
-    with pytest.raises(InvalidRequest, match=r"search_query.*passage, query"):
+    with pytest.raises(UnknownInputType, match=r"search_query.*passage, query"):
         prompt_for(ask(input_type="nope"), spec(E5))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"), [("query", "search: "), ("search_query", "search: "), ("document", ""), ("passage", "")]
+)
+@pytest.mark.parametrize("prompts", [{}, {"query": "", "document": ""}], ids=["none", "empty"])
+def test_the_card_s_prompts_are_put_where_the_name_asks_for_them(
+    prompts: dict[str, str], prompt: str, expected: str
+) -> None:
+    bge = spec(prompts, recipe={"query": "search: "})
+    named = with_named(ask(), prompt, bge)
+    assert (prompt_for(named, bge), is_ignored(named, bge)) == (expected, False)
+
+
+def test_the_card_s_prompts_are_never_put_in_silence() -> None:
+    bge = spec({}, recipe={"query": "search: "})
+    assert [prompt_for(each, bge) for each in (ask(), ask(input_type="query"))] == ["", ""]
+    assert is_ignored(ask(input_type="query"), bge)
+    assert lacks_prompt(ask(), bge)
+    assert "model.prompts: recipe" in lacking("m", bge)
+    with pytest.raises(PromptNotFound, match="there are: m:document, m:query"):
+        with_named(ask(), "other", bge)

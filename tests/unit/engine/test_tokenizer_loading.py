@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from provider.engine.tokenizer import Tokenizer
-from provider.errors import InvalidModel, InvalidRequest
+from provider.errors import InvalidInput, InvalidModel
 from provider.models.spec import read_spec
 from provider.testing import tiny
 
@@ -52,10 +52,10 @@ def equals_theirs(folder: Path) -> bool:
     tokenizer, alone = tokenizer_of(folder)
     for text in TEXTS:
         theirs = [int(i) for i in model.preprocess([text])["input_ids"][0]]
-        if theirs and max(theirs) < tokenizer.vocabulary_size:
+        if theirs and max(theirs) < tokenizer.vocabulary.size:
             assert tokenizer.encode([text], truncate="end")[0].ids.tolist() == theirs, text
         else:
-            with pytest.raises(InvalidRequest, match="has no embedding" if theirs else "finds no tokens"):
+            with pytest.raises(InvalidInput, match="has no embedding" if theirs else "finds no tokens"):
                 tokenizer.encode([text], truncate="end")
     return alone
 
@@ -265,20 +265,18 @@ def test_special_tokens_are_found_though_the_vocabulary_has_no_letters(folder: P
 def test_a_token_without_a_row_is_refused_by_its_place_token_and_id(folder: Path) -> None:
     both(added(), shrink)(folder)
     tokenizer, _ = tokenizer_of(folder)
-    first = tokenizer.vocabulary_size
-    assert tokenizer.ids_without_row == 1
+    first = tokenizer.vocabulary.size
+    assert tokenizer.vocabulary.ids_without_embedding == 1
     assert tokenizer.encode(["the cat", "no horse"])
-    with pytest.raises(
-        InvalidRequest, match=rf"'input\[1\]': the token 'zebra' \(id {first}\).*0 to {first - 1}"
-    ) as raised:
+    with pytest.raises(InvalidInput, match=rf"input 1: the token 'zebra' \(id {first}\).*0 to {first - 1}") as raised:
         tokenizer.encode(["the cat", "a zebra"])
-    assert raised.value.param == "input[1]"
+    assert raised.value.index == 1
 
 
 def test_a_text_that_the_tokenizer_cannot_encode_is_refused_by_its_place(folder: Path) -> None:
     put(folder, "tokenizer_config.json", unk_token="zebra")
     tokenizer, _ = tokenizer_of(folder)
-    with pytest.raises(InvalidRequest, match=r"input\[1\].*cannot encode it .*Missing \[UNK\]"):
+    with pytest.raises(InvalidInput, match=r"input 1: .*cannot encode it .*Missing \[UNK\]"):
         tokenizer.encode(["the cat", "the \u2603"])
 
 
@@ -289,3 +287,77 @@ def test_special_tokens_without_a_row_are_refused_at_once(folder: Path) -> None:
     put(folder, "tokenizer_config.json", tokenizer_class="TokenizersBackend")
     with pytest.raises(InvalidModel, match=r"id 9999.*every text has no row"):
         tokenizer_of(folder)
+
+
+def without(name: str, *keys: str) -> Edit:
+    def edit(folder: Path) -> None:
+        if (folder / name).exists():
+            document = json.loads((folder / name).read_text())
+            (folder / name).write_text(json.dumps({key: document[key] for key in document if key not in keys}))
+
+    return edit
+
+
+unnamed_separator = both(
+    without("tokenizer_config.json", "sep_token"),
+    without("special_tokens_map.json", "sep_token"),
+    about(tokenizer_class="PreTrainedTokenizerFast"),
+)
+
+
+@pytest.mark.parametrize("prompt", ["the cat ", "dog cat [SEP]", "query: "])
+@pytest.mark.parametrize("edit", [lambda _: None, unnamed_separator, document(post_processor=None)])
+@pytest.mark.parametrize("make", [tiny.tiny_bert, tiny.tiny_roberta, tiny.tiny_t5, tiny.tiny_qwen3])
+def test_as_many_prompt_tokens_are_left_out_as_by_sentence_transformers(
+    tmp_path: Path, make: Callable[..., Path], edit: Edit, prompt: str
+) -> None:
+    folder = make(tmp_path / "m", include_prompt=False)
+    edit(folder)
+    theirs = SentenceTransformer(str(folder), device="cpu")[0]._get_prompt_length(prompt)
+    spec, _ = read_spec(folder, name="m", max_context_length=None, default_prompt=None)
+    tokenizer = Tokenizer.from_folder(
+        spec.folder, max_tokens=64, pools_prompt=spec.dense.pools_prompt, spec=spec.tokenizer
+    )
+    (encoded,) = tokenizer.encode(["the dog and the cat and the dog"], prompt=prompt)
+    assert encoded.skip == theirs
+
+
+PANICS: dict[str, dict[str, Any]] = {
+    "at loading": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+    "at encoding": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("changes", PANICS.values(), ids=list(PANICS))
+def test_a_panic_of_the_library_is_an_error_about_the_file_or_the_text(
+    changes: dict[str, Any], alone: bool, tmp_path: Path
+) -> None:
+    folder = tiny.tiny_modernbert(tmp_path / "model")
+    document = json.loads((folder / "tokenizer.json").read_bytes())
+    (folder / "tokenizer.json").write_text(json.dumps(document | changes))
+    if not alone:
+        # A key that the comparison does not know.
+        edit_json(folder / "tokenizer_config.json", unknown=True)
+    with pytest.raises(InvalidModel if "normalizer" in changes else InvalidInput, match="token"):
+        tokenizer_of(folder)[0].encode(["the cat"])
+
+
+def test_a_post_processor_without_its_special_token_is_refused(tmp_path: Path) -> None:
+    folder = tiny.tiny_modernbert(tmp_path / "model")
+    document = json.loads((folder / "tokenizer.json").read_bytes())
+    document["post_processor"]["special_tokens"] = {}
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(InvalidModel, match="lacks its special token"):
+        tokenizer_of(folder)
+
+
+def test_a_class_that_is_no_tokenizers_is_refused_by_its_name(tmp_path: Path) -> None:
+    folder = tiny.tiny_bert(tmp_path / "model")
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="AutoTokenizer")
+    with pytest.raises(InvalidModel, match="name AutoTokenizer as tokenizer_class"):
+        tokenizer_of(folder)
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))

@@ -35,7 +35,7 @@ def chosen(
     return set(first), select("org/name", present, folder, lambda _: own)
 
 
-def test_bge_m3_has_its_weights_pickled_and_further_heads_that_are_left(tmp_path: Path) -> None:
+def test_bge_m3_has_its_weights_and_further_heads_pickled(tmp_path: Path) -> None:
     names = (
         *("pytorch_model.bin", "sparse_linear.pt", "colbert_linear.pt", "sentencepiece.bpe.model", "long.jpg"),
         *("onnx/model.onnx", "onnx/model.onnx_data", "onnx/config.json", "onnx/tokenizer.json", *TOKENIZER[:3]),
@@ -49,8 +49,9 @@ def test_bge_m3_has_its_weights_pickled_and_further_heads_that_are_left(tmp_path
     }
     first, found = chosen(tmp_path, names, documents)
     assert first == {*documents, "tokenizer_config.json"}
-    assert found.pickled == ("pytorch_model.bin",)
-    assert set(found.files) == {*documents, *TOKENIZER[:3], "sentencepiece.bpe.model", "pytorch_model.bin"}
+    heads = ("sparse_linear.pt", "colbert_linear.pt")
+    assert found.pickled == ("pytorch_model.bin", *heads)
+    assert set(found.files) == {*documents, *TOKENIZER[:3], "sentencepiece.bpe.model", "pytorch_model.bin", *heads}
     own = ("onnx/model.onnx", "onnx/model.onnx_data")
     _, found = chosen(tmp_path, names, documents, own)
     assert (found.own, found.pickled) == (own, ())
@@ -142,21 +143,67 @@ def test_a_transformer_in_a_folder_comes_with_its_tokenizer(place: str, tmp_path
     ],
 )
 def test_every_file_that_decides_token_ids_is_fetched(name: str, tmp_path: Path) -> None:
-    _, found = chosen(tmp_path, ("model.safetensors", name), {"config.json": BERT})
+    _, found = chosen(tmp_path, ("model.safetensors", "vocab.txt", name), {"config.json": BERT})
     assert name in found.files
 
 
-REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
+STATIC: dict[str, tuple[tuple[str, ...], dict[str, Any], set[str]]] = {
     "minishlab/potion-base-8M": (
-        ("model.safetensors", "tokenizer.json", "onnx/model.onnx"),
-        {"config.json": {"model_type": "model2vec"}, "modules.json": [*modules("0_StaticEmbedding")]},
-        "static model",
+        ("model.safetensors", "tokenizer.json", "onnx/model.onnx", "onnx/tokenizer.json"),
+        {
+            "config.json": {"model_type": "model2vec"},
+            "modules.json": [{"path": ".", "type": "sentence_transformers.models.StaticEmbedding"}],
+        },
+        {"model.safetensors", "tokenizer.json"},
+    ),
+    "model2vec without modules.json": (
+        ("model.safetensors", "tokenizer.json", "pipeline.skops"),
+        {"config.json": {"model_type": "model2vec"}},
+        {"model.safetensors", "tokenizer.json"},
     ),
     "sentence-transformers/static-retrieval-mrl-en-v1": (
-        ("0_StaticEmbedding/model.safetensors", "0_StaticEmbedding/tokenizer.json"),
+        ("0_StaticEmbedding/model.safetensors", "0_StaticEmbedding/tokenizer.json", "README.md"),
         {"modules.json": modules("0_StaticEmbedding"), "config_sentence_transformers.json": {}},
-        "static model",
+        {"0_StaticEmbedding/model.safetensors", "0_StaticEmbedding/tokenizer.json"},
     ),
+}
+
+
+@pytest.mark.parametrize("repository", STATIC)
+def test_static_models_have_no_config_json_in_most_repositories(repository: str, tmp_path: Path) -> None:
+    names, documents, expected = STATIC[repository]
+    first, found = chosen(tmp_path, names, documents)
+    assert (first, set(found.files)) == (set(documents), {*documents, *expected})
+
+
+def test_both_ways_of_a_router_are_fetched(tmp_path: Path) -> None:
+    package = "sentence_transformers.models"
+    folders = {
+        "query_0_StaticEmbedding": f"{package}.StaticEmbedding",
+        "document_0_Transformer": f"{package}.Transformer",
+        "document_1_Pooling": f"{package}.Pooling",
+        "document_2_Dense": f"{package}.Dense",
+    }
+    documents = {
+        "modules.json": [{"path": "", "type": f"{package}.Router"}],
+        "router_config.json": {
+            "types": folders,
+            "structure": {"query": [next(iter(folders))], "document": list(folders)[1:]},
+            "parameters": {"default_route": "document"},
+        },
+        "document_0_Transformer/config.json": BERT,
+        "document_1_Pooling/config.json": {"word_embedding_dimension": 32},
+        "document_2_Dense/config.json": DENSE,
+    }
+    weights = {f"{name}/model.safetensors" for name in folders if not name.endswith("Pooling")}
+    tokenizers = {f"{name}/tokenizer.json" for name in list(folders)[:2]}
+    first, found = chosen(tmp_path, (*weights, *tokenizers, "document_0_Transformer/pytorch_model.bin"), documents)
+    assert (first, set(found.files)) == (set(documents), {*documents, *weights, *tokenizers})
+    with pytest.raises(InvalidModel, match=r"no model\.safetensors"):
+        chosen(tmp_path, (*weights - {"query_0_StaticEmbedding/model.safetensors"}, *tokenizers), documents)
+
+
+REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "sentence-transformers/clip-ViT-B-32": (
         ("0_CLIPModel/pytorch_model.bin", "0_CLIPModel/vocab.json"),
         {"modules.json": modules("0_CLIPModel"), "0_CLIPModel/config.json": {"model_type": "clip"}},
@@ -167,20 +214,10 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
         {"modules.json": modules("0_Router"), "router_config.json": {}, "config.json": BERT},
         "Router",
     ),
-    "cross-encoder/ms-marco-MiniLM-L6-v2": (
+    "dslim/bert-base-NER": (
         ("pytorch_model.bin", *TOKENIZER),
-        {"config.json": BERT | {"architectures": ["BertForSequenceClassification"]}},
-        "cross-encoder",
-    ),
-    "naver/splade-v3": (
-        ("model.safetensors", *TOKENIZER),
-        {"config.json": BERT, "modules.json": modules("0_MLMTransformer", "1_SpladePooling")},
-        "SPLADE",
-    ),
-    "colbert-ir/colbertv2.0": (
-        ("model.safetensors", "artifact.metadata", *TOKENIZER),
-        {"config.json": BERT | {"architectures": ["HF_ColBERT"]}},
-        "ColBERT",
+        {"config.json": BERT | {"architectures": ["BertForTokenClassification"]}},
+        "classifier",
     ),
     "Qwen/Qwen3-Embedding-0.6B-GGUF": (("model-f16.gguf", "README.md"), {}, r"no config\.json; .*llama\.cpp"),
     "an adapter": (("adapter_model.safetensors",), {"adapter_config.json": {}}, "adapter"),
@@ -210,3 +247,23 @@ def test_what_cannot_be_served_is_refused_for_its_reason_by_its_small_files(repo
     assert raised.value.message.count("org/name") >= 1
     assert str(tmp_path) not in raised.value.message
     assert "\n" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("graphs", "found"),
+    [
+        (("onnx/model.onnx",), "onnx/model.onnx"),
+        (("0_Transformer/onnx/model.onnx",), "0_Transformer/onnx/model.onnx"),
+        (("onnx/model.onnx", "0_Transformer/onnx/model.onnx"), "0_Transformer/onnx/model.onnx"),
+    ],
+)
+def test_other_formats_are_found_beside_the_transformer_or_at_the_top(
+    graphs: tuple[str, ...], found: str, tmp_path: Path
+) -> None:
+    documents = {"0_Transformer/config.json": BERT, "modules.json": modules("0_Transformer", "1_Pooling"), **POOLING}
+    for name, document in documents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(document))
+    names = (*graphs, "0_Transformer/tokenizer.json", *documents)
+    selection = select("org/name", names, tmp_path, lambda _: ["onnx/model.onnx"])
+    assert selection.own == (found,)

@@ -28,9 +28,14 @@ def spec_of(folder: Path, **more: Any) -> ModelSpec:
 def test_a_pipeline_is_read_whole(tiny: Path) -> None:
     spec, notices = read(tiny)
     assert (spec.name, spec.folder, spec.architecture) == ("tiny", tiny, "BertModel")
-    assert (spec.hidden_size, spec.dimension, spec.pooling, spec.pools_prompt) == (32, 16, ("mean",), True)
+    assert (spec.hidden_size, spec.dense.dimension, spec.dense.pooling, spec.dense.pools_prompt) == (
+        32,
+        16,
+        ("mean",),
+        True,
+    )
     assert (spec.max_tokens, spec.max_positions, spec.pad_id) == (64, 128, 0)
-    assert spec.head == (HeadStep("dense", tiny / "2_Dense", 16),)
+    assert spec.dense.head == (HeadStep("dense", tiny / "2_Dense", 16),)
     assert spec.prompts == {"query": "query: ", "passage": "passage: "}
     assert spec.default_prompt == ""
     assert notices == ()
@@ -38,8 +43,8 @@ def test_a_pipeline_is_read_whole(tiny: Path) -> None:
 
 def test_the_packaged_model_is_read(minilm: Path) -> None:
     spec, notices = read(minilm)
-    assert (spec.dimension, spec.max_tokens, spec.max_positions, spec.pooling) == (384, 256, 512, ("mean",))
-    assert (spec.head, notices) == ((), ())
+    assert (spec.dense.dimension, spec.max_tokens, spec.max_positions, spec.dense.pooling) == (384, 256, 512, ("mean",))
+    assert (spec.dense.head, notices) == ((), ())
 
 
 # ------------------------------------------------------------------------------------------------------------- lengths
@@ -140,7 +145,7 @@ def test_without_modules_the_files_prompts_and_similarity_do_not_count(folder: P
     edit("config_sentence_transformers.json", default_prompt_name="query", similarity_fn_name="dot")
     (folder / "modules.json").unlink()
     spec, notices = read(folder)
-    assert (spec.prompts, spec.default_prompt, spec.normalize) == ({}, "", True)
+    assert (spec.prompts, spec.default_prompt, spec.dense.normalize) == ({}, "", True)
     assert any("config_sentence_transformers.json is not read" in notice for notice in notices)
 
 
@@ -174,11 +179,12 @@ def test_vectors_keep_their_length_where_the_models_similarity_depends_on_it(
         entries = json.loads((folder / "modules.json").read_text())
         (folder / "modules.json").write_text(json.dumps(entries[:-1]))
     spec, notices = read(folder)
-    assert spec.normalize is expected
+    assert spec.dense.normalize is expected
+    assert spec.similarity == similarity
     assert any("model.normalize" in notice for notice in notices) is not expected
     for wanted in (True, False):
         spec, notices = read(folder, normalize=wanted)
-        assert (spec.normalize, notices) == (wanted, ())
+        assert (spec.dense.normalize, notices) == (wanted, ())
 
 
 def test_a_default_prompt_that_the_model_lacks_is_refused(folder: Path, edit: Edit) -> None:
@@ -189,7 +195,7 @@ def test_a_default_prompt_that_the_model_lacks_is_refused(folder: Path, edit: Ed
 
 def test_a_model_that_asks_to_be_cut_is_a_notice(folder: Path, edit: Edit) -> None:
     edit("config_sentence_transformers.json", truncate_dim=8)
-    assert spec_of(folder).dimension == 16
+    assert spec_of(folder).dense.dimension == 16
     assert "truncate_dim" in read(folder)[1][0]
 
 
@@ -272,8 +278,12 @@ def test_a_transformer_in_a_folder_of_its_own_is_read_there(place: str, folder: 
     inner = move_transformer(folder, place)
     spec, notices = read(folder)
     assert (spec.folder, notices) == (inner, ())
-    assert (spec.max_tokens, spec.pooling, spec.prompts) == (before.max_tokens, before.pooling, before.prompts)
-    assert spec.head == (HeadStep("dense", folder / "2_Dense", 16),)
+    assert (spec.max_tokens, spec.dense.pooling, spec.prompts) == (
+        before.max_tokens,
+        before.dense.pooling,
+        before.prompts,
+    )
+    assert spec.dense.head == (HeadStep("dense", folder / "2_Dense", 16),)
 
 
 @pytest.mark.parametrize("name", ["0_Transformer/config.json", "0_Transformer/model.safetensors", "modules.json"])

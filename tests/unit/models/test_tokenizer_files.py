@@ -140,6 +140,15 @@ def test_a_processor_before_the_tokenizer_is_refused(name: str, folder: Path, ed
         read(folder)
 
 
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "config.json", "processor_config.json"])
+@pytest.mark.parametrize("processor", ["MyProcessor", "Processor", "AutoTokenizer"])
+def test_a_processor_that_transformers_does_not_know_is_ignored_as_there(
+    name: str, processor: str, folder: Path, edit: Edit
+) -> None:
+    edit(name, processor_class=processor)
+    assert read(folder).tokenizer.stands_alone
+
+
 @pytest.mark.parametrize("kind", ["ByT5Tokenizer", "CanineTokenizer"])
 def test_a_tokenizer_without_vocabulary_is_refused_for_the_true_reason(kind: str, folder: Path, edit: Edit) -> None:
     (folder / "tokenizer.json").unlink()

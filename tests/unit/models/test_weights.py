@@ -103,11 +103,11 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path: Path
         ("README.md", r"has no model\.safetensors and no weights of another kind"),
         (
             "onnx/model.onnx",
-            r"only ONNX files \(onnx/model\.onnx\): .*onnx \(pip install emb-provider-onnx\)",
+            r"only ONNX files \(onnx/model\.onnx\): install emb-provider-onnx .*\./plugins/onnx .*--backend onnx",
         ),
         (
             "openvino/openvino_model.xml",
-            r"only OpenVINO files .*\(pip install emb-provider-openvino",
+            r"only OpenVINO files .*\./plugins/openvino .*--backend openvino",
         ),
         ("model-q4.gguf", r"only GGUF files, .*\(model-q4\.gguf\)"),
         ("tf_model.h5", r"only weights of another library \(tf_model\.h5\)"),

@@ -4,25 +4,15 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from provider.domain import Worker
-from provider.engine.hooks import BatchDone, DownloadChanged, ModelChanged, ModelState
+from provider.cores import Worker
+from provider.domain import Caller
+from provider.engine.hooks import BatchDone, DownloadChanged, ModelChanged, ModelState, RequestWaited
 from provider.settings import LogSettings
 from provider.telemetry.logs import configure_logging, log_event
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
-    root.handlers[:], root.level = handlers, level
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
@@ -183,3 +173,35 @@ def test_the_life_of_a_model_is_told() -> None:
         ("model_unloaded", "info"),
         ("forward_failed", "error"),
     ]
+
+
+def test_a_request_that_waited_in_vain_is_told_with_its_caller() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(), stream)
+    log_event(RequestWaited(0.5, "admitted", Caller("search")))
+    log_event(RequestWaited(2.0, "refused", Caller("search")))
+    (line,) = lines(stream)
+    assert (line["event"], line["outcome"], line["seconds"], line["caller"]) == (
+        "request_waited",
+        "refused",
+        2.0,
+        "search",
+    )
+
+
+def test_text_that_is_no_unicode_is_logged_as_json_too() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(), stream)
+    structlog.get_logger("a").info("something", folder="name\udce9", bytes=2**70)
+    (line,) = lines(stream)
+    assert (line["folder"], line["bytes"]) == ("name\udce9", 2**70)
+
+
+@pytest.mark.parametrize("problem", [BrokenPipeError(), ValueError("I/O operation on closed file")])
+def test_a_line_that_cannot_be_written_harms_nothing(problem: Exception) -> None:
+    class Broken(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise problem
+
+    configure_logging(LogSettings(), Broken())
+    structlog.get_logger("a").info("something")

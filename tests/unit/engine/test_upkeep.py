@@ -1,0 +1,224 @@
+"""Hung lanes, failed loads, idle models and memory, on fake backends and a clock that a test moves."""
+
+import asyncio
+import shutil
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from waiting import until, until_set
+
+from provider.domain import Embedded, EmbedRequest
+from provider.engine.engine import Engine
+from provider.engine.hooks import Event, Hooks, ModelChanged, ModelState
+from provider.engine.probing import FAILURES_UNTIL_PROBED
+from provider.errors import EmbeddingFailed, ModelFailed, ModelStalled
+from provider.settings import CacheSettings, MemorySettings, ModelSettings, QueueSettings, Settings
+from provider.testing import FakeBackend, TickingClock
+
+OFF = CacheSettings(enabled=False)
+WEIGHTS = 90_868_376  # bytes of the packaged model's
+
+
+@asynccontextmanager
+async def opened(
+    *models: ModelSettings, clock: TickingClock, events: list[Event] | None = None, **sections: Any
+) -> AsyncIterator[Engine]:
+    first, *further = models
+    settings = Settings(model=first, models=further, cache=OFF, **sections)
+    service = Engine(settings, Hooks(*([events.append] if events is not None else [])), clock=clock).start()
+    try:
+        for runtime in service.runtimes.values():
+            if not runtime.settings.lazy:
+                await runtime.start_loading()
+        yield service
+    finally:
+        for runtime in service.runtimes.values():
+            if runtime.loaded is not None:
+                backend(service, runtime.name).gate.set()
+        await service.close()
+
+
+@pytest.fixture
+def clock() -> TickingClock:
+    return TickingClock()
+
+
+def fake(minilm: Path, name: str = "m", **fields: Any) -> ModelSettings:
+    return ModelSettings(name=name, path=str(minilm), backend="fake", tune=False, **fields)
+
+
+def backend(service: Engine, name: str) -> FakeBackend:
+    loaded = service.runtimes[name].loaded
+    assert loaded is not None
+    assert isinstance(loaded.backend, FakeBackend)
+    return loaded.backend
+
+
+def embed(service: Engine, text: str, model: str = "m") -> "asyncio.Task[Embedded]":
+    return asyncio.create_task(service.embed(EmbedRequest(model, (text,))))
+
+
+async def hold(service: Engine, text: str) -> "asyncio.Task[Embedded]":
+    """A request that is in a forward pass until the gate opens."""
+    backend(service, "m").gate.clear()
+    backend(service, "m").started.clear()
+    task = embed(service, text)
+    await until_set(backend(service, "m").started)
+    # The other lanes have come back from the warm-up, and are not taken for hung when the clock moves.
+    lanes = service.runtimes["m"].lanes
+    await until(lambda: lanes is not None and lanes.stalled(-1) == 1)
+    return task
+
+
+async def test_rows_of_a_hung_lane_fail_and_the_other_lane_serves(minilm: Path, clock: TickingClock) -> None:
+    async with opened(fake(minilm, lanes=2), clock=clock) as service:
+        runtime, stalled = service.runtimes["m"], []
+        service.upkeep.on_stalled = stalled.append
+        hung = await hold(service, "hangs")
+        clock.advance(121)
+        await service.upkeep.look()
+        with pytest.raises(ModelStalled):
+            await hung
+        assert (service.problems, stalled) == ({}, [])
+        assert runtime.degraded == "1 of 2 lanes: a forward pass runs for more than 120 s"
+        gate, backend(service, "m").gate = backend(service, "m").gate, threading.Event()
+        backend(service, "m").gate.set()
+        assert (await embed(service, "served")).usage.inputs == 1
+        gate.set()
+        await until(lambda: runtime.degraded is None)
+
+
+async def test_where_every_lane_hangs_what_waits_fails_too_and_the_server_is_told(
+    minilm: Path, clock: TickingClock
+) -> None:
+    async with opened(fake(minilm, lanes=1), clock=clock, queue=QueueSettings(stall_seconds=7)) as service:
+        stalled: list[str] = []
+        service.upkeep.on_stalled = stalled.append
+        hung = await hold(service, "hangs")
+        waiting = embed(service, "waits")
+        await until(lambda: service.runtimes["m"].waiting[0])
+        clock.advance(8)
+        await service.upkeep.look()
+        for each in (hung, waiting):
+            with pytest.raises(ModelStalled):
+                await each
+        assert stalled == ["m"]
+        assert service.problems == {"m": "1 of 1 lanes: a forward pass runs for more than 7 s"}
+        backend(service, "m").gate.set()
+        await until(lambda: not service.problems)
+        assert (await embed(service, "after")).usage.inputs == 1
+
+
+async def test_an_eager_model_that_failed_is_tried_again_after_longer_and_longer_pauses(
+    minilm: Path, tmp_path: Path, clock: TickingClock
+) -> None:
+    events: list[Event] = []
+    late = fake(tmp_path / "late", "late")
+    async with opened(fake(minilm), late, clock=clock, events=events) as service:
+        runtime = service.runtimes["late"]
+        tries = 1
+        for pause in (5, 10, 20):
+            assert runtime.state is ModelState.FAILED
+            clock.advance(pause - 1)
+            await service.upkeep.look()
+            assert runtime.use.failures == tries
+            if pause == 20:
+                shutil.copytree(minilm, tmp_path / "late")
+            clock.advance(1)
+            await service.upkeep.look()
+            assert "late" in service.problems
+            await runtime.start_loading()
+            tries += 1
+        assert (runtime.state, service.problems) == (ModelState.READY, {})
+        failures = [each for each in events if isinstance(each, ModelChanged) and each.state is ModelState.FAILED]
+        assert [each.detail["retry_seconds"] for each in failures] == [5, 10, 20]
+
+
+async def test_a_lazy_model_that_is_idle_is_unloaded_and_comes_back(minilm: Path, clock: TickingClock) -> None:
+    lazy = fake(minilm, lazy=True, idle_unload_seconds=60)
+    pinned = fake(minilm, "pinned", lazy=True, idle_unload_seconds=60, pinned=True)
+    async with opened(lazy, pinned, clock=clock) as service:
+        runtime = service.runtimes["m"]
+        await asyncio.gather(embed(service, "first"), embed(service, "first", "pinned"))
+        clock.advance(59)
+        await service.upkeep.look()
+        assert runtime.state is ModelState.READY
+        running = await hold(service, "runs for a minute")
+        clock.advance(61)
+        await service.upkeep.look()
+        assert runtime.state is ModelState.READY
+        used = backend(service, "m")
+        used.gate.set()
+        await running
+        clock.advance(60)
+        await service.upkeep.look()
+        assert (runtime.state, used.closed, runtime.use.bytes) == (ModelState.WAITING, 1, 0)
+        assert service.runtimes["pinned"].state is ModelState.READY
+        assert (await embed(service, "again")).usage.inputs == 1
+
+
+async def test_a_backend_that_cannot_be_closed_is_told_and_harms_no_other(
+    minilm: Path, clock: TickingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [fake(minilm, name, lazy=True, idle_unload_seconds=60) for name in ("m", "n")]
+    async with opened(*models, clock=clock) as service:
+        await asyncio.gather(embed(service, "text"), embed(service, "text", "n"))
+        monkeypatch.setattr(backend(service, "m"), "close", lambda: 1 / 0)
+        clock.advance(60)
+        await service.upkeep.look()
+        assert {runtime.state for runtime in service.runtimes.values()} == {ModelState.WAITING}
+        told = "closing its backend failed: ZeroDivisionError: division by zero"
+        assert service.runtimes["m"].notices == (told,)
+
+
+async def test_a_model_that_was_unloaded_while_it_was_probed_is_probed_again(minilm: Path, clock: TickingClock) -> None:
+    async with opened(fake(minilm, lazy=True, lanes=1), clock=clock) as service:
+        runtime = service.runtimes["m"]
+        await embed(service, "loads")
+        holding, probed = await hold(service, "holds the lane"), backend(service, "m")
+        runtime.prober.look(FAILURES_UNTIL_PROBED)
+        await until(lambda: runtime.waiting[0])
+        unloading = asyncio.create_task(runtime.unload("test"))
+        await until(lambda: runtime.lanes is None)
+        probed.gate.set()
+        await unloading
+        await holding
+        await embed(service, "loads again")
+        backend(service, "m").failing = True
+        for i in range(FAILURES_UNTIL_PROBED):
+            with pytest.raises(EmbeddingFailed):
+                await embed(service, f"text {i}")
+        await until(lambda: runtime.prober.has_failed)
+
+
+async def test_the_least_recently_used_idle_model_makes_room(minilm: Path, clock: TickingClock) -> None:
+    models = [fake(minilm, name, lazy=True) for name in ("a", "b", "c")]
+    # Whatever else the process allocates while they load, two of them fit and three do not.
+    budget = MemorySettings(max_model_bytes=int(2.9 * WEIGHTS))
+    async with opened(*models, clock=clock, memory=budget) as service:
+
+        async def use(name: str) -> None:
+            await embed(service, "text", name)
+            service.runtimes[name].use.bytes = WEIGHTS
+            clock.advance(1)
+
+        for name in ("a", "b", "a", "c"):
+            await use(name)
+        states = {name: runtime.state for name, runtime in service.runtimes.items()}
+        assert states == {"a": ModelState.READY, "b": ModelState.WAITING, "c": ModelState.READY}
+
+
+async def test_a_model_for_which_no_other_can_leave_is_refused_with_the_sum(minilm: Path, clock: TickingClock) -> None:
+    budget = MemorySettings(max_model_bytes=int(1.5 * WEIGHTS))
+    async with opened(fake(minilm), fake(minilm, "b", lazy=True), clock=clock, memory=budget) as service:
+        service.runtimes["m"].use.bytes = WEIGHTS
+        with pytest.raises(ModelFailed):
+            await embed(service, "text", "b")
+        failure = service.runtimes["b"].failure
+        assert failure is not None
+        assert f"loaded models hold {WEIGHTS} of {budget.max_model_bytes}" in failure.message
+        assert not service.problems

@@ -1,0 +1,117 @@
+"""Bytes that requests hold: counted as they come, over the limit in line, the oldest request first."""
+
+import asyncio
+import threading
+
+import pytest
+from waiting import PATIENCE_SECONDS
+
+from provider.errors import TooManyRequests
+from provider.http.budget import ByteBudget, Share
+from provider.settings import QueueSettings
+from provider.testing import TickingClock
+
+
+def budget(max_wait_seconds: float = 30) -> ByteBudget:
+    return ByteBudget(QueueSettings(max_request_bytes=1024, max_wait_seconds=max_wait_seconds))
+
+
+async def taking(share: Share, count: int) -> "asyncio.Task[None]":
+    """A request that takes bytes, as far as it comes."""
+    task = asyncio.create_task(share.take(count))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return task
+
+
+async def test_bytes_over_the_limit_wait_for_those_that_are_given_back_in_turn() -> None:
+    total = budget()
+    first, second, third = (Share(total) for _ in range(3))
+    await first.take(1000)
+    large, small = await taking(second, 1000), await taking(third, 10)
+    assert (large.done(), small.done(), total.total) == (False, False, 1000)
+    first.release()
+    await asyncio.wait_for(asyncio.gather(large, small), PATIENCE_SECONDS)
+    assert (second.held, third.held, total.total) == (1000, 10, 1010)
+
+
+async def test_of_bodies_that_are_all_half_there_the_oldest_goes_on() -> None:
+    total = budget()
+    shares = [Share(total) for _ in range(4)]
+    for share in shares:
+        await share.take(256)
+    later = [await taking(share, 700) for share in shares[1:]]
+    await asyncio.wait_for(shares[0].take(5000), PATIENCE_SECONDS)
+    for share, task in zip(shares, later, strict=False):
+        assert not task.done()
+        share.release()
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
+
+
+async def test_a_request_that_gave_back_all_it_held_is_not_the_oldest_any_more() -> None:
+    total = budget()
+    empty, first = Share(total), Share(total)
+    await empty.take(20)
+    empty.add(-20)
+    await first.take(1000)
+    await asyncio.wait_for(first.take(5000), PATIENCE_SECONDS)
+
+
+async def test_bytes_that_wait_for_too_long_are_refused_and_the_next_move_up() -> None:
+    total = budget(max_wait_seconds=0.05)
+    first, second, third = (Share(total) for _ in range(3))
+    await first.take(1000)
+    large, small = await taking(second, 1000), await taking(third, 10)
+    with pytest.raises(TooManyRequests, match="of 1024"):
+        await asyncio.wait_for(large, PATIENCE_SECONDS)
+    await asyncio.wait({small}, timeout=PATIENCE_SECONDS)
+    second.release()
+    first.release()
+    third.release()
+    assert total.total == 0
+
+
+async def test_who_leaves_while_waiting_lets_the_next_one_up() -> None:
+    total = budget()
+    first, second, third = (Share(total) for _ in range(3))
+    await first.take(1000)
+    large, small = await taking(second, 1000), await taking(third, 10)
+    large.cancel()
+    await asyncio.wait_for(small, PATIENCE_SECONDS)
+    assert (second.held, third.held) == (0, 10)
+
+
+async def test_bytes_that_are_there_count_whatever_the_limit() -> None:
+    total = budget()
+    first, second = Share(total), Share(total)
+    first.add(5000)
+    waiting = await taking(second, 1)
+    assert not waiting.done()
+    first.add(-4500)
+    await asyncio.wait_for(waiting, PATIENCE_SECONDS)
+    assert total.total == 501
+
+
+async def test_a_refusal_says_when_there_will_be_room_by_how_long_others_held_theirs() -> None:
+    clock = TickingClock()
+    total = ByteBudget(QueueSettings(max_request_bytes=1024, max_wait_seconds=0), clock)
+    before, holder, refused = (Share(total) for _ in range(3))
+    await before.take(1000)
+    clock.advance(20)
+    before.release()
+    await holder.take(1000)
+    with pytest.raises(TooManyRequests) as caught:
+        await refused.take(524)
+    assert caught.value.retry_after_seconds == 10
+    assert "try again in 10s" in caught.value.message
+
+
+async def test_memory_goes_back_to_the_system_after_much_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provider.http.budget._PAUSE_SECONDS", 0)
+    given_back = threading.Event()
+    total = ByteBudget(QueueSettings(), give_back=given_back.set)
+    for size, is_much in ((1000, False), (100_000_000, True)):
+        share = Share(total)
+        share.add(size)
+        share.release()
+        assert await asyncio.to_thread(given_back.wait, PATIENCE_SECONDS if is_much else 0) is is_much
