@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -13,35 +12,20 @@ from provider.cores import ONLY_WORKER, Worker
 from provider.domain import Caller
 from provider.engine.description import ModelDescription
 from provider.engine.finding import FoundModel, find_model
-from provider.engine.hooks import (
-    BatchDone,
-    DownloadChanged,
-    Hook,
-    ModelChanged,
-    ModelNoticed,
-    ModelState,
-    ModelVerified,
-)
+from provider.engine.hooks import DownloadChanged, Hook, ModelChanged, ModelNoticed, ModelState, ModelVerified
 from provider.engine.lanes import Lanes
 from provider.engine.loading import ModelParts, in_daemon_thread, load_parts
-from provider.engine.outcome import BatchOutcome
-from provider.engine.probing import Prober, probe_row, warm_up_rows
-from provider.engine.rows import Row, Ticket
-from provider.engine.scheduler import Scheduler
+from provider.engine.probing import Prober, warm_up_rows
+from provider.engine.rows import Row
+from provider.engine.running import RunningModel
 from provider.engine.upkeep import ModelUse
 from provider.engine.verdict import Verdict, Verify
 from provider.errors import ModelFailed, ModelLoading, ProviderError, SettingsError, ShuttingDown
 from provider.resident import resident_bytes
 from provider.settings import HubSettings, ModelSettings, QueueSettings
-from provider.tasks import check_outputs
 
 # A lazy model that could not be loaded is tried again after so long, when someone asks for it.
 _RETRY_SECONDS = 59
-_MEMORY_RAN_OUT = (
-    "memory ran out in a forward pass: batches were halved until they fit, and grow back slowly (batch_tokens); set "
-    "model.max_batch_tokens lower, or leave more memory free"
-)
-
 
 MakeRoom = Callable[["ModelRuntime", int], Awaitable[None]]
 
@@ -91,26 +75,30 @@ class ModelRuntime:
         self.state = ModelState.WAITING
         self.failure: ProviderError | None = None
         self.verified: Verdict | None = None
-        self.lanes: Lanes | None = None
         self.created = int(time.time())
-        self._hub, self._queue, self._hooks, self._on_row = hub, queue, hooks, on_row
+        self._hub, self._hooks = hub, hooks
         self._worker, self._verify_parts = worker, verify
         self._one_at_a_time, self._show_progress = one_at_a_time, show_progress
         self._clock, self._make_room = clock, make_room
         self.use = ModelUse(clock)
         self.is_late = False
         self._since = clock()
-        self._parts: ModelParts | None = None
+        self._start = partial(RunningModel, queue=queue, hooks=hooks, on_row=on_row, clock=clock)
+        self._running: RunningModel | None = None
         self._description: ModelDescription | None = None
         self._noticed: list[str] = []
         self._loading: asyncio.Task[None] | None = None
-        self.prober = Prober(self._embed_probe, name=self.name, pause_seconds=probe_seconds)
-        self._verifying = threading.Lock()
+        self.prober = Prober(self._probe, name=self.name, pause_seconds=probe_seconds)
 
     @property
     def loaded(self) -> ModelParts | None:
         """The model's parts while it is ready, else None."""
-        return self._parts if self.state is ModelState.READY else None
+        return self._running.parts if self._running is not None and self.state is ModelState.READY else None
+
+    @property
+    def lanes(self) -> Lanes | None:
+        """What runs its forward passes, from its warm-up on."""
+        return self._running.lanes if self._running is not None else None
 
     @property
     def description(self) -> ModelDescription | None:
@@ -122,7 +110,7 @@ class ModelRuntime:
     @property
     def notices(self) -> tuple[str, ...]:
         """What an operator should know of the loaded model: from its files, and from requests since."""
-        return (*(self._parts.notices if self._parts else ()), *self._noticed)
+        return (*(self._running.parts.notices if self._running else ()), *self._noticed)
 
     def notice(self, text: str) -> None:
         """Tell an operator `text`, which a request showed; once."""
@@ -133,18 +121,20 @@ class ModelRuntime:
     @property
     def problem(self) -> str | None:
         """Why the model cannot be relied on right now, in words for an operator; None if it can."""
-        if self.loaded is None or self.lanes is None:
+        if self._running is None or self.loaded is None:
             return self.failure.message if self.failure is not None else f"{self.state}"
         if self.prober.has_failed:
             return "forward passes fail"
-        return self._stall if self.stalled_lanes == self.loaded.plan.lanes else None
+        return self._running.stall if self._running.is_stalled else None
 
     @property
     def degraded(self) -> str | None:
         """Why the model works more slowly than it should, in words for an operator; None if it does not."""
         if self.is_coming and not self.settings.lazy:
             return f"added while serving: {self.state}"
-        return self._stall if self.loaded and 0 < self.stalled_lanes < self.loaded.plan.lanes else None
+        if self._running is None or self.loaded is None or self._running.is_stalled:
+            return None
+        return self._running.stall
 
     @property
     def is_coming(self) -> bool:
@@ -154,12 +144,7 @@ class ModelRuntime:
     @property
     def stalled_lanes(self) -> int:
         """Lanes that hang in a forward pass."""
-        return self.lanes.stalled(self._queue.stall_seconds) if self.lanes else 0
-
-    @property
-    def _stall(self) -> str:
-        lanes = self._parts.plan.lanes if self._parts else 0
-        return f"{self.stalled_lanes} of {lanes} lanes: a forward pass runs for more than {self._queue.stall_seconds} s"
+        return self._running.stalled_lanes if self._running else 0
 
     @property
     def is_in_use(self) -> bool:
@@ -188,7 +173,7 @@ class ModelRuntime:
 
     def fail_stalled(self) -> bool:
         """Give up what hangs; see `Lanes.fail_stalled`. Returns whether the model can run nothing any more."""
-        return self.loaded is not None and self.lanes is not None and self.lanes.fail_stalled(self._queue.stall_seconds)
+        return self._running is not None and self.loaded is not None and self._running.fail_stalled()
 
     async def unload(self, reason: str) -> None:
         """Free a lazy model, which nobody uses; its next request loads it again."""
@@ -220,11 +205,6 @@ class ModelRuntime:
         msg = f"The model `{self.name}` is still loading. Please try again in 5s."
         raise ModelLoading(msg, retry_after_seconds=5)
 
-    @property
-    def expected_seconds(self) -> float:
-        """How long all that waits will take at the measured rate."""
-        return self.lanes.expected_seconds if self.lanes else 0.0
-
     def check_room(self, tokens: int, caller: Caller) -> None:
         """See `Lanes.check_room`."""
         if self.lanes is not None:
@@ -243,20 +223,14 @@ class ModelRuntime:
         if self._loading is not None:
             # A load cannot be interrupted half-way; its thread ends with the process.
             self._loading.cancel()
-        self._enter(ModelState.CLOSED, {"unloaded": self._parts is not None})
+        self._enter(ModelState.CLOSED, {"unloaded": self._running is not None})
         await self._release()
 
     async def _release(self) -> None:
-        parts, lanes, self._parts, self.lanes = self._parts, self.lanes, None, None
+        running, self._running = self._running, None
         self.use.bytes = 0
-        if parts is None or lanes is None:
-            return
-        # A lane that is stuck in a forward pass, or a verification, still uses the backend: the process takes both.
-        if await lanes.close() and not self._verifying.locked():
-            try:
-                await in_daemon_thread(f"close {self.name}", parts.backend.close)
-            except Exception as exc:  # noqa: BLE001 - whatever a backend raises, the others go on
-                self.notice(f"closing its backend failed: {type(exc).__name__}: {exc}")
+        if running is not None:
+            await running.close()
 
     async def _load(self) -> None:
         try:
@@ -277,11 +251,11 @@ class ModelRuntime:
                 parts = await in_daemon_thread(
                     f"load {self.name}", partial(load_parts, found, self.settings, self._worker)
                 )
-                self._parts, self.lanes = parts, self._start_lanes(parts)
-                await self._run_rows(warm_up_rows(parts))
+                self._running = running = self._start(parts, name=self.name, notice=self.notice, on_failures=self._look)
+                await running.run(warm_up_rows(parts))
                 self.use.bytes = max(resident_bytes() - before, parts.weight_bytes)
                 if self.settings.verify_at_start and self._verify_parts is not None:
-                    await self._verify(parts, self._verify_parts)
+                    await self._verify(running, self._verify_parts)
             self.created = int(time.time())
             self._description = description = ModelDescription.of(self.settings, parts)
             seconds = round(self._clock() - started, 3)
@@ -305,59 +279,18 @@ class ModelRuntime:
             find_model, self.settings, self._hub, show_progress=self._show_progress, notify_download=notify_download
         )
 
-    def _start_lanes(self, parts: ModelParts) -> Lanes:
-        lanes = Lanes(
-            parts.backend,
-            Scheduler(
-                parts.limits,
-                max_tokens=self._queue.max_tokens,
-                max_wait_seconds=self._queue.max_wait_seconds,
-                lanes=parts.plan.lanes,
-                clock=self._clock,
-            ),
-            check=partial(check_outputs, parts.spec.tasks),
-            count=parts.plan.lanes,
-            name=self.name,
-            on_batch=self._batch_done,
-            on_row=self._on_row,
-            clock=self._clock,
-        )
-        lanes.start()
-        return lanes
-
-    async def _verify(self, parts: ModelParts, verify: Verify) -> None:
-        """Compare with the reference while the lanes are idle: nobody is let in before the model is ready."""
-
-        def work() -> Verdict:
-            with self._verifying:
-                return verify(parts, self.settings)
-
-        self.verified = report = await in_daemon_thread(f"verify {self.name}", work)
+    async def _verify(self, running: RunningModel, verify: Verify) -> None:
+        self.verified = report = await running.verify(verify, self.settings)
         self._hooks(ModelVerified(self.name, report.passed, report.seconds, report.summary()))
         report.check()
 
-    async def _embed_probe(self) -> None:
-        if self._parts is not None:
-            await self._run_rows([probe_row(self._parts)])
+    def _look(self, failures_in_a_row: int) -> None:
+        if self._running is not None:
+            self.prober.look(failures_in_a_row)
 
-    async def _run_rows(self, rows: Sequence[Row]) -> None:
-        ticket = Ticket(rows)
-        self.submit(rows)
-        await ticket.wait()
-
-    def _batch_done(self, outcome: BatchOutcome) -> None:
-        error = type(outcome.error).__name__ if outcome.error is not None else None
-        if isinstance(outcome.error, MemoryError):
-            self.notice(_MEMORY_RAN_OUT)
-        tokens = outcome.tokens
-        padding = self._parts.limits.cost([row.tokens for row in outcome.rows]) - tokens if self._parts else 0
-        self._hooks(
-            BatchDone(
-                self.name, len(outcome.rows), tokens, outcome.queue_seconds, outcome.forward_seconds, error, padding
-            )
-        )
-        if self.lanes is not None:
-            self.prober.look(self.lanes.failures_in_a_row)
+    async def _probe(self) -> None:
+        if self._running is not None:
+            await self._running.probe()
 
     def _enter(self, state: ModelState, detail: dict[str, object] | None = None) -> None:
         if self.state is ModelState.CLOSED:

@@ -12,7 +12,7 @@ _OF_MODELS: dict[str, tuple[str, Callable[[ModelRuntime], float]]] = {
     "queue_tokens": ("Tokens that wait", lambda runtime: runtime.waiting[1]),
     "queue_expected_seconds": (
         "Time that they take at the measured rate",
-        lambda runtime: runtime.expected_seconds,
+        lambda runtime: runtime.lanes.expected_seconds if runtime.lanes else 0,
     ),
     "measured_tokens_per_second": (
         "Tokens a second of all lanes, each as if it were busy",
