@@ -18,13 +18,13 @@ from provider.cores import ONLY_WORKER, Worker, available_cores, processor
 from provider.domain import DenseTask, ModelSpec, QueryInput, ScoreTask, TokenBatch
 from provider.engine.batcher import BatchLimits
 from provider.engine.finding import FoundModel, read_files
-from provider.engine.neighbours import NEIGHBOUR_TEXT, STRICTNESS, NeighbourCheck, check_neighbours
+from provider.engine.neighbours import NeighbourCheck, batching
 from provider.engine.pairs import PairTokenizer, pair_tokenizer
 from provider.engine.plan import LanePlan
 from provider.engine.remembered import tune_once
 from provider.engine.tokenizer import Tokenizer
 from provider.engine.tuning import Choices, Tuned
-from provider.errors import BackendUnavailable, InvalidInput, InvalidModel
+from provider.errors import BackendUnavailable, InvalidModel
 from provider.models.prompts import given_prompts
 from provider.models.resolve import Resolved
 from provider.models.weights import weight_bytes
@@ -195,44 +195,6 @@ def _pools_prompt(spec: ModelSpec) -> bool:
 def _normalizes(spec: ModelSpec) -> bool:
     dense = spec.find(DenseTask)
     return dense is None or dense.normalize
-
-
-def batching(
-    backend: Backend, tokenizer: Tokenizer, spec: ModelSpec, settings: ModelSettings
-) -> tuple[NeighbourCheck, BatchLimits]:
-    """Which rows of a loaded backend may share a batch, measured, and what a batch may hold therefore.
-
-    Raises:
-        InvalidModel: as `check_neighbours`.
-    """
-    found = [_neighbours(backend, tokenizer, spec)]
-    if spec.queries is not None:
-        found.append(_neighbours(backend, tokenizer.queries, spec.queries))
-    neighbours = max(found, key=lambda each: STRICTNESS.index(each.allowed))
-    return neighbours, BatchLimits(
-        max_rows=1 if neighbours.allowed == "none" else settings.max_batch_size,
-        max_tokens=settings.max_batch_tokens or backend.traits.batch_tokens,
-        padding_is_free=backend.traits.padding_is_free,
-        equal_lengths=neighbours.allowed == "equal_length",
-    )
-
-
-def _neighbours(backend: Backend, tokenizer: Tokenizer, spec: ModelSpec) -> NeighbourCheck:
-    """The measurement of one way."""
-    try:
-        (text,) = tokenizer.encode([NEIGHBOUR_TEXT], truncate="end")
-    except InvalidInput as exc:
-        msg = f"the tokenizer in {spec.folder} does not encode usual text such as {NEIGHBOUR_TEXT[:19]!r}: {exc.reason}"
-        raise InvalidModel(msg) from exc
-    return check_neighbours(
-        backend,
-        text.ids,
-        spec.tasks,
-        max_tokens=spec.max_tokens,
-        vocabulary_size=tokenizer.vocabulary.size,
-        pad_id=spec.pad_id,
-        is_query=text.features.is_query,
-    )
 
 
 def _choices(spec: ModelSpec, settings: ModelSettings, plans: Sequence[LanePlan], limits: BatchLimits) -> Choices:

@@ -14,8 +14,11 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from provider.backends import Backend, TokenBatch, Vectors
-from provider.domain import Features, Ids, TaskSpec
-from provider.errors import InvalidModel
+from provider.domain import Features, Ids, ModelSpec, TaskSpec
+from provider.engine.batcher import BatchLimits
+from provider.engine.tokenizer import Tokenizer
+from provider.errors import InvalidInput, InvalidModel
+from provider.settings import ModelSettings
 from provider.tasks import comparable
 
 Flat = NDArray[np.float32]
@@ -24,8 +27,8 @@ Run = Callable[[Sequence[Ids]], Sequence[Flat]]
 Precision = Literal["float32", "half", "int8"]
 Neighbours = Literal["any", "equal_length", "none"]
 """Which rows may share a batch: rows of any length, rows of one length, or none."""
-STRICTNESS: tuple[Neighbours, ...] = ("any", "equal_length", "none")
-"""The same, the strictest last."""
+# The strictest last.
+_STRICTNESS: tuple[Neighbours, ...] = ("any", "equal_length", "none")
 
 SAME: dict[Precision, float] = {"float32": 0.99999, "half": 0.999, "int8": 0.95}
 """From which agreement on two vectors of one row differ by rounding only."""
@@ -36,8 +39,7 @@ _EXPLAINED: dict[Precision, float] = {"float32": 1.0, "half": 0.99, "int8": 0.9}
 # Short rows show most: in a long one the few tokens that padding reaches are lost in the mean. Odd and even, below and
 # above the usual widths of convolutions, each beside a row a little longer and one much longer.
 _LENGTHS, _LONGER = (1, 4, 9, 23), (31, 70)
-NEIGHBOUR_TEXT = "The quick brown fox jumps over the lazy dog, and 3 of 7 cats (all black) look on."
-"""A text whose token ids are among the rows."""
+_TEXT = "The quick brown fox jumps over the lazy dog, and 3 of 7 cats (all black) look on."
 
 
 @frozen
@@ -70,6 +72,44 @@ class NeighbourCheck:
             f"vectors depend on what shares their batch: cosine {self.padded:.4f} of a row alone and beside longer "
             f"rows, {self.equal:.4f} beside rows of its length; {consequence}"
         )
+
+
+def batching(
+    backend: Backend, tokenizer: Tokenizer, spec: ModelSpec, settings: ModelSettings
+) -> tuple[NeighbourCheck, BatchLimits]:
+    """Which rows of a loaded backend may share a batch, measured, and what a batch may hold therefore.
+
+    Raises:
+        InvalidModel: as `check_neighbours`.
+    """
+    found = [_neighbours(backend, tokenizer, spec)]
+    if spec.queries is not None:
+        found.append(_neighbours(backend, tokenizer.queries, spec.queries))
+    neighbours = max(found, key=lambda each: _STRICTNESS.index(each.allowed))
+    return neighbours, BatchLimits(
+        max_rows=1 if neighbours.allowed == "none" else settings.max_batch_size,
+        max_tokens=settings.max_batch_tokens or backend.traits.batch_tokens,
+        padding_is_free=backend.traits.padding_is_free,
+        equal_lengths=neighbours.allowed == "equal_length",
+    )
+
+
+def _neighbours(backend: Backend, tokenizer: Tokenizer, spec: ModelSpec) -> NeighbourCheck:
+    """The measurement of one way."""
+    try:
+        (text,) = tokenizer.encode([_TEXT], truncate="end")
+    except InvalidInput as exc:
+        msg = f"the tokenizer in {spec.folder} does not encode usual text such as {_TEXT[:19]!r}: {exc.reason}"
+        raise InvalidModel(msg) from exc
+    return check_neighbours(
+        backend,
+        text.ids,
+        spec.tasks,
+        max_tokens=spec.max_tokens,
+        vocabulary_size=tokenizer.vocabulary.size,
+        pad_id=spec.pad_id,
+        is_query=text.features.is_query,
+    )
 
 
 def check_neighbours(

@@ -9,7 +9,8 @@ import attrs
 from provider.backends import Backend, BackendOptions, find_backend, own_options
 from provider.backends.kit.routed import class_for
 from provider.cores import available_cores
-from provider.engine.loading import ModelParts, batching
+from provider.engine.loading import ModelParts
+from provider.engine.neighbours import batching
 from provider.engine.plan import LanePlan
 from provider.errors import InvalidModel
 from provider.models.weights import has_weights

@@ -4,25 +4,23 @@ Later wins over earlier: defaults, an installed package, YAML file, `.env`, envi
 is a `SettingsError` that names the setting, the value and what is allowed.
 """
 
-import difflib
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import attrs
-import msgspec
 import yaml
-from attrs import Attribute, field, fields, frozen
+from attrs import fields, frozen
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
+from provider.configuration.values import SettingsLayer, known_setting, mapping, read_value, unknown
 from provider.errors import SettingsError
-from provider.files import expanded, read_utf8
-from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Protected, Settings, environment_variable
+from provider.files import read_utf8
+from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Settings, environment_variable
 
 # Kubernetes describes a service called `emb-provider` to every pod by variables of these names.
 _SERVICE_LINK = re.compile(rf"{ENV_PREFIX}(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
@@ -32,23 +30,6 @@ _MODEL_IDENTITY = (*_MODEL_SOURCE, "aliases", "prompts", "default_prompt", "norm
 INSTALLED = "installed package"
 """The label of what an installed package brings."""
 _MODELS_VARIABLE = f"{ENV_PREFIX}MODELS"
-
-
-@frozen
-class SettingsLayer:
-    """One place that values come from.
-
-    Attributes:
-        label: how messages and `emb-provider config` call it.
-        values: "section.field" to the raw value; `models` holds the raw list.
-        names: "section.field" to the name it has there (an environment variable, a flag), where that differs.
-        textual: whether values are text that still has to be read (environment, flags).
-    """
-
-    label: str
-    values: Mapping[str, Any]
-    names: Mapping[str, str] = field(factory=dict)
-    textual: bool = False
 
 
 @frozen
@@ -94,7 +75,7 @@ def load_settings(
     sections: dict[str, Any] = {}
     for section, shape in SECTIONS.items():
         given = {key.partition(".")[2]: each for key, each in merged.items() if key.startswith(f"{section}.")}
-        values = {name: _read(shape, section, name, value, layer) for name, (value, layer) in given.items()}
+        values = {name: read_value(shape, section, name, value, layer) for name, (value, layer) in given.items()}
         sections[section] = shape(**values)
     if "models" in merged:
         sections["models"] = list(_further_models(*merged["models"]))
@@ -147,15 +128,15 @@ def _from_yaml(path: Path) -> dict[str, Any]:
         msg = f"{path} is no valid YAML: {' '.join(str(exc).split())}"
         raise SettingsError(msg) from exc
     values: dict[str, Any] = {}
-    for section, content in _mapping(document, str(path)).items():
+    for section, content in mapping(document, str(path)).items():
         if section == "models":
             values["models"] = [] if content is None else content
             continue
         if section not in SECTIONS:
             where = f"{path}: {section}"
-            raise _unknown(where, section, [*SECTIONS, "models"], "section")
-        for name, value in _mapping(content, f"{path}: {section}").items():
-            _known(SECTIONS[section], f"{path}: {section}.{name}", name)
+            raise unknown(where, section, [*SECTIONS, "models"], "section")
+        for name, value in mapping(content, f"{path}: {section}").items():
+            known_setting(SECTIONS[section], f"{path}: {section}.{name}", name)
             values[f"{section}.{name}"] = value
     return values
 
@@ -174,7 +155,7 @@ def _from_environment(label: str, environ: Mapping[str, str | None]) -> Settings
             continue
         if variable not in known:
             where = f"{variable} ({label})"
-            raise _unknown(where, variable, list(known), "variable")
+            raise unknown(where, variable, list(known), "variable")
         if key := known[variable]:
             values[key], names[key] = text, variable
     return SettingsLayer(label, values, names, textual=True)
@@ -193,71 +174,6 @@ def _names_another_model(layer: SettingsLayer, merged: Mapping[str, tuple[Any, S
     )
 
 
-def _read(shape: type, section: str, name: str, value: Any, layer: SettingsLayer) -> Any:  # noqa: ANN401
-    """`value` as the field's type, within its bounds."""
-    setting = _known(shape, f"{section}.{name}", name)
-    key = f"{section}.{name}"
-    where = f"{key} ({layer.names.get(key, layer.label)}{f', {layer.label}' if key in layer.names else ''})"
-    expected = _expected(setting)
-    problem = SettingsError(
-        f"{where}: expected {expected}, got {'a secret' if setting.metadata['secret'] else repr(value)}"
-    )
-    try:
-        if layer.textual and isinstance(value, str):
-            value = _from_text(value, setting.type)
-        # Numbers in JSON may be 3600 where a float is meant; a float is never taken for an int.
-        read = msgspec.convert(value, setting.type, strict=not layer.textual)
-    except (msgspec.ValidationError, ValueError) as exc:
-        raise problem from exc
-    if setting.metadata["path"] and read is not None:
-        read = expanded(read, where)
-    least, most = setting.metadata["least"], setting.metadata["most"]
-    # NaN is neither above nor below anything.
-    is_within = read is None or ((least is None or read >= least) and (most is None or read <= most))
-    if read == "" or not is_within:
-        raise problem
-    return read
-
-
-def _from_text(text: str, wanted: Any) -> Any:  # noqa: ANN401
-    kinds = {get_origin(each) for each in (wanted, *get_args(wanted))}
-    start = text.lstrip()[:1]
-    if (list in kinds and start == "[") or (dict in kinds and (start == "{" or not {list, Literal} & kinds)):
-        return json.loads(text)
-    if list in kinds:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return text
-
-
-def _expected(setting: "Attribute[Any]") -> str:
-    """What a field takes, in words."""
-    wanted, least, most = setting.type, setting.metadata["least"], setting.metadata["most"]
-    optional = get_origin(wanted) is UnionType and NoneType in get_args(wanted)
-    if optional:
-        (wanted,) = (each for each in get_args(wanted) if each is not NoneType)
-    words: dict[Any, str] = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        list[str]: "a list of texts (in the environment: separated by commas)",
-        list[
-            Protected
-        ]: f"a list of some of {', '.join(get_args(Protected))} (in the environment: separated by commas)",
-        list[str]
-        | dict[str, str]: "a list of texts (in the environment: separated by commas), or a mapping of names to "
-        "texts (JSON)",
-        dict[str, Any]: "a mapping (in the environment: JSON)",
-        dict[str, str] | Literal["recipe"]: "a mapping of names to texts (in the environment: JSON), or recipe",
-    }
-    text = "one of " + ", ".join(get_args(wanted)) if get_origin(wanted) is Literal else words.get(wanted, str(wanted))
-    if least is not None and most is not None:
-        text += f" from {least} to {most}"
-    elif least is not None:
-        text += f", at least {least}"
-    return text
-
-
 def _further_models(raw: Any, layer: SettingsLayer) -> Iterator[ModelSettings]:  # noqa: ANN401
     where = f"models ({layer.names.get('models', layer.label)})"
     if isinstance(raw, str):
@@ -270,33 +186,11 @@ def _further_models(raw: Any, layer: SettingsLayer) -> Iterator[ModelSettings]: 
         msg = f"{where}: expected a list of models, got {raw!r}"
         raise SettingsError(msg)
     for i, entry in enumerate(raw):
-        content = _mapping(entry, f"models[{i}]")
+        content = mapping(entry, f"models[{i}]")
         if not {"name", "path", "repo"} & content.keys():
             msg = f"models[{i}] ({layer.label}): expected at least one of name, path and repo, got {sorted(content)}"
             raise SettingsError(msg)
         plain = attrs.evolve(layer, textual=False)
         yield ModelSettings(
-            **{name: _read(ModelSettings, f"models[{i}]", name, value, plain) for name, value in content.items()}
+            **{name: read_value(ModelSettings, f"models[{i}]", name, value, plain) for name, value in content.items()}
         )
-
-
-def _mapping(content: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        msg = f"{where}: expected a mapping, got {content!r}"
-        raise SettingsError(msg)
-    return {str(key): value for key, value in content.items()}
-
-
-def _known(shape: type, where: str, name: str) -> "Attribute[Any]":
-    known: dict[str, Attribute[Any]] = {each.name: each for each in fields(shape)}
-    if name not in known:
-        raise _unknown(where, name, list(known), "setting")
-    return known[name]
-
-
-def _unknown(where: str, name: str, known: list[str], kind: str) -> SettingsError:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are: {', '.join(sorted(known))}"
-    return SettingsError(f"{where}: unknown {kind}; {hint}")
