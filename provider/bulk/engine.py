@@ -13,7 +13,7 @@ from provider.engine.encoding import tokenizer_for
 from provider.engine.engine import Engine
 from provider.engine.hooks import Event, Hooks, ModelChanged, ModelState
 from provider.engine.loading import ModelParts
-from provider.engine.prompts import are_queries, prompt_for
+from provider.engine.prompts import are_queries, prompt_for, with_named
 from provider.errors import InputTooLong, InvalidInput, OutputNotSupported
 from provider.settings import ModelSettings, Settings
 from provider.tasks.dense import check_dimensions
@@ -33,8 +33,10 @@ class EngineEmbedder:
     # The next texts wait in the queue while vectors are written, so that no lane waits for the disk.
     most_calls = 2
 
-    def __init__(self, service: Engine, settings: ModelSettings, loaded: ModelParts, options: Options) -> None:
-        self._service, self._loaded, self._options = service, loaded, options
+    def __init__(
+        self, service: Engine, settings: ModelSettings, loaded: ModelParts, options: Options, prompt: str | None
+    ) -> None:
+        self._service, self._loaded, self._options, self._named = service, loaded, options, prompt
         self.model, self.fingerprint = settings.served_name, loaded.fingerprint
         for output in options.outputs:
             if output not in loaded.spec.outputs:
@@ -62,14 +64,19 @@ class EngineEmbedder:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, settings: Settings, options: Options) -> AsyncIterator[Self]:
+    async def opened(cls, settings: Settings, options: Options, prompt: str | None = None) -> AsyncIterator[Self]:
         """Load the model; it is closed at the end.
+
+        Args:
+            settings: of the engine, with one model.
+            options: asked for with every text.
+            prompt: what stood behind the model's name, as in `name:query`.
 
         Raises:
             ProviderError: it cannot be loaded, or an option is not for it.
         """
         async with loaded(settings) as (engine, model):
-            yield cls(engine, settings.model, model, options)
+            yield cls(engine, settings.model, model, options, prompt)
 
     async def check(self, records: Sequence[Record], advance: Callable[[int], None]) -> None:
         """See `Embedder`."""
@@ -90,7 +97,8 @@ class EngineEmbedder:
             return await self._service.embed(self._request(tuple(record.text for record in records)))
 
     def _request(self, texts: tuple[str, ...]) -> EmbedRequest:
-        return EmbedRequest(self.model, texts, **self._options.given(), outputs=self._options.outputs)
+        request = EmbedRequest(self.model, texts, **self._options.given(), outputs=self._options.outputs)
+        return request if self._named is None else with_named(request, self._named, self._loaded.spec)
 
     def _errors(self, records: Sequence[Record]) -> list[tuple[Record, InputTooLong | InvalidInput]]:
         """The records whose texts the tokenizer refuses."""

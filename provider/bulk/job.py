@@ -44,6 +44,7 @@ class EmbedJob:
         restart: begin anew instead of going on where an interrupted run ended.
         options: asked for with every text.
         engine: settings of the engine in this process; None to ask the server at `url`.
+        prompt: what stood behind the name of the engine's model, as in `name:query`.
         url: base URL of a server.
         model: of the server; None for the first one that it lists.
         api_key: for the server.
@@ -58,6 +59,7 @@ class EmbedJob:
     restart: bool
     options: Options
     engine: Settings | None = None
+    prompt: str | None = None
     url: str = ""
     model: str | None = None
     api_key: str | None = None
@@ -112,7 +114,7 @@ def _embedder(job: EmbedJob) -> AbstractAsyncContextManager[Embedder]:
         from provider.bulk.engine import EngineEmbedder  # noqa: PLC0415 - a server is asked without an engine
 
         configure_logging(job.engine.log)
-        return EngineEmbedder.opened(job.engine, job.options)
+        return EngineEmbedder.opened(job.engine, job.options, job.prompt)
     from provider.bulk.server import ServerEmbedder  # noqa: PLC0415 - it brings an HTTP client
 
     return ServerEmbedder.opened(job.url, job.options, model=job.model, api_key=job.api_key, batch_size=job.batch_size)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from provider.cli.options import config_option, input_options, model_options, single_model_settings
+from provider.cli.options import config_option, input_options, model_options, single_model_settings, split_prompt
 from provider.texts.records import ReadOptions
 
 
@@ -78,7 +78,7 @@ def embed(
 
     Writes JSON lines (each input's fields and its `embedding`, `sparse` or `multi_vector`), a NumPy array (texts,
     dimensions) of float32, or a Parquet file. An output file appears when it is complete; a run that was interrupted is
-    continued by the same command.
+    continued by the same command. `--model e5:query` puts the prompt of that name before each text.
     """
     from attrs import evolve  # noqa: PLC0415 - `--help` must not wait for any of this
 
@@ -93,7 +93,8 @@ def embed(
     )
     if url is None:
         _check_unused("needs --url", api_key=api_key, batch_size=batch_size)
-        run(evolve(job, engine=single_model_settings(config, model, backend, device, dtype)))
+        name, prompt = split_prompt(config, model)
+        run(evolve(job, engine=single_model_settings(config, name, backend, device, dtype), prompt=prompt))
         return
     why = "does nothing with --url: the server has its own"
     _check_unused(why, backend=backend, device=device, dtype=dtype, config=config)

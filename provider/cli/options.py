@@ -89,6 +89,28 @@ def model_flags(model: str | None, backend: str | None, device: str | None, dtyp
     return {name: value for name, value in flags.items() if value is not None}
 
 
+def split_prompt(config: Path | None, model: str | None) -> tuple[str | None, str | None]:
+    """The model, and the prompt that stands behind a colon (`name:query`), as in requests; None where there is none.
+
+    Args:
+        config: the configuration file, if one was named: a configured name may have colons itself.
+        model: as `--model` has it.
+
+    Raises:
+        SettingsError: naming the setting at fault.
+    """
+    from provider.app import read_configuration  # noqa: PLC0415 - `--help` must not wait for any of this
+    from provider.models.catalogue import Catalogue  # noqa: PLC0415
+
+    if model is None or ":" not in model or Path(model).is_dir():
+        return model, None
+    catalogue = Catalogue.of(read_configuration(config, {}).settings.all_models())
+    name, prompt = catalogue.split(model)
+    if prompt is None and model not in dict(catalogue.names()):
+        name, _, prompt = model.rpartition(":")
+    return (model, None) if name == "package" else (name, prompt)
+
+
 def single_model_settings(
     config: Path | None,
     model: str | None = None,

@@ -195,10 +195,14 @@ class Engine:
             check_named(name, prompt, runtime.loaded.spec)
         return runtime
 
+    def split(self, name: str) -> tuple[str, str | None]:
+        """See `Catalogue.split`."""
+        return self._models.catalogue.split(name)
+
     def _named(self, name: str, caller: Caller) -> tuple[ModelRuntime, str, str | None]:
         """As `runtime`, with the model's name and the prompt's, which is not checked."""
         catalogue = self._models.catalogue
-        name, prompt = catalogue.split(name)
+        name, prompt = self.split(name)
         model = catalogue.find(name) if caller.models is None else catalogue.find_for(caller, name)
         return self.runtimes[model.served_name], name, prompt
 

@@ -14,14 +14,14 @@ from provider.dialects import vectors
 from provider.dialects.openai.wire import numbers
 from provider.dialects.scores.controller import answer_scored, scored_by
 from provider.dialects.tei import bodies
+from provider.dialects.tokens import BYTES_PER_TOKEN, texts_of, tokens_of
 from provider.domain import DENSE, MULTI_VECTOR, SCORES, SPARSE, Embedded, Scored
 from provider.engine.engine import Engine
-from provider.engine.prompts import prompt_for
-from provider.engine.token_texts import Token, detokenise, tokenise
+from provider.engine.token_texts import Token
 from provider.http.auth import caller_of, require_task
 from provider.http.exchange import answer, parsed
 
-_BYTES_PER_LABEL, _BYTES_PER_TOKEN = 60, 80
+_BYTES_PER_LABEL = 60
 
 
 async def answer_embed(request: Request[Any, Any, Any], body: bytes, service: Engine) -> ASGIApp:
@@ -73,16 +73,8 @@ async def answer_predict(request: Request[Any, Any, Any], body: bytes, service: 
 async def answer_tokenize(request: Request[Any, Any, Any], body: bytes, service: Engine) -> ASGIApp:
     """The tokens of each text, with their places in it."""
     asked, add_special_tokens = await parsed(request, body, service, bodies.parse_tokenize)
-    request.scope["state"]["field_names"] = bodies.NAMES
-    model = await service.runtime(await vectors.chosen(request, service, asked.model), caller_of(request.scope)).ready()
-    rows = await tokenise(
-        model,
-        [str(each) for each in asked.inputs],
-        prompt=prompt_for(asked, model.spec),
-        add_special_tokens=add_special_tokens,
-        max_tokens=service.limits.max_request_tokens,
-    )
-    size = _BYTES_PER_TOKEN * sum(map(len, rows))
+    model, rows = await tokens_of(request, service, asked, bodies.NAMES, add_special_tokens=add_special_tokens)
+    size = BYTES_PER_TOKEN * sum(map(len, rows))
     return await answer(
         request, partial(_write_token_rows, rows), size=size, fingerprint=model.fingerprint, truncated=()
     )
@@ -91,9 +83,9 @@ async def answer_tokenize(request: Request[Any, Any, Any], body: bytes, service:
 async def answer_decode(request: Request[Any, Any, Any], body: bytes, service: Engine) -> ASGIApp:
     """The text of token ids."""
     name, rows, skip_special_tokens = await parsed(request, body, service, bodies.parse_decode)
-    request.scope["state"]["field_names"] = bodies.DECODE_NAMES
-    model = await service.runtime(await vectors.chosen(request, service, name), caller_of(request.scope)).ready()
-    texts = await detokenise(model, rows, skip_special_tokens=skip_special_tokens)
+    model, texts = await texts_of(
+        request, service, name, rows, bodies.DECODE_NAMES, skip_special_tokens=skip_special_tokens
+    )
     size = sum(map(len, texts))
     return await answer(request, partial(orjson.dumps, texts), size=size, fingerprint=model.fingerprint, truncated=())
 

@@ -1,12 +1,13 @@
-"""vLLM's pooling over HTTP."""
+"""vLLM's pooling and its tokenizer over HTTP."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provider.settings import AuthSettings, ModelSettings
-from provider.testing.tiny import tiny_classifier, tiny_multi_vector
+from provider.testing.tiny import tiny_bert, tiny_classifier, tiny_multi_vector
 
 TEXTS = ["the cat", "the dog sits"]
 
@@ -85,3 +86,49 @@ async def test_a_key_may_do_no_more_here_than_on_v1(open_app: Any, models: list[
             headers = {"authorization": f"Bearer {key}"}
             response = await client.post("/pooling", json={"model": model, "input": "a"}, headers=headers)
             assert response.status_code == status, response.text
+
+
+async def test_a_text_becomes_the_tokens_that_usage_counts_and_a_text_again(client: Any) -> None:
+    usage = (await post(client, "/v1/embeddings", input=TEXTS[1]))["usage"]
+    shown = await post(client, "/tokenize", input=None, prompt=TEXTS[1])
+    assert (shown["count"], shown["token_strs"]) == (usage["prompt_tokens"], None)
+    assert shown["max_model_len"] == (await client.get("/info?model=org/model")).json()["max_input_length"]
+    bare = await post(
+        client, "/tokenize", input=None, prompt=TEXTS[1], add_special_tokens=False, return_token_strs=True
+    )
+    assert (bare["tokens"], bare["token_strs"]) == (shown["tokens"][1:-1], TEXTS[1].split())
+    of_tei = await post(client, "/tokenize", input=None, inputs=TEXTS[1])
+    assert [each["id"] for each in of_tei[0]] == shown["tokens"]
+    assert await post(client, "/detokenize", input=None, tokens=bare["tokens"]) == {"prompt": TEXTS[1]}
+    whole = (await post(client, "/detokenize", input=None, tokens=shown["tokens"]))["prompt"]
+    assert whole.startswith(of_tei[0][0]["text"])
+    assert TEXTS[1] in whole
+    assert await post(client, "/detokenize", input=None, tokens=[]) == {"prompt": ""}
+
+
+async def test_a_prompt_behind_the_models_name_is_among_the_tokens(open_app: Any, tmp_path: Path) -> None:
+    path = str(tiny_bert(tmp_path / "e5", prompts={"query": "the cat "}))
+    async with open_app(models=[ModelSettings(name="e5", path=path, backend="fake", lanes=1, tune=False)]) as client:
+        plain = await post(client, "/tokenize", input=None, model="e5", prompt="the cat sits")
+        assert await post(client, "/tokenize", input=None, model="e5:query", prompt="sits") == plain
+        of_tei = await post(client, "/tokenize", input=None, model="e5:query", inputs="sits")
+        assert [each["id"] for each in of_tei[0]] == plain["tokens"]
+        await post(client, "/tokenize", 404, input=None, model="e5:nope", prompt="sits")
+
+
+async def test_what_the_tokenizer_cannot_do_is_refused_in_the_shape_of_the_body(client: Any) -> None:
+    wrong: list[tuple[str, dict[str, Any], str | None]] = [
+        ("/tokenize", {"prompt": ["a"]}, "prompt"),
+        ("/tokenize", {"messages": [{"role": "user", "content": "a"}]}, "messages"),
+        ("/tokenize", {"prompt": "a" * 1_000_001}, "prompt"),
+        ("/tokenize", {"prompt": "a", "model": ""}, None),
+        ("/detokenize", {}, "tokens"),
+        ("/detokenize", {"tokens": "a"}, "tokens"),
+        ("/detokenize", {"tokens": [[5]]}, "tokens[0]"),
+        ("/detokenize", {"tokens": [10**6]}, "tokens"),
+        ("/detokenize", {"tokens": [-1]}, "tokens"),
+    ]
+    for path, body, param in wrong:
+        error = (await post(client, path, 400, input=None, **body))["error"]
+        assert error["param"] == param
+    assert "error_type" in await post(client, "/tokenize", 400, input="a")

