@@ -1,6 +1,6 @@
 """Tiny models of many architectures, and what becomes of each when it is served.
 
-`docs/architectures.md` is the table of it: `scripts/architectures-table` prints it, and a test compares them.
+`docs/reference/architectures.md` is the table of it: `scripts/architectures-table` prints it, and a test compares them.
 """
 
 import asyncio

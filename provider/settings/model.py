@@ -79,13 +79,13 @@ class ModelSettings:
     )
     verify_min_cosine: float | None = option(
         None,
-        "models of vectors: smallest cosine with the reference that is served; none: by dtype (docs/verify.md)",
+        "models of vectors: smallest cosine with the reference that is served; none: by dtype (verify.md)",
         least=0,
         most=1,
     )
     verify_max_score_difference: float | None = option(
         None,
-        "models of scores: largest difference to the reference that is served; none: by dtype (docs/verify.md)",
+        "models of scores: largest difference to the reference that is served; none: by dtype (verify.md)",
         least=0,
     )
     prompts: dict[str, str] | Literal["recipe"] = option(

@@ -39,7 +39,7 @@ class VectorThresholds:
 
     @classmethod
     def of(cls, dtype: str) -> Self:
-        """The thresholds for what a backend computes in; see docs/verify.md for the reasons."""
+        """The thresholds for what a backend computes in; see docs/explanation/verify.md for the reasons."""
         precision = precision_of(dtype)
         return cls(**_BY_PRECISION[precision], min_invariance=SAME[precision])
 

@@ -6,7 +6,7 @@ import pytest
 from architectures import ARCHITECTURES, HEAD, row
 from processes import ROOT
 
-PAGE = (ROOT / "docs" / "architectures.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "architectures.md").read_text()
 TABLE = [line for line in PAGE.splitlines() if line.startswith("| ")]
 
 

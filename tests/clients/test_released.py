@@ -9,7 +9,7 @@ from processes import ROOT
 from released_clients import CLIENTS, INSTALLED, NEWEST, Client, install, run, tool
 
 _EXAMPLE = re.compile(r"^## (?P<client>.+?)$.*?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-EXAMPLES = list(_EXAMPLE.finditer((ROOT / "docs" / "clients.md").read_text()))
+EXAMPLES = list(_EXAMPLE.finditer((ROOT / "docs" / "how-to" / "clients.md").read_text()))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -12,7 +12,7 @@ from waiting import PATIENCE_SECONDS
 
 import provider
 
-PAGE = Path(__file__).parents[2] / "docs" / "library.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "library.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 

