@@ -136,6 +136,48 @@ def holding_environment(folder: Path) -> dict[str, str]:
     )
 
 
+_TIMED = """
+import threading
+import time
+from pathlib import Path
+from provider.testing import FakeBackend
+
+class TimedBackend(FakeBackend):
+    threads, running, lock = 1, 0, threading.Lock()
+
+    def use_threads(self, threads):
+        # What the engine promises.
+        assert not self.running
+        self.threads = threads
+
+    def run(self, batch):
+        with self.lock:
+            type(self).running += 1
+        try:
+            is_trial = set(batch.lengths.tolist()) <= {31, 32}
+            while Path("hold").exists() or (is_trial and Path("hold-trials").exists()):
+                time.sleep(0.01)
+            time.sleep((0.001 + batch.tokens * 1e-4) / self.threads)
+            return super().run(batch)
+        finally:
+            with self.lock:
+                type(self).running -= 1
+"""
+
+
+def timed_environment(folder: Path) -> dict[str, str]:
+    """As `holding_environment`: passes take 0.1 ms a token, and half of it with two threads.
+
+    They hang while the file `hold` is there, those that tune also while `hold-trials` is. What is tuned is
+    kept in `folder`.
+    """
+    environment = holding_environment(folder)
+    (folder / "site" / "timed.py").write_text(_TIMED)
+    points = folder / "site" / "holding-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text() + "timed = timed:TimedBackend\n")
+    return environment | {"EMB_PROVIDER_BACKEND": "timed", "XDG_CACHE_HOME": str(folder / "cache")}
+
+
 @contextmanager
 def running(
     arguments: Sequence[str],

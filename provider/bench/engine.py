@@ -71,8 +71,9 @@ class InProcessEngine:
         stack = AsyncExitStack()
         service = await stack.enter_async_context(Engine.open(settings, hooks, verify=verify_briefly))
         runtime = service.runtimes[name]
-        model = await runtime.ready()
         seconds = loop.time() - started
+        await runtime.settled()
+        model = await runtime.ready()
         memory = _peak_bytes()
         engine = cls(setup, service, name, model, stack.aclose)
         hooks.add(engine._listen)

@@ -1,7 +1,9 @@
 """A contender: any server that speaks OpenAI's embeddings API."""
 
+import asyncio
 import itertools
 import resource
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from provider.errors import ContenderFailed
 # Requests that are made ahead of a slice, for so many times as many as the slice before had a second.
 _AHEAD = 1.5
 _FIRST_AHEAD = 64
-_CHECK_SECONDS = 60.0
+_CHECK_SECONDS, _POLL_SECONDS = 60.0, 0.1
 # Path below the base URL, and the field of the answer that holds one element for each text.
 _ROUTES: dict[LoadTask, tuple[str, str]] = {"embed": ("/embeddings", "data"), "rerank": ("/rerank", "results")}
 
@@ -55,13 +57,24 @@ class OpenAIServer:
                 msg = f"{setup.url} lists no models under /models; name one with --model (or URL#MODEL)"
                 raise ContenderFailed(msg)
             server._model = str(listed[0].get("id"))
-        about = next((each for each in listed if each.get("id") == server._model), {})
+        about = await server._tuned()
         server._answer(("Is anybody there?",))
         known = ("backend", "device", "dtype", "lanes", "threads_per_lane")
         server.facts = {"url": server._endpoint.url, "model": server._model} | {
             key: about[key] for key in known if about.get(key) is not None
         }
         return server
+
+    async def _tuned(self) -> dict[str, Any]:
+        """What the server lists of the model; one of ours that others leave in peace is given the time to tune it."""
+        deadline = time.monotonic() + _CHECK_SECONDS
+        while True:
+            about = next((each for each in self._listed() if each.get("id") == self._model), {})
+            tuning = about.get("tuning")
+            is_pending = isinstance(tuning, dict) and tuning.get("state") == "pending"
+            if not is_pending or time.monotonic() > deadline:
+                return about
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def count(self, texts: tuple[str, ...]) -> int:
         """Tokens of `texts`, as the server's `usage` has them.

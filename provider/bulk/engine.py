@@ -76,6 +76,8 @@ class EngineEmbedder:
             ProviderError: it cannot be loaded, or an option is not for it.
         """
         async with loaded(settings) as (engine, model):
+            # Once it works there is no idle moment to measure in.
+            await engine.runtimes[settings.model.served_name].settled()
             yield cls(engine, settings.model, model, options, prompt)
 
     async def check(self, records: Sequence[Record], advance: Callable[[int], None]) -> None:

@@ -105,6 +105,7 @@ def _verified(
     from provider.cores import Worker  # noqa: PLC0415
     from provider.engine.finding import find_model  # noqa: PLC0415
     from provider.engine.loading import load_parts  # noqa: PLC0415
+    from provider.engine.settling import settled  # noqa: PLC0415
 
     model = settings.model
     with _steps() as on_step:
@@ -113,7 +114,7 @@ def _verified(
             model, settings.hub, show_progress=sys.stderr.isatty(), notify_download=lambda _phase, _detail: None
         )
         # The share of the cores that each of the server's processes would have.
-        parts = load_parts(found, model, Worker(0, settings.server.workers))
+        parts = settled(load_parts(found, model, Worker(0, settings.server.workers)))
         try:
             thresholds = verification.thresholds_for(parts.spec, parts.backend.traits.dtype, model, limits)
             peer = note = None

@@ -50,7 +50,7 @@ class ModelDescription:
         threads_per_lane: CPU threads of each.
         batch_tokens: most tokens of a batch.
         neighbours: which rows may share a batch.
-        tuning: what was measured to choose these.
+        tuning: its `state`, and what was measured to choose these.
     """
 
     backend: str
@@ -114,7 +114,7 @@ class ModelDescription:
             threads_per_lane=parts.plan.threads,
             batch_tokens=parts.limits.max_tokens,
             neighbours=parts.neighbours.allowed,
-            tuning=parts.tuned.described() if parts.tuned else None,
+            tuning=tuning_of(parts),
         )
 
     def values(self) -> dict[str, Any]:
@@ -124,3 +124,10 @@ class ModelDescription:
     def of_loaded(self) -> dict[str, Any]:
         """What loading told, for the log; what the files say is too long for a line."""
         return {name: getattr(self, name) for name in _OF_LOADED}
+
+
+def tuning_of(parts: ModelParts) -> dict[str, Any]:
+    """Where the choice of lanes, threads and batches stands, and what was measured for it."""
+    if parts.tuned is not None:
+        return parts.tuned.described()
+    return {"state": "pending" if parts.to_tune is not None else "off"}

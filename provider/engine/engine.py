@@ -89,6 +89,7 @@ class Engine:
             hooks=hooks,
             on_row=self._cache.keep,
             one_at_a_time=asyncio.Lock(),
+            one_settles=asyncio.Lock(),
             verify=verify,
             worker=worker,
             show_progress=show_progress,

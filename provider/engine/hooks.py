@@ -88,6 +88,21 @@ class ModelVerified:
 
 
 @frozen
+class ModelTuned:
+    """A model that serves was measured, and has what is best from now on.
+
+    Attributes:
+        model: its configured name.
+        facts: `lanes`, `threads_per_lane` and `batch_tokens` as they are now, and what was measured.
+        problem: why it could not be measured.
+    """
+
+    model: str
+    facts: dict[str, object]
+    problem: str | None = None
+
+
+@frozen
 class ModelNoticed:
     """A request showed something about a model that an operator should know. Sent once a model and notice."""
 
@@ -157,6 +172,7 @@ Event = (
     | ModelsChanged
     | ModelNoticed
     | ModelVerified
+    | ModelTuned
     | DownloadChanged
     | BatchDone
     | RequestWaited

@@ -1,6 +1,7 @@
 """The threads that run forward passes: one shared queue, one thread a lane, one backend shared by all.
 
 A lane owns its thread and calls the backend from nowhere else. Outcomes are handed to the event loop, once a batch.
+While nothing waits, lanes do other work, such as passes that measure; their number and batches may change then.
 """
 
 import asyncio
@@ -12,6 +13,8 @@ from typing import Any
 
 from provider.backends import Backend, TokenBatch
 from provider.domain import Caller, Outputs
+from provider.engine.batcher import BatchLimits
+from provider.engine.idle import IdleTask, IdleWork
 from provider.engine.memory import PassLock, TokenBudget
 from provider.engine.outcome import BatchOutcome
 from provider.engine.rows import Row
@@ -55,19 +58,30 @@ class Lanes:
         self._changed = threading.Condition()
         self._closed = False
         self._running: dict[int, Sequence[Row]] = {}
+        self._idle = IdleWork()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.failures_in_a_row = 0
-        # Daemons: a forward pass that never returns must not keep the process from ending.
-        self._threads = [
-            threading.Thread(target=self._run, args=(lane,), name=f"{name} lane {lane}", daemon=True)
-            for lane in range(count)
-        ]
+        self._name, self._count = name, count
+        self._threads: dict[int, threading.Thread] = {}
 
     def start(self) -> None:
         """Start the threads; outcomes go to the running event loop."""
         self._loop = asyncio.get_running_loop()
-        for thread in self._threads:
-            thread.start()
+        with self._changed:
+            self._start_threads(self._count)
+
+    def _start_threads(self, count: int) -> None:
+        for lane in range(count):
+            if lane not in self._threads:
+                # Daemons: a forward pass that never returns must not keep the process from ending.
+                thread = threading.Thread(target=self._run, args=(lane,), name=f"{self._name} lane {lane}", daemon=True)
+                self._threads[lane] = thread
+                thread.start()
+
+    @property
+    def count(self) -> int:
+        """Forward passes at a time."""
+        return self._count
 
     @property
     def waiting_rows(self) -> int:
@@ -99,18 +113,24 @@ class Lanes:
     def stalled(self, seconds: float) -> int:
         """Lanes whose forward pass has been running for longer than `seconds`."""
         with self._changed:
-            return len(self._scheduler.throughput.stalled(seconds))
+            return len(self._stalled(seconds))
+
+    def _stalled(self, seconds: float) -> list[int]:
+        """Not those that were only started to measure."""
+        return [lane for lane in self._scheduler.throughput.stalled(seconds) if lane < self._count]
 
     def fail_stalled(self, seconds: float) -> bool:
-        """Give up the rows of stalled lanes, and where no other lane is left also what waits.
+        """Give up the rows and other work of stalled lanes, and where no other lane is left also what waits.
 
         Returns:
             Whether no lane is left.
         """
         with self._changed:
-            stalled = self._scheduler.throughput.stalled(seconds)
+            if self._idle.give_up(self._scheduler.throughput.stalled(seconds), _stalled()):
+                self._changed.notify_all()
+            stalled = self._stalled(seconds)
             left = [row for lane in stalled for row in self._running[lane]]
-            is_none_left = len(stalled) == len(self._threads)
+            is_none_left = len(stalled) == self._count
             if is_none_left:
                 left += self._scheduler.take_all()
         _fail(left, _stalled())
@@ -140,6 +160,62 @@ class Lanes:
                 row.withdraw = self._withdraw
             self._changed.notify(len(self._threads))
 
+    def run_idle(
+        self,
+        work: Sequence[Callable[[], object]],
+        *,
+        alone: bool,
+        before: Callable[[], None] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> float:
+        """Let as many lanes run `work` side by side, once nothing waits. Blocks; for threads other than the lanes'.
+
+        Rows that come meanwhile go to the other lanes; with `alone` they wait until it has ended.
+
+        Args:
+            work: one function a lane; more than there are lanes is for `alone`.
+            alone: whether no lane runs anything else meanwhile.
+            before: called before all of it, while no pass runs; for `alone`.
+            after: called after all of it, while no pass runs; for `alone`.
+
+        Returns:
+            What it took, in seconds.
+
+        Raises:
+            ShuttingDown: the lanes are closed.
+            ModelStalled: it hangs, and was given up; see `fail_stalled`.
+            Exception: what one of the functions raised.
+        """
+        with self._changed:
+            if self._closed:
+                raise _shutting_down()
+            self._start_threads(len(work))
+            task = IdleTask(work, alone, before, after)
+            self._idle.put(task)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: task.is_done or self._closed)
+            if not task.is_done:
+                raise _shutting_down()
+        if task.error is not None:
+            raise task.error
+        return task.seconds
+
+    def resize(self, count: int, limits: BatchLimits) -> None:
+        """Have `count` lanes and such batches from now on. Within `run_idle`, `alone`.
+
+        Threads beyond `count` end, also where that is the number as before.
+        """
+        with self._changed:
+            if self._closed:
+                return
+            if limits != self._budget.limits:
+                self._budget = TokenBudget(limits, limits)
+            self._count = count
+            self._scheduler.resize(count, self._budget.now)
+            self._idle.release()
+            self._start_threads(count)
+            self._changed.notify_all()
+
     def _withdraw(self, rows: Sequence[Row]) -> None:
         with self._changed:
             self._scheduler.discard(rows)
@@ -152,37 +228,56 @@ class Lanes:
         """
         with self._changed:
             self._closed = True
-            left = self._scheduler.take_all()
+            left, threads = self._scheduler.take_all(), list(self._threads.values())
             self._changed.notify_all()
         _fail(left, _shutting_down())
         deadline = time.monotonic() + _JOIN_SECONDS
-        for thread in self._threads:
+        for thread in threads:
             if thread.is_alive():
                 await asyncio.to_thread(thread.join, max(0.0, deadline - time.monotonic()))
         # The outcomes that the threads handed over come first.
         await asyncio.sleep(0)
         for rows in tuple(self._running.values()):
             _fail(rows, _shutting_down())
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in threads)
 
     def _run(self, lane: int) -> None:
         throughput = self._scheduler.throughput
-        while True:
-            with self._changed:
-                while not (rows := self._scheduler.take()):
-                    if self._closed:
-                        return
-                    self._changed.wait()
-                throughput.began(lane, sum(row.tokens for row in rows))
-                self._running[lane] = rows
-                is_full = self._scheduler.rows > 0
+        while (taken := self._take(lane)) is not None:
+            rows, work, is_full = taken
             worked = False
             try:
-                worked = self._run_batch(rows)
+                if work is None:
+                    worked = self._run_batch(rows)
+                else:
+                    with self._passes.shared():
+                        work()
             finally:
                 with self._changed:
                     throughput.ended(lane, is_full=is_full, worked=worked)
                     del self._running[lane]
+                    if self._idle.ended(lane, is_quiet=not self._running):
+                        self._changed.notify_all()
+
+    def _take(self, lane: int) -> tuple[Sequence[Row], Callable[[], None] | None, bool] | None:
+        """What a lane does next, waited for: rows and whether more are left, or other work; None: its thread ends."""
+        with self._changed:
+            while True:
+                work = self._idle.next_of(lane)
+                is_serving = lane < self._count and not self._idle.is_alone
+                rows = self._scheduler.take() if is_serving and work is None else []
+                if rows or work is not None:
+                    self._scheduler.throughput.began(lane, sum(row.tokens for row in rows))
+                    self._running[lane] = rows
+                    return rows, work, self._scheduler.rows > 0
+                if self._closed or (lane >= self._count and not self._idle.wants(lane)):
+                    del self._threads[lane]
+                    return None
+                self._idle.waits(lane)
+                if not self._scheduler.rows and self._idle.begin(is_quiet=not self._running):
+                    self._changed.notify_all()
+                else:
+                    self._changed.wait()
 
     def _run_batch(self, rows: Sequence[Row], *, alone: bool = False) -> bool:
         """One forward pass. If it fails, its halves are tried, so that one bad row fails alone.

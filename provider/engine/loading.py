@@ -21,9 +21,9 @@ from provider.engine.finding import FoundModel, read_files
 from provider.engine.neighbours import NeighbourCheck, batching
 from provider.engine.pairs import PairTokenizer, pair_tokenizer
 from provider.engine.plan import LanePlan
-from provider.engine.remembered import tune_once
+from provider.engine.remembered import Remembered
 from provider.engine.tokenizer import Tokenizer
-from provider.engine.tuning import Choices, Tuned
+from provider.engine.tuning import Choices, Tuned, use_plan
 from provider.errors import BackendUnavailable, InvalidModel
 from provider.models.prompts import given_prompts
 from provider.models.resolve import Resolved
@@ -42,7 +42,8 @@ class ModelParts:
         plan: how it shares the cores.
         neighbours: which rows may share a batch, measured.
         limits: what one batch may hold.
-        tuned: what was measured to choose plan and limits; None where nothing was.
+        tuned: what was measured to choose plan and limits; None where nothing was, or not yet.
+        to_tune: what there is to choose from, and where it is remembered; None where nothing is.
         notices: sentences about its files that an operator should read.
         weight_bytes: size of its weights on disk.
         fingerprint: 16 hex digits; see `_fingerprint`.
@@ -58,12 +59,15 @@ class ModelParts:
     neighbours: NeighbourCheck
     limits: BatchLimits
     tuned: Tuned | None
+    to_tune: Remembered | None
     weight_bytes: int
     fingerprint: str
 
 
 def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ONLY_WORKER) -> ModelParts:
     """Read, check and load a model whose files are there, for its worker's share of the machine.
+
+    Nothing is tuned: it has what an earlier start found, or defaults; see `settling`.
 
     Raises:
         ProviderError: as `find_model`.
@@ -105,14 +109,17 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ONLY
             plan = LanePlan(1, plan.threads)
         neighbours, limits = batching(backend, tokenizer, spec, settings)
         fingerprint = _fingerprint(spec, backend, found.options, settings)
-        tuned = None
+        tuned = to_tune = None
         if settings.tune and is_cpu:
             plans = plan.alternatives(settings, is_concurrent=backend_class.concurrent, cores=cores)
             choices = _choices(spec, settings, plans, limits).of(backend)
             if choices.is_open:
                 share = {"fingerprint": fingerprint, "processor": processor(), "cores": cores, "workers": worker.count}
-                tuned = tune_once(backend, choices, share | versions_of(settings.backend))
+                to_tune = Remembered(choices, share | versions_of(settings.backend))
+                tuned = to_tune.read()
+            if tuned is not None:
                 plan, limits = tuned.plan, evolve(limits, max_tokens=tuned.batch_tokens)
+                use_plan(backend, plan)
         undo.pop_all()
     return ModelParts(
         source=source,
@@ -125,6 +132,7 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ONLY
         neighbours=neighbours,
         limits=limits,
         tuned=tuned,
+        to_tune=to_tune,
         weight_bytes=_weight_bytes(source, spec),
         fingerprint=fingerprint,
     )

@@ -11,41 +11,18 @@ from pathlib import Path
 import msgspec
 from attrs import evolve
 
-from provider.backends import Backend
-from provider.engine.tuning import Choices, Tuned, tune, use_plan
+from provider.engine.tuning import MOST_WAITING, Choices, Tuned
 from provider.store import Store, key_of, read_manifest, write_manifest
-
-# One busy neighbour on two cores makes it a third.
-_MOST_WAITING = 0.15
 
 _log = logging.getLogger(__name__)
 
 
-def tune_once(backend: Backend, choices: Choices, conditions: Mapping[str, object]) -> Tuned:
-    """What an earlier start found, else what is measured now.
-
-    It is kept for the next start if all choices were compared while nobody else used the cores much. Whatever is wrong
-    with the disk, nothing is raised.
-
-    Args:
-        backend: loaded; afterwards set to the threads that were chosen.
-        choices: what it has.
-        conditions: all else that the best choice depends on.
-    """
-    known = Remembered(choices, conditions)
-    tuned = known.read()
-    if tuned is not None:
-        use_plan(backend, tuned.plan)
-        return tuned
-    tuned = tune(backend, choices)
-    # What a busy machine gave must not stay for good.
-    if choices.are_compared_in(tuned.trials) and tuned.waiting <= _MOST_WAITING:
-        known.write(tuned)
-    return tuned
-
-
 class Remembered:
-    """The tuning of one model on one machine. Whatever is wrong with the disk, nothing is raised."""
+    """The tuning of one model on one machine. Whatever is wrong with the disk, nothing is raised.
+
+    Attributes:
+        choices: what there is to choose from.
+    """
 
     def __init__(self, choices: Choices, conditions: Mapping[str, object]) -> None:
         """Nothing is read.
@@ -54,7 +31,7 @@ class Remembered:
             choices: what there is to choose from.
             conditions: all else that the best choice depends on.
         """
-        self._choices = choices
+        self.choices = choices
         self._name = key_of({**conditions, "choices": choices})
 
     def read(self) -> Tuned | None:
@@ -64,8 +41,14 @@ class Remembered:
         except RuntimeError:
             return None
 
-    def write(self, tuned: Tuned) -> None:
-        """Keep it for the next start. If that is impossible, the log says so."""
+    def keep(self, tuned: Tuned) -> None:
+        """Keep it for the next start, if all was compared while nobody else used the cores much.
+
+        If that is impossible, the log says so.
+        """
+        # What a busy machine gave must not stay for good.
+        if not tuned.is_complete or tuned.waiting > MOST_WAITING:
+            return
         try:
             _store().fetch(self._name, make=partial(write_manifest, facts=msgspec.to_builtins(tuned)), read=self._tuned)
         except (OSError, RuntimeError, ImportError) as exc:  # ImportError: a system without locks of files
@@ -77,7 +60,7 @@ class Remembered:
             tuned = msgspec.convert(facts, Tuned)
         except msgspec.ValidationError:
             return None
-        known = tuned.plan in self._choices.plans and tuned.batch_tokens in self._choices.batch_tokens
+        known = tuned.plan in self.choices.plans and tuned.batch_tokens in self.choices.batch_tokens
         return evolve(tuned, is_remembered=True) if known else None
 
 

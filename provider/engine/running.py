@@ -4,14 +4,19 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from provider.engine.hooks import BatchDone, Hook
+from attrs import evolve
+
+from provider.engine.description import tuning_of
+from provider.engine.hooks import BatchDone, Hook, ModelTuned
 from provider.engine.lanes import Lanes
 from provider.engine.loading import ModelParts, in_daemon_thread
 from provider.engine.outcome import BatchOutcome
 from provider.engine.probing import probe_row
 from provider.engine.rows import Row, Ticket
 from provider.engine.scheduler import Scheduler
+from provider.engine.settling import settle
 from provider.engine.verdict import Verdict, Verify
+from provider.errors import ShuttingDown
 from provider.settings import ModelSettings, QueueSettings
 from provider.tasks import check_outputs
 
@@ -25,7 +30,7 @@ class RunningModel:
     """The parts of a model and its lanes, until `close`. Used on the event loop's thread only.
 
     Attributes:
-        parts: the backend among them, which belongs to this object.
+        parts: the backend among them, which belongs to this object; they change when the model is tuned.
         lanes: they run `parts.backend`.
     """
 
@@ -83,14 +88,14 @@ class RunningModel:
     @property
     def is_stalled(self) -> bool:
         """Whether no lane is left."""
-        return self.stalled_lanes == self.parts.plan.lanes
+        return self.stalled_lanes == self.lanes.count
 
     @property
     def stall(self) -> str | None:
         """How many lanes hang, in words for an operator; None if all work."""
         if not (stalled := self.stalled_lanes):
             return None
-        return f"{stalled} of {self.parts.plan.lanes} lanes: a forward pass runs for more than {self._stall_seconds} s"
+        return f"{stalled} of {self.lanes.count} lanes: a forward pass runs for more than {self._stall_seconds} s"
 
     def fail_stalled(self) -> bool:
         """Give up what hangs; see `Lanes.fail_stalled`. Returns whether no lane is left."""
@@ -105,6 +110,22 @@ class RunningModel:
     async def probe(self) -> None:
         """Run a harmless text."""
         await self.run([probe_row(self.parts)])
+
+    async def settle(self) -> None:
+        """Become what is best here, while requests are served; see `settling`. Whatever fails, the model serves on."""
+        if self.parts.tuned is not None or self.parts.to_tune is None:
+            return
+        problem = None
+        try:
+            self.parts = await in_daemon_thread(f"tune {self._name}", partial(settle, self.parts, self.lanes))
+        except ShuttingDown:
+            return
+        except Exception as exc:  # noqa: BLE001 - what a backend raises is no reason to end
+            problem = f"{type(exc).__name__}: {exc}"
+            self.parts = evolve(self.parts, to_tune=None)
+        plan, limits = self.parts.plan, self.parts.limits
+        facts = {"lanes": plan.lanes, "threads_per_lane": plan.threads, "batch_tokens": limits.max_tokens}
+        self._hooks(ModelTuned(self._name, facts | tuning_of(self.parts), problem))
 
     async def verify(self, verify: Verify, settings: ModelSettings) -> Verdict:
         """Compare with the reference while the lanes are idle: nobody is let in before the model is ready."""

@@ -42,6 +42,7 @@ class ModelRuntime:
         hooks: Hook,
         on_row: Callable[[Row], None],
         one_at_a_time: asyncio.Lock,
+        one_settles: asyncio.Lock,
         verify: Verify | None = None,
         worker: Worker = ONLY_WORKER,
         show_progress: bool = False,
@@ -58,6 +59,7 @@ class ModelRuntime:
             hooks: told of every change of state, download and batch.
             on_row: called for each row that has an outcome (the cache keeps outputs).
             one_at_a_time: held while loading, shared by all models: two at once would only fight for the disk.
+            one_settles: held while tuning, shared by all models: they would disturb each other's measurements.
             verify: compares a loaded model with its reference, on a thread; for models with `verify_at_start`.
             worker: whose share of the machine it runs on.
             show_progress: whether a download draws a progress bar.
@@ -78,7 +80,7 @@ class ModelRuntime:
         self.created = int(time.time())
         self._hub, self._hooks = hub, hooks
         self._worker, self._verify_parts = worker, verify
-        self._one_at_a_time, self._show_progress = one_at_a_time, show_progress
+        self._one_at_a_time, self._one_settles, self._show_progress = one_at_a_time, one_settles, show_progress
         self._clock, self._make_room = clock, make_room
         self.use = ModelUse(clock)
         self.is_late = False
@@ -88,6 +90,7 @@ class ModelRuntime:
         self._description: ModelDescription | None = None
         self._noticed: list[str] = []
         self._loading: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
         self.prober = Prober(self._probe, name=self.name, pause_seconds=probe_seconds)
 
     @property
@@ -205,6 +208,12 @@ class ModelRuntime:
         msg = f"The model `{self.name}` is still loading. Please try again in 5s."
         raise ModelLoading(msg, retry_after_seconds=5)
 
+    async def settled(self) -> None:
+        """Wait until the loaded model is tuned, or cannot be."""
+        if self._settling is not None:
+            # From outside: a caller who leaves ends nothing.
+            await asyncio.wait([self._settling])
+
     def check_room(self, tokens: int, caller: Caller) -> None:
         """See `Lanes.check_room`."""
         if self.lanes is not None:
@@ -228,6 +237,8 @@ class ModelRuntime:
 
     async def _release(self) -> None:
         running, self._running = self._running, None
+        if self._settling is not None:
+            self._settling.cancel()
         self.use.bytes = 0
         if running is not None:
             await running.close()
@@ -255,18 +266,29 @@ class ModelRuntime:
                 await running.run(warm_up_rows(parts))
                 self.use.bytes = max(resident_bytes() - before, parts.weight_bytes)
                 if self.settings.verify_at_start and self._verify_parts is not None:
+                    # What is verified is what serves.
+                    await running.settle()
                     await self._verify(running, self._verify_parts)
             self.created = int(time.time())
-            self._description = description = ModelDescription.of(self.settings, parts)
+            self._description = description = ModelDescription.of(self.settings, running.parts)
             seconds = round(self._clock() - started, 3)
             self.failure, self.use.failures, self.use.last = None, 0, self._clock()
             self._enter(ModelState.READY, {"seconds_in_all": seconds, **description.of_loaded()})
+            self._settling = asyncio.create_task(self._settle(running), name=f"settle {self.name}")
         except Exception as exc:  # noqa: BLE001 - the reason reaches the log, `problem` and whoever asks for the model
             self.failure = exc if isinstance(exc, ProviderError) else ModelFailed(f"{type(exc).__name__}: {exc}")
             self.use.failures += 1
             retry = {} if self.settings.lazy else {"retry_seconds": self.use.retry_seconds}
             self._enter(ModelState.FAILED, {"reason": self.failure.message, **retry})
             await self._release()
+
+    async def _settle(self, running: RunningModel) -> None:
+        async with self._one_settles:
+            async with self._one_at_a_time:
+                pass  # models that still load go first
+            await running.settle()
+        if self._running is running:
+            self._description = ModelDescription.of(self.settings, running.parts)
 
     def _finder(self, started: float) -> Callable[[], FoundModel]:
         loop = asyncio.get_running_loop()

@@ -84,6 +84,11 @@ class Scheduler:
         rate = self.throughput.tokens_per_second
         return self.tokens / rate if rate else 0.0
 
+    def resize(self, lanes: int, limits: BatchLimits) -> None:
+        """Make such batches for `lanes` passes at a time from now on, none of which runs now."""
+        self.limits, self._lanes = limits, lanes
+        self.throughput.resize(lanes)
+
     def add(self, rows: Sequence[Row]) -> None:
         """Let the rows of a request in, all or none.
 

@@ -33,6 +33,12 @@ class Throughput:
         self._rates: dict[int, float] = {}
         self._running: dict[int, _Pass] = {}
 
+    def resize(self, lanes: int) -> None:
+        """Measure so many lanes from now on; all together are taken to be as fast as those before."""
+        rate = self.tokens_per_second
+        self._lanes = lanes
+        self._rates = dict.fromkeys(range(lanes), rate / lanes) if rate else {}
+
     def stalled(self, seconds: float) -> list[int]:
         """Lanes whose pass has been running for longer than `seconds`."""
         now = self._clock()

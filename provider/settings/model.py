@@ -56,7 +56,7 @@ class ModelSettings:
     )
     tune: bool = option(
         True,
-        "whether lanes, threads and tokens of a batch not set are measured at the first start (CPU; at most 2 s)",
+        "whether lanes, threads and tokens of a batch not set are measured once, while it serves (CPU; at most 2 s)",
     )
     max_context_length: int | None = option(
         None,

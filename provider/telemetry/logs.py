@@ -22,6 +22,7 @@ from provider.engine.hooks import (
     ModelNoticed,
     ModelsChanged,
     ModelState,
+    ModelTuned,
     ModelVerified,
     RequestAnswered,
     RequestWaited,
@@ -178,6 +179,8 @@ def log_event(event: Event) -> None:
         case ModelVerified():
             write = _log.info if event.passed else _log.error
             write("model_verified", model=event.model, seconds=round(event.seconds, 3), **event.figures)
+        case ModelTuned():
+            _log_tuned(event)
         case DownloadChanged():
             write = _log.error if event.phase == "failed" else _log.info
             write(f"download_{event.phase}", model=event.model, seconds=round(event.seconds, 3), **event.detail)
@@ -189,6 +192,13 @@ def log_event(event: Event) -> None:
             write("request_waited", outcome=event.outcome, seconds=round(event.seconds, 3), **facts)
         case _:
             pass
+
+
+def _log_tuned(event: ModelTuned) -> None:
+    if event.problem is None:
+        _log.info("model_tuned", model=event.model, **event.facts)
+    else:
+        _log.warning("model_not_tuned", model=event.model, reason=event.problem, **event.facts)
 
 
 def _log_state(event: ModelChanged) -> None:

@@ -10,27 +10,19 @@ from typing import Any
 import attrs
 import pytest
 
-from provider.backends import Backend
-from provider.engine import remembered
+from provider.engine import settling
 from provider.engine.batcher import BatchLimits
 from provider.engine.engine import Engine
+from provider.engine.hooks import Event, ModelTuned
 from provider.engine.plan import LanePlan
-from provider.engine.remembered import tune_once
-from provider.engine.tuning import Choices, Trial, Tuned
+from provider.engine.remembered import Remembered
+from provider.engine.tuning import Choices, Trial, Tuned, tune
 from provider.settings import ModelSettings, Settings
-from provider.testing import FakeBackend
 from provider.testing.tiny import tiny_bert
 
 CHOICES = Choices(
     (LanePlan(2, 1), LanePlan(1, 2)), (256, 128, 512), BatchLimits(32, 256), max_tokens=64, vocabulary_size=50
 )
-
-
-class ThreadedBackend(FakeBackend):
-    threads = 0
-
-    def use_threads(self, threads: int) -> None:
-        self.threads = threads
 
 
 @pytest.fixture
@@ -39,54 +31,43 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "emb-provider" / "tuning"
 
 
-@pytest.fixture(autouse=True)
-def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def measured(choices: Choices = CHOICES, **more: Any) -> Tuned:
     """There is time to compare everything; the last of each wins."""
-
-    def tune(_: Backend, choices: Choices) -> Tuned:
-        plan, tokens = choices.plans[-1], choices.batch_tokens[-1]
-        compared = [(each, choices.batch_tokens[0]) for each in choices.plans]
-        compared += [(plan, each) for each in choices.batch_tokens]
-        return Tuned(plan, tokens, tuple(Trial(*each, 9.5) for each in compared), 0.5)
-
-    monkeypatch.setattr(remembered, "tune", tune)
+    plan, tokens = choices.plans[-1], choices.batch_tokens[-1]
+    compared = [(each, choices.batch_tokens[0]) for each in choices.plans]
+    compared += [(plan, each) for each in choices.batch_tokens]
+    return Tuned(plan, tokens, tuple(Trial(*each, 9.5) for each in compared), 0.5, **more)
 
 
-def start(choices: Choices = CHOICES, **conditions: str) -> tuple[Tuned, ThreadedBackend]:
-    backend = ThreadedBackend()
-    return tune_once(backend, choices, {"processor": "p", "fingerprint": "f"} | conditions), backend
+def start(choices: Choices = CHOICES, found: Tuned | None = None, **conditions: str) -> Tuned:
+    """What an earlier start left, else what is measured at this one."""
+    known = Remembered(choices, {"processor": "p", "fingerprint": "f"} | conditions)
+    if (tuned := known.read()) is None:
+        tuned = found or measured(choices)
+        known.keep(tuned)
+    return tuned
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_second_start_runs_no_forward_pass_and_has_the_same_plan() -> None:
-    found, _ = start()
+def test_a_second_start_has_the_same_plan() -> None:
+    found = start()
     assert (found.plan, found.batch_tokens, found.is_remembered) == (LanePlan(1, 2), 512, False)
-    again, backend = start()
+    again = start()
     assert again == attrs.evolve(found, is_remembered=True)
-    assert again.described() == found.described() | {"source": "remembered"}
-    assert (backend.batches, backend.threads) == ([], 2)
+    assert again.described() == found.described() | {"state": "remembered"}
 
 
 @pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize("compared", [[], [(LanePlan(2, 1), 256), (LanePlan(1, 2), 256)]])
-def test_what_a_busy_machine_left_no_time_to_compare_is_measured_at_the_next_start(
-    monkeypatch: pytest.MonkeyPatch, compared: list[tuple[LanePlan, int]]
-) -> None:
-    found = Tuned(LanePlan(2, 1), 256, tuple(Trial(*each, 9.5) for each in compared), 2.0)
-    monkeypatch.setattr(remembered, "tune", lambda *_: found)
-    assert [start()[0].is_remembered for _ in range(2)] == [False, False]
+def test_what_a_busy_machine_left_no_time_to_compare_is_measured_at_the_next_start() -> None:
+    broken_off = measured(is_complete=False)
+    assert [start(found=broken_off).is_remembered for _ in range(2)] == [False, False]
 
 
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize(("waiting", "is_kept"), [(0.0, True), (0.1, True), (0.33, False)])
-def test_what_was_measured_while_others_used_the_cores_is_not_kept(
-    monkeypatch: pytest.MonkeyPatch, waiting: float, is_kept: bool
-) -> None:
-    measure = remembered.tune
-    monkeypatch.setattr(
-        remembered, "tune", lambda backend, choices: attrs.evolve(measure(backend, choices), waiting=waiting)
-    )
-    assert [start()[0].is_remembered for _ in range(2)] == [False, is_kept]
+def test_what_was_measured_while_others_used_the_cores_is_not_kept(waiting: float, is_kept: bool) -> None:
+    found = measured(waiting=waiting)
+    assert [start(found=found).is_remembered for _ in range(2)] == [False, is_kept]
 
 
 @pytest.mark.usefixtures("cache")
@@ -94,7 +75,7 @@ def test_another_processor_model_or_choice_is_measured() -> None:
     start()
     more = attrs.evolve(CHOICES, batch_tokens=(256,))
     found = [start(processor="q"), start(fingerprint="g"), start(more), start()]
-    assert [tuned.is_remembered for tuned, _ in found] == [False, False, False, True]
+    assert [tuned.is_remembered for tuned in found] == [False, False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -115,10 +96,10 @@ def test_what_is_damaged_is_measured_again_and_replaced(
     (file,) = cache.glob("*/manifest.json")
     damage(file)
     with caplog.at_level(logging.WARNING):
-        assert not start()[0].is_remembered
+        assert not start().is_remembered
     (record,) = caplog.records
     assert "damaged" in record.getMessage()
-    assert start()[0].is_remembered
+    assert start().is_remembered
 
 
 def test_without_a_cache_that_can_be_written_each_start_measures_and_says_so_once(
@@ -127,7 +108,7 @@ def test_without_a_cache_that_can_be_written_each_start_measures_and_says_so_onc
     cache.parent.write_text("a file")
     for _ in range(2):
         caplog.clear()
-        assert not start()[0].is_remembered
+        assert not start().is_remembered
         (record,) = caplog.records
         assert "the next start measures again" in record.getMessage()
 
@@ -139,28 +120,41 @@ def test_a_user_without_a_home_folder_can_start(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", classmethod(no_home))
-    assert not start()[0].is_remembered
+    assert not start().is_remembered
 
 
+@pytest.fixture
+def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "tune", lambda lanes, choices: tune(lanes, choices, waited=lambda: 0.0))
+
+
+@pytest.mark.usefixtures("quiet_machine")
 @pytest.mark.parametrize(
-    ("fields", "sources"),
+    ("fields", "states"),
     [
         ({}, ["measured", "remembered"]),
-        ({"tune": False}, [None, None]),
-        ({"lanes": 1, "max_batch_tokens": 512}, [None, None]),
+        ({"tune": False}, ["off", "off"]),
+        ({"lanes": 1, "max_batch_tokens": 512}, ["off", "off"]),
     ],
 )
 async def test_a_model_says_whether_it_was_measured_or_remembered(
-    cache: Path, tmp_path: Path, fields: dict[str, Any], sources: list[str | None]
+    cache: Path, tmp_path: Path, fields: dict[str, Any], states: list[str]
 ) -> None:
     model = ModelSettings("m", str(tiny_bert(tmp_path / "bert", hidden=16, layers=1)), backend="fake", **fields)
     found = []
-    for _ in sources:
-        async with Engine.open(Settings(model=model)) as engine:
-            description = engine.runtimes["m"].description
+    for _ in states:
+        events: list[Event] = []
+        async with Engine.open(Settings(model=model), events.append) as engine:
+            runtime = engine.runtimes["m"]
+            await runtime.settled()
+            description = runtime.description
             assert description is not None
-            found.append((description.tuning or {}).get("source"))
+            assert description.tuning is not None
+            found.append(description.tuning["state"])
             assert description.lanes == fields.get("lanes", description.lanes)
-    assert found == sources
+            tuned = [each for each in events if isinstance(each, ModelTuned)]
+            assert len(tuned) == (found[-1] == "measured")
+            assert all(each.facts["batch_tokens"] == description.batch_tokens for each in tuned)
+    assert found == states
     entries = [each.name for each in os.scandir(cache.parents[1])]
-    assert ("emb-provider" in entries) is (sources[0] is not None)
+    assert ("emb-provider" in entries) is (states[0] != "off")

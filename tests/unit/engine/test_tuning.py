@@ -1,18 +1,20 @@
-"""Before a model serves, batch size, lanes and threads are measured: a clear winner is taken, noise changes nothing."""
+"""Batch size, lanes and threads are measured in slices: a clear winner is taken, noise changes nothing."""
 
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from attrs import define, field
 from waiting import PATIENCE_SECONDS
 
 from provider.backends import TokenBatch, Vectors
 from provider.engine.batcher import BatchLimits
 from provider.engine.plan import LanePlan
-from provider.engine.tuning import BUDGET_SECONDS, Choices, Tuned, tune
+from provider.engine.tuning import BUDGET_SECONDS, SLICE_SECONDS, Choices, Tuned, tune, use_plan
 from provider.settings import ModelSettings
 from provider.testing import FakeBackend, TickingClock
 
@@ -41,13 +43,45 @@ class ThreadedBackend(TimedBackend):
         self.threads = threads
 
 
+@define(eq=False)
+class TimedLanes:
+    """Lanes that run one after the other, on the backend's clock."""
+
+    backend: TimedBackend
+    plan: LanePlan
+    slices: list[tuple[LanePlan, float, bool]] = field(factory=list)
+    used: list[tuple[LanePlan, int]] = field(factory=list)
+
+    def run(self, plan: LanePlan, batch: TokenBatch, *, alone: bool) -> float:
+        begin = self.backend.clock()
+        use_plan(self.backend, plan if alone else self.plan)
+        for _ in range(plan.lanes):
+            self.backend.run(batch)
+        use_plan(self.backend, self.plan)
+        self.slices.append((plan, self.backend.clock() - begin, alone))
+        return self.slices[-1][1]
+
+    def use(self, plan: LanePlan, batch_tokens: int) -> None:
+        use_plan(self.backend, plan)
+        self.plan = plan
+        self.used.append((plan, batch_tokens))
+
+
 SIZES = (256, 128, 512)
 ROWS = BatchLimits(max_rows=32, max_tokens=1)
+TWO, WIDE = LanePlan(2, 1), LanePlan(1, 2)
 
 
-def tuned(backend: TimedBackend, plans: list[LanePlan] | None = None, limits: BatchLimits = ROWS) -> Tuned:
-    choices = Choices(tuple(plans or [LanePlan(1, 1)]), SIZES, limits, max_tokens=128, vocabulary_size=50)
-    return tune(backend, choices.of(backend), clock=backend.clock)
+def measured(
+    backend: TimedBackend, plans: Sequence[LanePlan] = (TWO,), limits: BatchLimits = ROWS, **more: Any
+) -> tuple[Tuned, TimedLanes]:
+    choices = Choices(tuple(plans), SIZES, limits, max_tokens=128, vocabulary_size=50)
+    lanes = TimedLanes(backend, plans[0])
+    return tune(lanes, choices.of(backend), **more), lanes
+
+
+def tuned(backend: TimedBackend, plans: Sequence[LanePlan] = (TWO,), limits: BatchLimits = ROWS) -> Tuned:
+    return measured(backend, plans, limits, waited=lambda: 0.0)[0]
 
 
 def per_batch(seconds: float) -> Cost:
@@ -65,33 +99,54 @@ def test_noise_changes_nothing() -> None:
 
 
 def test_fewer_lanes_with_more_threads_have_to_win_clearly() -> None:
-    plans = [LanePlan(2, 1), LanePlan(1, 2)]
-
     def threads_help(factor: float) -> Cost:
         return lambda tokens, threads: tokens * 1e-5 / (factor if threads == 2 else 1)
 
     backend = ThreadedBackend(threads_help(1.5))
-    assert tuned(backend, plans).plan == LanePlan(1, 2)
+    assert tuned(backend, [TWO, WIDE]).plan == WIDE
     assert backend.threads == 2
     backend = ThreadedBackend(threads_help(1.1))
-    assert tuned(backend, plans).plan == LanePlan(2, 1)
+    assert tuned(backend, [TWO, WIDE]).plan == TWO
     assert backend.threads == 1
 
 
 def test_a_backend_whose_threads_are_fixed_keeps_its_plan() -> None:
-    backend = TimedBackend(lambda tokens, _: tokens * 1e-5)
-    found = tuned(backend, [LanePlan(2, 1), LanePlan(1, 2)])
-    assert found.plan == LanePlan(2, 1)
-    assert {trial.plan for trial in found.trials} == {LanePlan(2, 1)}
+    found = tuned(TimedBackend(lambda tokens, _: tokens * 1e-5), [TWO, WIDE])
+    assert found.plan == TWO
+    assert {trial.plan.threads for trial in found.trials} == {1}
 
 
-def test_a_slow_model_is_not_measured_and_no_measurement_takes_longer_than_it_may() -> None:
-    slow = TimedBackend(lambda tokens, _: tokens * 1e-3)
+def test_what_was_chosen_is_in_use_in_the_end() -> None:
+    found, lanes = measured(ThreadedBackend(lambda tokens, threads: 0.001 + tokens * 1e-5 / threads), [TWO, WIDE])
+    assert lanes.used[-1] == (found.plan, found.batch_tokens) == (WIDE, 512)
+
+
+@pytest.mark.parametrize("seconds_per_token", [1e-6, 1e-5, 1e-4, 3e-4, 1e-3])
+@pytest.mark.parametrize("plans", [(TWO, WIDE), (LanePlan(1, 1),), (LanePlan(4, 1), LanePlan(8, 1))])
+def test_requests_wait_for_a_slice_at_most(seconds_per_token: float, plans: Sequence[LanePlan]) -> None:
+    found, lanes = measured(ThreadedBackend(lambda tokens, _: tokens * seconds_per_token), plans)
+    assert all(seconds <= SLICE_SECONDS for _, seconds, alone in lanes.slices if alone)
+    # Longer ones leave a lane, and there is one to leave.
+    assert all(alone or plan.lanes < found.plan.lanes or plan.lanes < plans[0].lanes for plan, _, alone in lanes.slices)
+    assert found.seconds <= BUDGET_SECONDS
+
+
+def test_sizes_are_compared_on_all_lanes_but_one() -> None:
+    _, lanes = measured(TimedBackend(per_batch(0.01)), [LanePlan(4, 1)])
+    assert {plan.lanes for plan, _, alone in lanes.slices if not alone} == {1, 3}
+
+
+def test_what_takes_longer_than_a_slice_is_not_compared_on_the_only_lane() -> None:
+    found, _ = measured(TimedBackend(lambda tokens, _: tokens * 1e-4), [LanePlan(1, 1)])
+    assert [trial.batch_tokens for trial in found.trials] == [256, 128]
+    found, _ = measured(TimedBackend(lambda tokens, _: tokens * 3e-4), [LanePlan(1, 1)])
+    assert (found.trials, found.is_complete, found.batch_tokens) == ((), True, 256)
+
+
+def test_a_slow_model_is_not_measured_again_and_again() -> None:
+    slow = TimedBackend(lambda tokens, _: tokens * 3e-3)
     found = tuned(slow)
-    assert (found.batch_tokens, found.trials, len(slow.passes)) == (256, (), 5)
-    for seconds in (1e-6, 1e-5, 1e-4, 3e-4):
-        backend = ThreadedBackend(lambda tokens, _, seconds=seconds: tokens * seconds)  # type: ignore[misc]
-        assert tuned(backend, [LanePlan(2, 1), LanePlan(1, 2)]).seconds <= BUDGET_SECONDS
+    assert (found.batch_tokens, found.trials, found.is_complete, len(slow.passes)) == (256, (), True, 3)
 
 
 def test_a_slow_first_pass_says_nothing_of_the_model() -> None:
@@ -102,27 +157,33 @@ def test_a_slow_first_pass_says_nothing_of_the_model() -> None:
 @pytest.mark.parametrize("seconds", [0.3, 0.7, 1.5, 3.0, 20.0])
 def test_passes_that_take_seconds_whatever_their_size_end_the_measurement(seconds: float) -> None:
     backend = ThreadedBackend(lambda _tokens, _threads: seconds)
-    found = tuned(backend, [LanePlan(2, 1), LanePlan(1, 2)])
+    found = tuned(backend, [TWO, WIDE])
     assert found.seconds <= max(BUDGET_SECONDS, seconds)
-    assert (found.plan, found.batch_tokens, backend.threads) == (LanePlan(2, 1), 256, 1)
+    assert (found.plan, found.batch_tokens, backend.threads) == (TWO, 256, 1)
 
 
 @pytest.mark.parametrize("after", range(12))
 def test_a_machine_that_gets_slow_ends_the_measurement_with_the_pass_under_way(after: int) -> None:
     """Twice as fast with one lane, as long as the machine lets it show."""
     backend = ThreadedBackend(lambda _tokens, threads: 0.01 / threads if len(backend.passes) < after else 1.9)
-    found = tuned(backend, [LanePlan(2, 1), LanePlan(1, 2)])
+    found = tuned(backend, [TWO, WIDE])
     slow_slice = 2 * 1.9
     assert found.seconds <= BUDGET_SECONDS + slow_slice
     assert len(backend.passes) <= after + 3
     assert backend.threads == found.plan.threads
 
 
+def test_a_comparison_that_is_broken_off_is_not_complete() -> None:
+    backend = TimedBackend(lambda _tokens, _threads: 0.01 if len(backend.passes) < 8 else 1.9)
+    found = tuned(backend)
+    assert (found.trials, found.is_complete, found.batch_tokens) == ((), False, 256)
+
+
 def test_a_model_of_single_rows_is_measured_with_single_rows_and_one_of_equal_lengths_with_equal_ones() -> None:
     for limits, rows in ((BatchLimits(1, 1), {1}), (BatchLimits(32, 1, equal_lengths=True), {4, 8, 16})):
         backend = TimedBackend(per_batch(0.01))
         tuned(backend, limits=limits)
-        assert {batch.rows for batch in backend.given[3:]} == rows
+        assert {batch.rows for batch in backend.given[7:]} == rows
         assert all(len(set(batch.lengths)) == 1 for batch in backend.given)
 
 
@@ -154,11 +215,21 @@ def resident_mib():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
+class Lanes:
+    def run(self, plan, batch, *, alone):
+        begin = clock()
+        backend.run(batch)
+        return clock() - begin
+
+    def use(self, plan, batch_tokens):
+        pass
+
+
 limits = BatchLimits(max_rows=32, max_tokens=1)
 choices = Choices((LanePlan(1, 1),), (256, 128, 512), limits, max_tokens=128, vocabulary_size=50)
 backend = Allocating()
 before = resident_mib()
-tune(backend, choices.of(backend), clock=clock)
+tune(Lanes(), choices.of(backend))
 print(len(left), resident_mib() - before)
 """
 
@@ -177,20 +248,30 @@ def test_what_the_trials_allocated_is_given_back() -> None:
 def test_what_was_measured_can_be_read() -> None:
     described = tuned(TimedBackend(per_batch(0.01))).described()
     assert set(described["tokens_per_second"]) == {"1x1, 256 tokens", "1x1, 128 tokens", "1x1, 512 tokens"}
+    assert described["state"] == "measured"
     assert described["seconds"] > 0
 
 
 def test_the_share_of_the_cores_that_others_took_is_told() -> None:
     backend = TimedBackend(per_batch(0.01))
-    choices = Choices((LanePlan(2, 1),), SIZES, ROWS, max_tokens=128, vocabulary_size=50)
-    found = tune(backend, choices, clock=backend.clock, waited=lambda: backend.clock.now / 2)
-    assert found.waiting == pytest.approx(0.25)
+    found, lanes = measured(backend, [LanePlan(3, 1)], waited=lambda: backend.clock.now / 2)
+    slices = sum(seconds for _, seconds, _ in lanes.slices)
+    in_all = sum(plan.lanes * plan.threads * seconds for plan, seconds, _ in lanes.slices)
+    assert found.waiting == pytest.approx(slices / 2 / in_all)
+
+
+def test_nothing_is_chosen_while_others_use_the_cores() -> None:
+    for share, chosen in ((0.1, (WIDE, 512)), (0.5, (TWO, 256))):
+        backend = ThreadedBackend(lambda tokens, threads: (0.01 + tokens * 1e-5) / threads)
+        found, lanes = measured(backend, [TWO, WIDE], waited=lambda: backend.clock.now * share)  # noqa: B023
+        assert (found.plan, found.batch_tokens) == lanes.used[-1] == chosen
+        assert backend.threads == chosen[0].threads
 
 
 def test_batches_are_full_by_the_count_of_a_backend_that_pads() -> None:
     backend = TimedBackend(per_batch(0.01))
     tuned(backend)
-    assert {batch.rows * int(batch.lengths.max()) for batch in backend.given[3:]} == set(SIZES)
+    assert {batch.rows * int(batch.lengths.max()) for batch in backend.given[7:]} == set(SIZES)
 
 
 @pytest.mark.parametrize(
