@@ -100,6 +100,7 @@ class Engine:
         self._models = ModelSet(
             self.runtimes, settings.all_models(), make=make, hooks=hooks, on_change=self.responses.forget
         )
+        self.upkeep.coming = self._models.coming
         self.are_workers_loaded: Callable[[], bool] = lambda: True
 
     @classmethod

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -22,6 +23,7 @@ from provider.engine.neighbours import NeighbourCheck, batching
 from provider.engine.pairs import PairTokenizer, pair_tokenizer
 from provider.engine.plan import LanePlan
 from provider.engine.remembered import Remembered
+from provider.engine.throughput import PassWatch, WatchedBackend
 from provider.engine.tokenizer import Tokenizer
 from provider.engine.tuning import Choices, Tuned, use_plan
 from provider.errors import BackendUnavailable, InvalidModel
@@ -64,10 +66,18 @@ class ModelParts:
     fingerprint: str
 
 
-def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ONLY_WORKER) -> ModelParts:
+def load_parts(
+    found: FoundModel, settings: ModelSettings, worker: Worker = ONLY_WORKER, watch: PassWatch | None = None
+) -> ModelParts:
     """Read, check and load a model whose files are there, for its worker's share of the machine.
 
     Nothing is tuned: it has what an earlier start found, or defaults; see `settling`.
+
+    Args:
+        found: the model.
+        settings: of it.
+        worker: whose share of the machine it gets.
+        watch: sees the forward passes.
 
     Raises:
         ProviderError: as `find_model`.
@@ -102,12 +112,13 @@ def load_parts(found: FoundModel, settings: ModelSettings, worker: Worker = ONLY
         # Alone, before lanes call at once: libraries set themselves up at their first call, and in some of them two
         # threads that do so together wait for each other forever.
         # Not of padding alone: some classes look for the last token that is not padding.
-        backend.run(TokenBatch.of_rows([np.array([1 if spec.pad_id == 0 else 0], np.int32)], outputs=spec.outputs))
+        watched = WatchedBackend(backend, watch or PassWatch(time.monotonic))
+        watched.run(TokenBatch.of_rows([np.array([1 if spec.pad_id == 0 else 0], np.int32)], outputs=spec.outputs))
         is_cpu = backend.traits.device == "cpu"
         if not is_cpu and settings.lanes is None:
             # One lane keeps an accelerator busy; a second would only take memory.
             plan = LanePlan(1, plan.threads)
-        neighbours, limits = batching(backend, tokenizer, spec, settings)
+        neighbours, limits = batching(watched, tokenizer, spec, settings)
         fingerprint = _fingerprint(spec, backend, found.options, settings)
         tuned = to_tune = None
         if settings.tune and is_cpu:

@@ -81,8 +81,9 @@ class ModelSet:
         replacing = [name for name in new if name in self.runtimes]
         added = [name for name in new if name not in self.runtimes]
         self.catalogue = catalogue
+        for runtime in new.values():
+            runtime.is_late = True
         for name in added:
-            new[name].is_late = True
             self.runtimes[name] = new[name]
         self._on_change()
         self._hooks(ModelsChanged(tuple(added), tuple(gone), tuple(replacing)))
@@ -92,6 +93,10 @@ class ModelSet:
         for name in replacing:
             self._coming[name] = new[name]
             self._spawn(self._replace(name, new[name]))
+
+    def coming(self) -> list[ModelRuntime]:
+        """Those that will replace a model of the same name once they have loaded."""
+        return list(self._coming.values())
 
     async def close(self) -> None:
         """Close all models, those that come and those that leave included."""

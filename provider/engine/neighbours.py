@@ -7,14 +7,14 @@ others, and its batches follow from what that shows.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from provider.backends import Backend, TokenBatch, Vectors
-from provider.domain import Features, Ids, ModelSpec, TaskSpec
+from provider.backends import BackendTraits, TokenBatch, Vectors
+from provider.domain import Features, Ids, ModelSpec, Outputs, TaskSpec
 from provider.engine.batcher import BatchLimits
 from provider.engine.tokenizer import Tokenizer
 from provider.errors import InvalidInput, InvalidModel
@@ -74,8 +74,21 @@ class NeighbourCheck:
         )
 
 
+class Runs(Protocol):
+    """What is measured: a loaded backend, or what stands before it."""
+
+    @property
+    def traits(self) -> BackendTraits:
+        """See `Backend`."""
+        ...
+
+    def run(self, batch: TokenBatch) -> Outputs:
+        """See `Backend.run`."""
+        ...
+
+
 def batching(
-    backend: Backend, tokenizer: Tokenizer, spec: ModelSpec, settings: ModelSettings
+    backend: Runs, tokenizer: Tokenizer, spec: ModelSpec, settings: ModelSettings
 ) -> tuple[NeighbourCheck, BatchLimits]:
     """Which rows of a loaded backend may share a batch, measured, and what a batch may hold therefore.
 
@@ -94,7 +107,7 @@ def batching(
     )
 
 
-def _neighbours(backend: Backend, tokenizer: Tokenizer, spec: ModelSpec) -> NeighbourCheck:
+def _neighbours(backend: Runs, tokenizer: Tokenizer, spec: ModelSpec) -> NeighbourCheck:
     """The measurement of one way."""
     try:
         (text,) = tokenizer.encode([_TEXT], truncate="end")
@@ -113,7 +126,7 @@ def _neighbours(backend: Backend, tokenizer: Tokenizer, spec: ModelSpec) -> Neig
 
 
 def check_neighbours(
-    backend: Backend,
+    backend: Runs,
     text_ids: Ids,
     tasks: Sequence[TaskSpec],
     *,

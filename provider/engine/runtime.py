@@ -18,9 +18,10 @@ from provider.engine.loading import ModelParts, in_daemon_thread, load_parts
 from provider.engine.probing import Prober, warm_up_rows
 from provider.engine.rows import Row
 from provider.engine.running import RunningModel
+from provider.engine.throughput import PassWatch
 from provider.engine.upkeep import ModelUse
 from provider.engine.verdict import Verdict, Verify
-from provider.errors import ModelFailed, ModelLoading, ProviderError, SettingsError, ShuttingDown
+from provider.errors import ModelFailed, ModelLoading, ModelStalled, ProviderError, SettingsError, ShuttingDown
 from provider.resident import resident_bytes
 from provider.settings import HubSettings, ModelSettings, QueueSettings
 
@@ -85,6 +86,7 @@ class ModelRuntime:
         self.use = ModelUse(clock)
         self.is_late = False
         self._since = clock()
+        self._watch, self._stall_seconds, self._hangs = PassWatch(clock), queue.stall_seconds, False
         self._start = partial(RunningModel, queue=queue, hooks=hooks, on_row=on_row, clock=clock)
         self._running: RunningModel | None = None
         self._description: ModelDescription | None = None
@@ -169,14 +171,26 @@ class ModelRuntime:
 
     def retry_loading(self) -> None:
         """Load an eager model again that failed, once its pause is over."""
-        is_failed = self.state is ModelState.FAILED and not self.settings.lazy
-        if is_failed and self._clock() - self._since >= self.use.retry_seconds:
+        # What hangs once would hang again, and keep as much memory.
+        is_failed = self.state is ModelState.FAILED and not isinstance(self.failure, ModelStalled)
+        if is_failed and not self.settings.lazy and self._clock() - self._since >= self.use.retry_seconds:
             self._loading = None
             self.start_loading()
 
     def fail_stalled(self) -> bool:
-        """Give up what hangs; see `Lanes.fail_stalled`. Returns whether the model can run nothing any more."""
-        return self._running is not None and self.loaded is not None and self._running.fail_stalled()
+        """Give up what hangs; see `Lanes.fail_stalled`. A load in which a forward pass hangs fails.
+
+        Returns:
+            Whether the model can run nothing any more, so that only a new process helps; never of one that was added
+            while others serve.
+        """
+        if self.loaded is not None and self._running is not None:
+            return self._running.fail_stalled()
+        self._hangs = self._watch.seconds > self._stall_seconds or self.stalled_lanes > 0
+        if self._hangs and self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            return not self.is_late
+        return False
 
     async def unload(self, reason: str) -> None:
         """Free a lazy model, which nobody uses; its next request loads it again."""
@@ -260,7 +274,7 @@ class ModelRuntime:
                     await self._make_room(self, found.weight_bytes)
                 before = resident_bytes()
                 parts = await in_daemon_thread(
-                    f"load {self.name}", partial(load_parts, found, self.settings, self._worker)
+                    f"load {self.name}", partial(load_parts, found, self.settings, self._worker, self._watch)
                 )
                 self._running = running = self._start(parts, name=self.name, notice=self.notice, on_failures=self._look)
                 await running.run(warm_up_rows(parts))
@@ -275,12 +289,21 @@ class ModelRuntime:
             self.failure, self.use.failures, self.use.last = None, 0, self._clock()
             self._enter(ModelState.READY, {"seconds_in_all": seconds, **description.of_loaded()})
             self._settling = asyncio.create_task(self._settle(running), name=f"settle {self.name}")
+        except asyncio.CancelledError:
+            if not self._hangs or self.state is ModelState.CLOSED:
+                raise
+            hangs = f"a forward pass hangs: it has been running for more than {self._stall_seconds} s"
+            await self._fail(ModelStalled(hangs))
         except Exception as exc:  # noqa: BLE001 - the reason reaches the log, `problem` and whoever asks for the model
-            self.failure = exc if isinstance(exc, ProviderError) else ModelFailed(f"{type(exc).__name__}: {exc}")
-            self.use.failures += 1
-            retry = {} if self.settings.lazy else {"retry_seconds": self.use.retry_seconds}
-            self._enter(ModelState.FAILED, {"reason": self.failure.message, **retry})
-            await self._release()
+            await self._fail(exc if isinstance(exc, ProviderError) else ModelFailed(f"{type(exc).__name__}: {exc}"))
+
+    async def _fail(self, failure: ProviderError) -> None:
+        self.failure = failure
+        self.use.failures += 1
+        is_tried_again = not self.settings.lazy and not isinstance(failure, ModelStalled)
+        retry = {"retry_seconds": self.use.retry_seconds} if is_tried_again else {}
+        self._enter(ModelState.FAILED, {"reason": failure.message, **retry})
+        await self._release()
 
     async def _settle(self, running: RunningModel) -> None:
         async with self._one_settles:

@@ -1,9 +1,12 @@
-"""How fast a model runs: tokens a second, as measured over the last passes of each lane."""
+"""How fast a model runs: tokens a second, as measured over the last passes of each lane; and passes that hang."""
 
 import math
 from collections.abc import Callable
 
 from attrs import define
+
+from provider.backends import Backend, BackendTraits, TokenBatch
+from provider.domain import Outputs
 
 # A change is half noticed after 1.4 s of passes.
 _SECONDS = 2.0
@@ -81,3 +84,47 @@ class Throughput:
         seconds = self._clock() - running.since
         is_overdue = seconds > max(_LEAST_OVERDUE_SECONDS, _OVERDUE * running.tokens / rate)
         return min(rate, running.tokens / seconds) if is_overdue else rate
+
+
+class PassWatch:
+    """Sees a pass that hangs before there are lanes: while a model is loaded. One thread runs passes, any may look."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Nothing runs.
+
+        Args:
+            clock: seconds, monotonic.
+        """
+        self._clock = clock
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """For how long the pass under way has been running; 0 if there is none."""
+        since = self._since
+        return 0.0 if since is None else self._clock() - since
+
+    def run(self, backend: Backend, batch: TokenBatch) -> Outputs:
+        """A pass, seen."""
+        self._since = self._clock()
+        try:
+            return backend.run(batch)
+        finally:
+            self._since = None
+
+
+class WatchedBackend:
+    """A loaded backend whose passes are seen."""
+
+    def __init__(self, backend: Backend, watch: PassWatch) -> None:
+        """It stays the caller's to close."""
+        self._backend, self._watch = backend, watch
+
+    @property
+    def traits(self) -> BackendTraits:
+        """See `Backend`."""
+        return self._backend.traits
+
+    def run(self, batch: TokenBatch) -> Outputs:
+        """See `Backend.run`."""
+        return self._watch.run(self._backend, batch)

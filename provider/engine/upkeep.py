@@ -1,7 +1,7 @@
 """Care for the models while the engine is open: hung lanes, failed loads, idle models, memory."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -73,6 +73,7 @@ class ModelUpkeep:
         self.budget = settings.max_model_bytes or (int(_SHARE * limit) if limit is not None else None)
         self._runtimes, self._clock = runtimes, clock
         self.on_stalled: Callable[[str], None] = lambda _: None
+        self.coming: Callable[[], Iterable[ModelRuntime]] = tuple
 
     async def run(self) -> None:
         """Look once a second, until cancelled."""
@@ -89,6 +90,8 @@ class ModelUpkeep:
             idle = runtime.settings.idle_unload_seconds
             if idle is not None and self._is_idle(runtime) and self._clock() - runtime.use.last >= idle:
                 await self._unload(runtime, f"idle for {idle} s")
+        for runtime in tuple(self.coming()):
+            runtime.fail_stalled()
 
     async def make_room(self, runtime: "ModelRuntime", size: int) -> None:
         """Unload idle lazy models, the least recently used first, until a lazy model of `size` bytes fits.

@@ -232,6 +232,8 @@ class GracefulServer(uvicorn.Server):
         asked_for = [runtime for runtime in runtimes if not runtime.settings.lazy]
         if asked_for:
             await asyncio.wait([runtime.start_loading() for runtime in asked_for])
+        if self.exit_code:
+            return
         if asked_for and all(runtime.failure is not None for runtime in runtimes):
             (self.failure, *_) = (runtime.failure for runtime in asked_for)
             self.should_exit = True

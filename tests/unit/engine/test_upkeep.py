@@ -3,15 +3,16 @@
 import asyncio
 import shutil
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import until, until_set
+from attrs import define, field
+from waiting import PATIENCE_SECONDS, until, until_set
 
-from provider.domain import Embedded, EmbedRequest
+from provider.domain import Embedded, EmbedRequest, Outputs, TokenBatch
 from provider.engine.engine import Engine
 from provider.engine.hooks import Event, Hooks, ModelChanged, ModelState
 from provider.engine.probing import FAILURES_UNTIL_PROBED
@@ -21,6 +22,13 @@ from provider.testing import FakeBackend, TickingClock
 
 OFF = CacheSettings(enabled=False)
 WEIGHTS = 90_868_376  # bytes of the packaged model's
+
+
+@define
+class Hanging:
+    thread: str = ""
+    begun: threading.Event = field(factory=threading.Event)
+    go: threading.Event = field(factory=threading.Event)
 
 
 @asynccontextmanager
@@ -111,6 +119,70 @@ async def test_where_every_lane_hangs_what_waits_fails_too_and_the_server_is_tol
         backend(service, "m").gate.set()
         await until(lambda: not service.problems)
         assert (await embed(service, "after")).usage.inputs == 1
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    """Forward passes hang on threads whose name begins with `thread`, until `go` is set."""
+    hanging, run = Hanging(), FakeBackend.run
+
+    def hang(backend: FakeBackend, batch: TokenBatch) -> Outputs:
+        if hanging.thread and threading.current_thread().name.startswith(hanging.thread):
+            hanging.begun.set()
+            assert hanging.go.wait(PATIENCE_SECONDS)
+        return run(backend, batch)
+
+    monkeypatch.setattr(FakeBackend, "run", hang)
+    yield hanging
+    hanging.go.set()
+
+
+@pytest.mark.parametrize(("thread", "lazy"), [("load m", False), ("m lane", False), ("load m", True)])
+async def test_a_load_in_which_a_pass_hangs_fails_and_the_server_is_told(
+    minilm: Path, clock: TickingClock, hanging: Hanging, thread: str, lazy: bool
+) -> None:
+    hanging.thread, stalled = thread, list[str]()
+    service = Engine(Settings(model=fake(minilm, lazy=lazy), cache=OFF), Hooks(), clock=clock).start()
+    service.upkeep.on_stalled = stalled.append
+    try:
+        runtime = service.runtimes["m"]
+        loading = runtime.start_loading()
+        await until_set(hanging.begun)
+        clock.advance(119)
+        await service.upkeep.look()
+        assert (runtime.state, stalled) == (ModelState.LOADING, [])
+        clock.advance(2)
+        await service.upkeep.look()
+        await asyncio.wait_for(loading, PATIENCE_SECONDS)
+        assert (runtime.state, stalled) == (ModelState.FAILED, ["m"])
+        assert runtime.problem == "a forward pass hangs: it has been running for more than 120 s"
+        # What hangs is not loaded again beside it.
+        clock.advance(10_000)
+        await service.upkeep.look()
+        assert (runtime.state, stalled) == (ModelState.FAILED, ["m"])
+    finally:
+        hanging.go.set()
+        await service.close()
+
+
+@pytest.mark.parametrize("name", ["late", "m"])
+async def test_a_model_that_hangs_when_it_is_added_or_replaced_leaves_those_that_serve(
+    minilm: Path, clock: TickingClock, hanging: Hanging, name: str
+) -> None:
+    async with opened(fake(minilm), clock=clock) as service:
+        stalled: list[str] = []
+        service.upkeep.on_stalled = stalled.append
+        hanging.thread = f"load {name}"
+        models = {"m": fake(minilm)} | {name: fake(minilm, name, lanes=1)}
+        first, *further = models.values()
+        service.reconfigure(Settings(model=first, models=further, cache=OFF))
+        await until_set(hanging.begun)
+        clock.advance(121)
+        await service.upkeep.look()
+        if name == "late":
+            await until(lambda: service.runtimes[name].state is ModelState.FAILED)
+        assert (stalled, service.problems) == ([], {})
+        assert (await embed(service, "served")).usage.inputs == 1
 
 
 async def test_an_eager_model_that_failed_is_tried_again_after_longer_and_longer_pauses(
