@@ -45,6 +45,8 @@ class BackendTraits:
         weights_digest: digest of weights that it reads beside those that `ModelSpec.fingerprint` covers (a converted
             file in the model's folder); "" for none. It becomes part of the loaded model's fingerprint.
         extra: more facts for `/v1/models` (JSON values).
+        lanes: threads that keep the device busy, where the backend is `concurrent`; None for one a core on the CPU, and
+            one on an accelerator.
     """
 
     device: str
@@ -53,6 +55,7 @@ class BackendTraits:
     batch_tokens: int
     weights_digest: str = ""
     extra: Mapping[str, Any] = field(factory=dict)
+    lanes: int | None = None
 
 
 @runtime_checkable

@@ -116,8 +116,9 @@ def load_parts(
         watched.run(TokenBatch.of_rows([np.array([1 if spec.pad_id == 0 else 0], np.int32)], outputs=spec.outputs))
         is_cpu = backend.traits.device == "cpu"
         if not is_cpu and settings.lanes is None:
-            # One lane keeps an accelerator busy; a second would only take memory.
-            plan = LanePlan(1, plan.threads)
+            # More lanes than keep an accelerator busy would only take memory.
+            lanes = backend.traits.lanes if backend_class.concurrent else None
+            plan = LanePlan(lanes or 1, plan.threads)
         neighbours, limits = batching(watched, tokenizer, spec, settings)
         fingerprint = _fingerprint(spec, backend, found.options, settings)
         tuned = to_tune = None

@@ -96,7 +96,8 @@ class Accelerators:
         return cls(
             cuda_devices=torch.cuda.device_count() if has_cuda else 0,
             has_mps=torch.backends.mps.is_available(),
-            cuda_has_bfloat16=has_cuda and torch.cuda.is_bf16_supported(),
+            # Emulated it would be slower than float32.
+            cuda_has_bfloat16=has_cuda and torch.cuda.is_bf16_supported(including_emulation=False),
         )
 
 

@@ -30,6 +30,7 @@ class _Routed:
             batch_tokens=first.batch_tokens,
             weights_digest=first.weights_digest + second.weights_digest,
             extra={**first.extra, "queries": {"dtype": second.dtype, **second.extra}},
+            lanes=first.lanes,
         )
 
     @classmethod

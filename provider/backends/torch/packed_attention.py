@@ -6,19 +6,15 @@ normalisations see no padding, and attention comes here. What a token sees is ta
 function, so that causal models and sliding windows need no case of their own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Self, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
-from attrs import field, frozen
-from numpy.typing import NDArray
+from attrs import define, field, frozen
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
-
-from provider.domain import TokenBatch
 
 PACKED = "emb_packed"
 """The name, as `attn_implementation`."""
@@ -27,35 +23,37 @@ PACKED = "emb_packed"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
-@frozen(eq=False)
-class Rows:
-    """Where the rows of a batch lie among its tokens: in order of length, one behind the other.
+@define(eq=False)
+class Bands:
+    """What tokens see, in the order in which a model makes its masks during one pass: tokens before, tokens behind.
 
     Attributes:
-        order: places in the batch, (rows,), the shortest row first.
-        groups: rows of one length: (first token, rows, length).
-        seen: for each group, which tokens others see, (rows, 1, 1, length) bool; None where all are seen.
-        starts: where each row starts, and the end of the last one, (rows + 1,) int32, on the device.
+        known: of an earlier pass whose longest row was as long: nothing is computed, which on CUDA would wait for it.
+        made: during this one.
     """
 
-    order: NDArray[np.int64]
-    groups: tuple[tuple[int, int, int], ...]
-    seen: tuple[torch.Tensor | None, ...]
-    starts: torch.Tensor
+    known: Sequence[tuple[int, int]] = ()
+    made: list[tuple[int, int]] = field(factory=list)
 
-    @classmethod
-    def of(cls, batch: TokenBatch, device: torch.device) -> Self:
-        """The rows of `batch`."""
-        order = np.argsort(batch.lengths, kind="stable")
-        lengths = batch.lengths[order]
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        groups, seen = [], []
-        for width, first, rows in zip(*np.unique(lengths, return_index=True, return_counts=True), strict=True):
-            groups.append((int(starts[first]), int(rows), int(width)))
-            hidden = np.zeros(rows) if batch.unattended is None else batch.unattended[order[first : first + rows]]
-            visible = np.arange(width)[None, :] < (width - hidden)[:, None]
-            seen.append(torch.from_numpy(visible[:, None, None, :]).to(device) if hidden.any() else None)
-        return cls(order, tuple(groups), tuple(seen), torch.from_numpy(starts.astype(np.int32)).to(device))
+
+@frozen(eq=False)
+class Pass:
+    """One pass of a model over rows: what attention has to know.
+
+    Attributes:
+        groups: rows of one length: (first token, rows, length); the longest last.
+        seen: for each group, which tokens others see, (rows, 1, 1, length) bool; None where all are seen.
+        ends: where each row starts, and the end of the last one, int32 on the device, for `varlen_attn`: filling is a
+            row of its own. None for attention by the rows of one length at a time.
+        widest: no row, filling included, is longer.
+        bands: see there.
+    """
+
+    groups: tuple[tuple[int, int, int], ...]
+    seen: Sequence[torch.Tensor | None]
+    ends: torch.Tensor | None
+    widest: int
+    bands: Bands
 
     @property
     def longest(self) -> int:
@@ -65,14 +63,14 @@ class Rows:
     @contextmanager
     def current(self) -> Iterator[None]:
         """Attention of this thread runs within these rows."""
-        token = _ROWS.set(self)
+        token = _PASS.set(self)
         try:
             yield
         finally:
-            _ROWS.reset(token)
+            _PASS.reset(token)
 
 
-_ROWS: ContextVar[Rows] = ContextVar("rows")
+_PASS: ContextVar[Pass] = ContextVar("pass")
 
 
 @frozen(eq=False)
@@ -92,7 +90,7 @@ class Band:
 
 
 def attend_by_length(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows, *, band: Band, scale: float | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Pass, *, band: Band, scale: float | None
 ) -> torch.Tensor:
     """Attention within each row, over the rows of one length at a time.
 
@@ -128,35 +126,29 @@ def attend_by_length(
 
 
 def attend_varlen(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows, *, band: Band, scale: float | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Pass, *, band: Band, scale: float | None
 ) -> torch.Tensor:
     """As `attend_by_length`, by one kernel for all rows: CUDA and half precision only, and all tokens are seen."""
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - needs a build with CUDA
 
-    tokens, end, longest = query.shape[1], sum(number * width for _, number, width in rows.groups), rows.longest
-    queries, keys, values = (each[:, :end].transpose(0, 1).contiguous() for each in (query, key, value))
-    left, right = (-1 if side >= longest - 1 else side for side in (band.left, band.right))
+    if rows.ends is None:
+        msg = "rows have no ends on the device"
+        raise ValueError(msg)
+    queries, keys, values = (each.transpose(0, 1).contiguous() for each in (query, key, value))
+    left, right = (-1 if side >= rows.longest - 1 else side for side in (band.left, band.right))
     context = varlen_attn(
         queries,
         keys,
         values,
-        cu_seq_q=rows.starts,
-        cu_seq_k=rows.starts,
-        max_q=longest,
-        max_k=longest,
+        cu_seq_q=rows.ends,
+        cu_seq_k=rows.ends,
+        max_q=rows.widest,
+        max_k=rows.widest,
         scale=scale,
         window_size=(left, right),
         enable_gqa=key.shape[0] != query.shape[0],
     )
-    return functional.pad(cast("torch.Tensor", context), (0, 0, 0, 0, 0, tokens - end))
-
-
-def kernel(query: torch.Tensor, rows: Rows) -> Callable[..., torch.Tensor]:
-    """The function that attends on this device and in this dtype."""
-    is_half = query.dtype in {torch.float16, torch.bfloat16}
-    return (
-        attend_varlen if query.is_cuda and is_half and not any(x is not None for x in rows.seen) else attend_by_length
-    )
+    return cast("torch.Tensor", context)
 
 
 def _attention(  # noqa: PLR0917
@@ -173,17 +165,26 @@ def _attention(  # noqa: PLR0917
     if unsupported:
         msg = f"{type(module).__name__} passes {unsupported[0]}"
         raise NotImplementedError(msg)
-    rows, band = _ROWS.get(), attention_mask
+    rows, band = _PASS.get(), attention_mask
     if band is None:
         # A class that makes no mask unless it is given one.
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         band = Band(rows.longest, 0 if causal else rows.longest)
-    return kernel(query, rows)(query[0], key[0], value[0], rows, band=band, scale=scaling)[None], None
+    attend = attend_by_length if rows.ends is None else attend_varlen
+    return attend(query[0], key[0], value[0], rows, band=band, scale=scaling)[None], None
 
 
 def _mask(*, mask_function: Callable[..., Any], device: torch.device, **_: object) -> Band:
     """The band that transformers' mask function describes within the longest row."""
-    rows = _ROWS.get()
+    rows = _PASS.get()
+    bands = rows.bands
+    number = len(bands.made)
+    band = Band(*bands.known[number]) if number < len(bands.known) else _band(mask_function, rows, device)
+    bands.made.append((band.left, band.right))
+    return band
+
+
+def _band(mask_function: Callable[..., Any], rows: Pass, device: torch.device) -> Band:
     start, width = rows.groups[-1][0], rows.longest
     places = torch.arange(start, start + width, device=device)
     seen = torch.as_tensor(mask_function(0, 0, places[:, None], places[None, :])).expand(width, width)

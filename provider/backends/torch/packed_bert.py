@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from provider.backends.torch.bert_checkpoint import BertCheckpoint
 from provider.backends.torch.bert_layers import ACTIVATIONS, NativeLayers, Rows, TorchLayers
 from provider.backends.torch.blocks import Block, pooled
+from provider.backends.torch.device import CPU
 from provider.backends.torch.int8 import int8_linear
 from provider.backends.torch.linear import Step, bfloat16_speedup, fastest_linear, speedup
 from provider.domain import PoolingMode, TokenBatch
@@ -65,7 +66,7 @@ class PackedBert:
     def pooled(self, batch: TokenBatch, modes: Sequence[PoolingMode]) -> torch.Tensor:
         """Run the encoder and pool: (rows, len(modes) * hidden_size) float32, in the order of the batch."""
         if tuple(modes) != ("cls",) or batch.skips.any() or batch.unattended is not None:
-            return pooled(self.blocks(batch), batch, modes)
+            return pooled(self.blocks(batch), modes, CPU)
         # Of the last layer only the first token of each row is wanted.
         rows = self._rows(batch)
         states = self._layers.run(rows, firsts=True)
@@ -75,10 +76,11 @@ class PackedBert:
         """Run the encoder: hidden states of all rows, those of one length together."""
         rows = self._rows(batch)
         states = self._layers.run(rows)
+        lengths, skips = CPU.put([rows.lengths, batch.skips[rows.order].astype(np.int64)])
         blocks, row = [], 0
         for at, number, width in rows.groups:
-            hidden = states[at : at + number * width].view(number, width, -1)
-            blocks.append(Block(rows.order[row : row + number], hidden, torch.full((number,), width)))
+            hidden, of_block = states[at : at + number * width].view(number, width, -1), slice(row, row + number)
+            blocks.append(Block(rows.order[of_block], hidden, lengths[of_block], skips[of_block]))
             row += number
         return blocks
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from provider.backends.torch.bert_checkpoint import BertCheckpoint
-from provider.backends.torch.blocks import PackedEncoder
+from provider.backends.torch.blocks import Block, in_order
+from provider.backends.torch.device import Device
 from provider.backends.torch.packed_bert import PackedBert
 from provider.domain import ScoreTask, TokenBatch
 
@@ -61,11 +62,6 @@ class PackedClassifier:
         """(rows, labels) float32, in the order of the batch."""
         logits: torch.Tensor = self._head(self.encoder.pooled(batch, ("cls",)))
         return logits
-
-
-def takes_types(model: torch.nn.Module) -> bool:
-    """Whether a transformers model tells the texts of a pair apart by their types."""
-    return "token_type_ids" in inspect.signature(model.forward).parameters
 
 
 class ScoreModel(torch.nn.Module):
@@ -123,42 +119,48 @@ class ScoreModel(torch.nn.Module):
 class PackedScorer:
     """A transformers model with a head over rows without padding."""
 
-    def __init__(self, encoder: PackedEncoder, head: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    def __init__(
+        self,
+        blocks: Callable[[TokenBatch], list[Block]],
+        head: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        device: Device,
+    ) -> None:
         """Take both parts.
 
         Args:
-            encoder: of the model.
+            blocks: the encoder: hidden states of the last tokens of each row, or of all, without padding.
             head: from ids (rows, width) and hidden states (rows, width, hidden_size) to logits (rows, labels).
+            device: where they are.
         """
-        self._encoder, self._head = encoder, head
+        self._blocks, self._head, self._device = blocks, head, device
 
     def logits(self, batch: TokenBatch) -> torch.Tensor:
         """(rows, labels), in the order of the batch."""
-        blocks = self._encoder.blocks(batch)
-        ids = [torch.from_numpy(np.stack([batch.row(i) for i in block.rows]).astype(np.int64)) for block in blocks]
-        logits = [
-            self._head(rows.to(block.states.device), block.states) for rows, block in zip(ids, blocks, strict=True)
-        ]
-        order = np.argsort(np.concatenate([block.rows for block in blocks]))
-        return torch.cat(logits)[torch.from_numpy(order).to(logits[0].device)]
+        blocks = self._blocks(batch)
+        ids = self._device.put([_last_ids(batch, block) for block in blocks])
+        logits = [self._head(rows, block.states) for rows, block in zip(ids, blocks, strict=True)]
+        return in_order(logits, blocks, self._device)
+
+
+def _last_ids(batch: TokenBatch, block: Block) -> NDArray[np.int64]:
+    width = block.states.shape[1]
+    cells = batch.offsets[block.rows + 1][:, None] + np.arange(-width, 0)
+    return np.asarray(batch.ids[cells], np.int64)
 
 
 class PaddedScorer:
     """A `ScoreModel` over the padded rectangle of a batch."""
 
-    def __init__(self, model: ScoreModel, *, pad_id: int) -> None:
-        """Take over a model; `pad_id` fills the rectangle."""
-        self._model, self._pad_id = model, pad_id
-        self._device = next(model.parameters()).device
+    def __init__(self, model: ScoreModel, device: Device, *, pad_id: int) -> None:
+        """Take over a model that is on `device`; `pad_id` fills the rectangle."""
+        self._model, self._device, self._pad_id = model, device, pad_id
 
     def logits(self, batch: TokenBatch) -> torch.Tensor:
         """(rows, labels), in the order of the batch."""
         ids, mask = batch.padded(pad_id=self._pad_id, side=self._model.side)
-        types = None
-        if self._model.types and batch.type_ids is not None:
-            types = self._on_device(batch.padded_types(side=self._model.side))
-        logits: torch.Tensor = self._model(self._on_device(ids), None if mask.all() else self._on_device(mask), types)
+        has_mask, has_types = not mask.all(), self._model.types > 0 and batch.type_ids is not None
+        arrays = [ids, *([mask] if has_mask else [])]
+        arrays += [batch.padded_types(side=self._model.side)] if has_types else []
+        tokens, *more = self._device.put(arrays)
+        logits: torch.Tensor = self._model(tokens, more[0] if has_mask else None, more[-1] if has_types else None)
         return logits
-
-    def _on_device(self, array: NDArray[np.int64]) -> torch.Tensor:
-        return torch.tensor(array, device=self._device)

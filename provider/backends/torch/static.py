@@ -1,10 +1,12 @@
 """A static model: the mean of token vectors, by torch's embedding bag. transformers is not needed."""
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from provider.backends.kit.sparse import TokenWeights
+from provider.backends.torch.device import Device
 from provider.domain import ModelSpec, SparseTask, TokenBatch
 from provider.errors import BackendUnavailable, InvalidModel
 
@@ -12,12 +14,12 @@ from provider.errors import BackendUnavailable, InvalidModel
 class StaticTable:
     """The table of a static model. Safe from several threads."""
 
-    def __init__(self, table: torch.Tensor) -> None:
-        """Take the table, (ids, dimension) floating, on the device where it is used."""
-        self._table = table
+    def __init__(self, table: torch.Tensor, device: Device) -> None:
+        """Take the table, (ids, dimension) floating, on `device`."""
+        self._table, self._device = table, device
 
     @classmethod
-    def load(cls, spec: ModelSpec, dtype: torch.dtype, device: str) -> "StaticTable":
+    def load(cls, spec: ModelSpec, dtype: torch.dtype, device: Device) -> "StaticTable":
         """Read the table in `spec.folder`.
 
         Raises:
@@ -31,14 +33,12 @@ class StaticTable:
             msg = f"the table in {path} cannot be loaded: {exc}; download the model again"
             raise InvalidModel(msg) from exc
         # A copy, out of the mapped file.
-        return cls(table.to(device, dtype, copy=True).contiguous())
+        return cls(table.to(device.place, dtype, copy=True).contiguous(), device)
 
     def pooled(self, batch: TokenBatch) -> torch.Tensor:
         """The mean of each row's token vectors, (rows, dimension) float32."""
-        device = self._table.device
-        # Copies: torch cannot express that the batch's arrays are read-only.
-        ids, starts = torch.tensor(batch.ids, device=device), torch.tensor(batch.offsets[:-1], device=device)
-        mean: torch.Tensor = torch.nn.functional.embedding_bag(ids.long(), self._table, starts, mode="mean")
+        ids, starts = self._device.put([batch.ids.astype(np.int64), batch.offsets[:-1]])
+        mean: torch.Tensor = torch.nn.functional.embedding_bag(ids, self._table, starts, mode="mean")
         return mean.float()
 
 
@@ -52,7 +52,7 @@ def _folded(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     return table
 
 
-def load_static(spec: ModelSpec, dtype: torch.dtype, device: str, *, int8: bool) -> StaticTable | TokenWeights:
+def load_static(spec: ModelSpec, dtype: torch.dtype, device: Device, *, int8: bool) -> StaticTable | TokenWeights:
     """What runs a model that is a table: of vectors, or of weights of a query's tokens.
 
     Raises:

@@ -13,18 +13,19 @@ from provider.backends.kit.head import read_linear
 from provider.backends.kit.sparse import largest_by_id, vector_of
 from provider.backends.torch.bert_checkpoint import BertCheckpoint
 from provider.backends.torch.blocks import Block
+from provider.backends.torch.device import Device
 from provider.backends.torch.head import load_steps
 from provider.backends.torch.linear import Step, plain_linear
 from provider.domain import MULTI_VECTOR, SPARSE, ModelSpec, MultiVectorTask, Outputs, RowOutput, SparseTask, TokenBatch
 
-# Logits are as wide as the vocabulary: of so many tokens at a time they stay in the cache.
-_LOGIT_TOKENS = 256
+# Logits are as wide as the vocabulary: of so many tokens at a time they stay in the cache, or fill a GPU.
+_LOGIT_TOKENS, _LOGIT_TOKENS_ON_GPU = 256, 2048
 
 
 class TokenHeads:
     """The heads of a model over its tokens' hidden states. Safe from several threads."""
 
-    def __init__(self, spec: ModelSpec, to_logits: Step | None, device: str) -> None:
+    def __init__(self, spec: ModelSpec, to_logits: Step | None, device: Device) -> None:
         """Load what `spec` names.
 
         Args:
@@ -35,12 +36,13 @@ class TokenHeads:
         Raises:
             InvalidModel: a layer's files are missing or do not fit.
         """
-        self._to_logits = to_logits or _same
+        self._to_logits, self._device = to_logits or _same, device
+        self._logit_tokens = _LOGIT_TOKENS if device.is_cpu else _LOGIT_TOKENS_ON_GPU
         self._sparse, self._late = spec.find(SparseTask), spec.find(MultiVectorTask)
         self._weigh: torch.nn.Linear | None = None
         if self._sparse is not None and self._sparse.head is not None:
-            self._weigh = _linear(*read_linear(self._sparse.head)).to(device)
-        self._vectors = load_steps(() if self._late is None else self._late.head).to(device)
+            self._weigh = _linear(*read_linear(self._sparse.head)).to(device.place)
+        self._vectors = load_steps(() if self._late is None else self._late.head).to(device.place)
 
     def run(self, batch: TokenBatch, blocks: Iterable[Block]) -> Outputs:
         """The outputs out of `sparse` and `multi_vector` that `batch` wants; see `Backend.run`."""
@@ -48,7 +50,7 @@ class TokenHeads:
         found: dict[str, list[Any]] = {name: [None] * batch.rows for name in wanted}
         for block in blocks:
             for name, rows in found.items():
-                made = self._sparse_rows(batch, block) if name == SPARSE else self._late_rows(block)
+                made = self._sparse_rows(batch, block) if name == SPARSE else self._late_rows(batch, block)
                 for place, row in zip(block.rows, made, strict=True):
                     rows[place] = row
         return found
@@ -56,10 +58,10 @@ class TokenHeads:
     def _sparse_rows(self, batch: TokenBatch, block: Block) -> Sequence[RowOutput]:
         task = self._sparse
         if task is not None and self._weigh is not None:
-            weights = self._weigh(block.states.float()).squeeze(-1).relu().cpu().numpy()
+            weights = self._device.get(self._weigh(block.states.float()).squeeze(-1).relu())
             rows = enumerate(block.rows)
             return [largest_by_id(ids := batch.row(row), weights[i, : len(ids)], task.dropped) for i, row in rows]
-        pooled = self._splade(block).float().cpu().numpy()
+        pooled = self._device.get(self._splade(block).float())
         return [vector_of(row) for row in pooled]
 
     def _splade(self, block: Block) -> torch.Tensor:
@@ -67,13 +69,14 @@ class TokenHeads:
         task = self._sparse
         is_max = task is None or task.pooling == "max"
         rows, width = block.states.shape[:2]
-        step = max(_LOGIT_TOKENS // width, 1)
+        tokens = self._logit_tokens
+        step = max(tokens // width, 1)
         parts = []
         for at in range(0, rows, step):
             lengths = block.lengths[at : at + step]
             total: torch.Tensor | None = None
-            for start in range(0, width, _LOGIT_TOKENS):
-                logits = self._to_logits(block.states[at : at + step, start : start + _LOGIT_TOKENS])
+            for start in range(0, width, tokens):
+                logits = self._to_logits(block.states[at : at + step, start : start + tokens])
                 place = torch.arange(start, start + logits.shape[1], device=logits.device)
                 padding = place[None, :, None] >= lengths[:, None, None]
                 # Activation keeps the order, so that the maximum may be taken first.
@@ -88,9 +91,9 @@ class TokenHeads:
         activated = values.relu().log1p()
         return activated.log1p() if self._sparse is not None and self._sparse.activation == "log1p_relu" else activated
 
-    def _late_rows(self, block: Block) -> Sequence[RowOutput]:
-        vectors = self._vectors(block.states.float()).cpu().numpy()
-        lengths = block.lengths.tolist()
+    def _late_rows(self, batch: TokenBatch, block: Block) -> Sequence[RowOutput]:
+        vectors = self._device.get(self._vectors(block.states.float()))
+        lengths = batch.lengths[block.rows]
         return [np.ascontiguousarray(row[:length], np.float32) for row, length in zip(vectors, lengths, strict=True)]
 
 

@@ -98,7 +98,11 @@ def test_a_dtype_that_is_not_there_or_misspelt_is_an_error() -> None:
 
 def test_what_the_machine_has_is_asked_of_torch() -> None:
     torch = SimpleNamespace(
-        cuda=SimpleNamespace(is_available=lambda: True, device_count=lambda: 3, is_bf16_supported=lambda: True),
+        cuda=SimpleNamespace(
+            is_available=lambda: True,
+            device_count=lambda: 3,
+            is_bf16_supported=lambda including_emulation: not including_emulation,
+        ),
         backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False)),
     )
     assert Accelerators.present(torch) == Accelerators(3, has_mps=False, cuda_has_bfloat16=True)

@@ -1,0 +1,144 @@
+"""Which encoder runs a model on a device: without padding where both allow it, over padded rectangles otherwise."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import frozen
+
+from provider.backends.kit.devices import DtypeName
+from provider.backends.kit.sparse import TokenWeights
+from provider.backends.torch.bert_checkpoint import BertCheckpoint
+from provider.backends.torch.blocks import StateEncoder
+from provider.backends.torch.device import Device
+from provider.backends.torch.int8 import quantize_encoder
+from provider.backends.torch.linear import Step, plain_linear, use_fastest_linear
+from provider.backends.torch.packed_bert import PackedBert
+from provider.backends.torch.padded import PaddedEncoder
+from provider.backends.torch.scores import (
+    ClassificationHead,
+    PackedClassifier,
+    PackedScorer,
+    PaddedScorer,
+    ScoreModel,
+)
+from provider.backends.torch.static import StaticTable, load_static
+from provider.backends.torch.token_outputs import bert_logits
+from provider.domain import ModelSpec, ScoreTask, SparseTask
+
+if TYPE_CHECKING:
+    from provider.backends.torch.backend import TorchOptions
+
+Encoder = StateEncoder | PackedClassifier | PackedScorer | PaddedScorer | StaticTable | TokenWeights
+"""What turns tokens into hidden states, pooled vectors or logits."""
+
+_PACKED_ATTENTION = ("auto", "sdpa")
+_SWITCHED_OFF = "options.packed is false"
+
+
+@frozen(eq=False)
+class LoadedModel:
+    """A model without the steps behind its encoder.
+
+    Attributes:
+        to_logits: from hidden states to logits of a masked language model; None where there are none, or the states
+            are these logits.
+        dtype: what it computes in.
+        padding_is_free: as in `BackendTraits`.
+        details: `BackendTraits.extra`.
+    """
+
+    encoder: Encoder
+    to_logits: Step | None
+    dtype: str
+    padding_is_free: bool
+    details: Mapping[str, Any]
+
+
+def load_model(
+    spec: ModelSpec,
+    own: "TorchOptions",
+    device: Device,
+    dtype: DtypeName,
+    choose: Callable[[str], DtypeName],
+    *,
+    int8: bool,
+) -> LoadedModel:
+    """Load the safetensors in `spec.folder` onto `device`.
+
+    Args:
+        spec: of the model.
+        own: attention, and whether it may run without padding.
+        device: where to.
+        dtype: for models whose files do not matter for it; float32 with `int8`.
+        choose: from the checkpoint's dtype to that of others.
+        int8: whether linear layers run in int8.
+
+    Raises:
+        BackendUnavailable: it cannot run so.
+        InvalidModel: its files are damaged or do not fit.
+    """
+    if spec.encoder == "static":
+        table = load_static(spec, getattr(torch, dtype), device, int8=int8)
+        return LoadedModel(table, None, dtype, padding_is_free=True, details={"static": True})
+    if own.packed and own.attention in _PACKED_ATTENTION and device.is_cpu:
+        encoder, to_logits = _packed(spec, getattr(torch, dtype), int8=int8)
+        if encoder is not None:
+            details = {"attention": "sdpa", "packed": True, **_details(encoder)}
+            return LoadedModel(encoder, to_logits, dtype, padding_is_free=True, details=details)
+    return _of_transformers(spec, own, device, choose, int8=int8)
+
+
+def _of_transformers(
+    spec: ModelSpec, own: "TorchOptions", device: Device, choose: Callable[[str], DtypeName], *, int8: bool
+) -> LoadedModel:
+    from provider.backends.torch.loading import load_encoder  # noqa: PLC0415
+    from provider.backends.torch.packed_transformer import without_padding  # noqa: PLC0415
+
+    model, dtype, attention = load_encoder(spec, choose, own.attention, str(device.place))
+    more: dict[str, Any] = {}
+    if device.is_cpu and not int8:
+        more = {"linear": use_fastest_linear(model)}
+    found, to_logits = without_padding(model, spec, device) if own.packed else (_SWITCHED_OFF, None)
+    if int8:
+        more = {"linear": "int8", "int8_speedup": quantize_encoder(spec, model)}
+    if not isinstance(found, str):
+        details = {"attention": "sdpa", "packed": True, **more}
+        return LoadedModel(found, to_logits, dtype, padding_is_free=True, details=details)
+    details = {"attention": attention, "packed": False, **more, "padded_because": found}
+    scores = spec.find(ScoreTask)
+    encoder: Encoder = PaddedEncoder(model, spec, device)
+    if scores is not None and scores.kind != "pooled":
+        encoder = PaddedScorer(ScoreModel(model, scores), device, pad_id=spec.pad_id)
+    return LoadedModel(encoder, to_logits, dtype, padding_is_free=False, details=details)
+
+
+def _packed(
+    spec: ModelSpec, dtype: torch.dtype, *, int8: bool
+) -> tuple[PackedBert | PackedClassifier | None, Step | None]:
+    """The encoder without padding, and its masked-LM head if the model needs it; None for what cannot run so."""
+    scores = spec.find(ScoreTask)
+    if scores is not None and scores.kind == "logits":
+        return None, None
+    checkpoint = BertCheckpoint.open(spec.folder, dtype)
+    if checkpoint is None or not PackedBert.supports(checkpoint):
+        return None, None
+    if scores is not None and scores.kind == "classifier":
+        head = ClassificationHead.of(checkpoint, len(scores.labels))
+        return (None if head is None else PackedClassifier(PackedBert(checkpoint, typed=True, int8=int8), head)), None
+    encoder = PackedBert(checkpoint, typed=scores is not None, int8=int8)
+    task = spec.find(SparseTask)
+    if task is None or task.kind != "splade":
+        return encoder, None
+    to_logits = bert_logits(checkpoint, plain_linear if int8 else encoder.make_linear, encoder.activation)
+    return (None, None) if to_logits is None else (encoder, to_logits)
+
+
+def _details(encoder: Encoder) -> dict[str, Any]:
+    """What a packed encoder measured when it was made."""
+    packed = encoder.encoder if isinstance(encoder, PackedClassifier) else encoder
+    if not isinstance(packed, PackedBert):
+        return {}
+    if packed.int8_speedup is not None:
+        return {"linear": packed.linear, "int8_speedup": packed.int8_speedup}
+    return {"linear": packed.linear, "bfloat16_speedup": packed.bfloat16_speedup}
