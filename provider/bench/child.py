@@ -3,12 +3,14 @@
 import asyncio
 import os
 import sys
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import msgspec
 import uvloop
 
 from provider.bench.messages import (
+    Compute,
+    Computed,
     Count,
     Counted,
     EngineSetup,
@@ -46,6 +48,15 @@ class SystemUnderTest(Protocol):
         ...
 
 
+@runtime_checkable
+class Computes(Protocol):
+    """What an engine has besides."""
+
+    async def compute(self, texts: tuple[str, ...]) -> list[list[float]]:
+        """For each of `texts` its vector, or its scores."""
+        ...
+
+
 async def work(orders: BinaryIO, replies: BinaryIO) -> None:
     """The first line is the setup, every further one an order; ends with the input, or with a failure told."""
 
@@ -61,6 +72,9 @@ async def work(orders: BinaryIO, replies: BinaryIO) -> None:
             order: Order = msgspec.json.decode(line, type=Order)
             if isinstance(order, Count):
                 reply(Counted(await system.count(order.texts)))
+            elif isinstance(order, Compute):
+                assert isinstance(system, Computes), "only an engine is asked for outputs"  # noqa: S101
+                reply(Computed(await system.compute(order.texts)))
             else:
                 reply(await system.run(order))
     except ProviderError as exc:

@@ -90,6 +90,17 @@ class InProcessEngine:
         """Tokens of `texts`, prompt and special tokens included."""
         return sum(self._lengths(texts))
 
+    async def compute(self, texts: tuple[str, ...]) -> list[list[float]]:
+        """The dense vectors of `texts`, or their scores as the documents of one query."""
+        rows: list[list[float]]
+        if self._ranks:
+            request = ScoreRequest(model=self._name, texts=texts, queries=(self._texts.query(0),), truncate="end")
+            rows = (await self._service.score(request)).scores.tolist()
+        else:
+            embedded = await self._service.embed(EmbedRequest(model=self._name, inputs=texts, truncate="end"))
+            rows = embedded.vectors.tolist()
+        return rows
+
     async def run(self, order: Slice) -> Outcome:
         """Bear one slice of load, after measuring the matrix-multiply rate."""
         matmul = self._probe.flops_per_second(_MATMUL_SECONDS) if self._probe else 0.0

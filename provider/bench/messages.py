@@ -113,7 +113,13 @@ class Slice(msgspec.Struct, frozen=True, tag="slice"):
     timeout: float = 60.0
 
 
-Order = Count | Slice
+class Compute(msgspec.Struct, frozen=True, tag="compute"):
+    """What are the dense vectors of these texts, or their scores as the documents of one query?"""
+
+    texts: tuple[str, ...]
+
+
+Order = Count | Slice | Compute
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -126,6 +132,12 @@ class Counted(msgspec.Struct, frozen=True, tag="counted"):
     """The answer to `Count`, all texts together."""
 
     tokens: int
+
+
+class Computed(msgspec.Struct, frozen=True, tag="computed"):
+    """The answer to `Compute`: for each text its vector, or its scores."""
+
+    rows: list[list[float]]
 
 
 class Forward(msgspec.Struct, frozen=True):
@@ -184,4 +196,4 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     message: str
 
 
-Reply = Ready | Counted | Outcome | Failed
+Reply = Ready | Counted | Computed | Outcome | Failed

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any, Self, TypeVar
@@ -10,6 +11,8 @@ from typing import IO, Any, Self, TypeVar
 import msgspec
 
 from provider.bench.messages import (
+    Compute,
+    Computed,
     Count,
     Counted,
     EngineSetup,
@@ -23,7 +26,7 @@ from provider.bench.messages import (
 )
 from provider.errors import ContenderFailed
 
-R = TypeVar("R", Ready, Counted, Outcome)
+R = TypeVar("R", Ready, Counted, Computed, Outcome)
 
 _EXIT_TIMEOUT_SECONDS = 10
 
@@ -46,11 +49,15 @@ class ContenderProcess:
 
     @classmethod
     @contextmanager
-    def start(cls, setup: Setup) -> Iterator[Self]:
+    def start(cls, setup: Setup, *, most_seconds: float | None = None) -> Iterator[Self]:
         """A contender that is ready; its process ends with the block.
 
+        Args:
+            setup: what it is.
+            most_seconds: that it may take to be ready; None for any.
+
         Raises:
-            ContenderFailed: it is not there, or does not do what it should; in one line.
+            ContenderFailed: it is not there, is not ready in time, or does not do what it should; in one line.
         """
         with tempfile.TemporaryFile() as stderr:
             process = subprocess.Popen(
@@ -62,7 +69,7 @@ class ContenderProcess:
             with process:
                 try:
                     contender = cls(setup, process, stderr)
-                    contender.facts = contender._request(setup, Ready).facts
+                    contender.facts = contender._ready(setup, most_seconds).facts
                     contender.name = _name(setup, contender.facts)
                     yield contender
                 finally:
@@ -72,11 +79,30 @@ class ContenderProcess:
         """Tokens of `texts` together, by this contender's tokenizer."""
         return self._request(Count(texts), Counted).tokens
 
+    def compute(self, texts: tuple[str, ...]) -> list[list[float]]:
+        """For each of `texts` its vector, or its scores; of an engine only."""
+        return self._request(Compute(texts), Computed).rows
+
     def run(self, order: Slice) -> Outcome:
         """Let it bear a slice of load. Blocks until that is over."""
         return self._request(order, Outcome)
 
-    def _request(self, message: Setup | Count | Slice, expected: type[R]) -> R:
+    def _ready(self, setup: Setup, most_seconds: float | None) -> Ready:
+        if most_seconds is None:
+            return self._request(setup, Ready)
+        timer = threading.Timer(most_seconds, self._process.kill)
+        timer.start()
+        try:
+            return self._request(setup, Ready)
+        except ContenderFailed as exc:
+            if timer.is_alive():
+                raise
+            msg = f"not ready after {most_seconds:.0f} s"
+            raise ContenderFailed(msg) from exc
+        finally:
+            timer.cancel()
+
+    def _request(self, message: Setup | Compute | Count | Slice, expected: type[R]) -> R:
         assert self._process.stdin is not None  # noqa: S101 - both are pipes
         assert self._process.stdout is not None  # noqa: S101
         try:

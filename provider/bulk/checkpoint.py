@@ -18,14 +18,15 @@ from typing import IO, Any, Self
 
 from numpy.lib import format as npy
 
-from provider.bulk.formats import Format, Npy, json_lines
+import provider
+from provider.bulk.formats import NO_METADATA, Format, Npy, json_lines, metadata_path
 from provider.domain import DENSE
 from provider.errors import InvalidRequest
 from provider.texts.records import Record
 
 # Raised when the files change their meaning: older ones are begun anew.
 _VERSION = 1
-_STATE, _NEW_STATE, _OUTPUT, _LOCK = "state.json", "state.new", "output", "lock"
+_STATE, _NEW_STATE, _OUTPUT, _ABOUT, _LOCK = "state.json", "state.new", "output", "about.json", "lock"
 _VECTORS, _LINES = "vectors.npy", "lines.jsonl"
 
 
@@ -44,6 +45,7 @@ class Checkpoint:
         self._target = output.resolve()
         self._folder = self._target.with_name(f".{self._target.name}.part")
         self._file: IO[bytes] | None = None
+        self._about: dict[str, object] = {}
         self.done = 0
 
     @classmethod
@@ -88,18 +90,20 @@ class Checkpoint:
         """Whether the same command, given again, has something to go on from."""
         return self._file is not None and self.done > 0
 
-    def begin(self, made_by: Mapping[str, object], dimension: int) -> None:
+    def begin(self, made_by: Mapping[str, object], dimension: int, about: Mapping[str, object] = NO_METADATA) -> None:
         """Say which model makes the vectors, and be ready for `append`.
 
         Args:
             made_by: as `made_from`, known only now.
             dimension: width of the vectors.
+            about: what else the output says of them.
 
         Raises:
             InvalidRequest: an interrupted run had another model, or the folder cannot be written to.
         """
         made = {**self._made_from, **made_by, "dimension": dimension}
         self._resume(made)
+        self._about = {"emb_provider": provider.__version__, **about, "texts": len(self._records), **made}
         with _writing(self._output):
             if not self.done:
                 self._start(made, dimension)
@@ -142,13 +146,20 @@ class Checkpoint:
         with _writing(self._output):
             try:
                 if not isinstance(self._format, Npy):
-                    yield from self._format.write(self._folder / _VECTORS, written, self._records)
-                with written.open("r+b") as file:
-                    os.fsync(file.fileno())
-                written.replace(self._target)
+                    yield from self._format.write(self._folder / _VECTORS, written, self._records, self._about)
+                self._publish(written)
             finally:
                 (self._folder / _OUTPUT).unlink(missing_ok=True)
-            self._clear()
+
+    def _publish(self, written: Path) -> None:
+        """Put the output into its place, and beside it what made it, where it does not say so itself."""
+        with written.open("r+b") as file:
+            os.fsync(file.fileno())
+        if not self._format.has_metadata:
+            (self._folder / _ABOUT).write_text(json.dumps(self._about, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            (self._folder / _ABOUT).replace(metadata_path(self._target))
+        written.replace(self._target)
+        self._clear()
 
     def _start(self, made: Mapping[str, object], dimension: int) -> None:
         with (self._folder / _VECTORS).open("wb") as file:
@@ -228,7 +239,7 @@ class Checkpoint:
             lock.close()
 
     def _clear(self) -> None:
-        for name in (_OUTPUT, self._data, _STATE, _NEW_STATE):
+        for name in (_OUTPUT, _ABOUT, self._data, _STATE, _NEW_STATE):
             (self._folder / name).unlink(missing_ok=True)
         self.done = 0
 
@@ -246,10 +257,7 @@ class LinesCheckpoint(Checkpoint):
     def finish(self) -> Iterator[int]:
         """See `Checkpoint.finish`."""
         with _writing(self._output):
-            with (self._folder / self._data).open("r+b") as file:
-                os.fsync(file.fileno())
-            (self._folder / self._data).replace(self._target)
-            self._clear()
+            self._publish(self._folder / self._data)
         yield len(self._records)
 
     def _start(self, made: Mapping[str, object], dimension: int) -> None:  # noqa: ARG002

@@ -38,6 +38,7 @@ class Embedder(Protocol):
         fingerprint: of its vectors; empty where it is not known.
         dimension: width of the dense vectors; 0 where none are asked for.
         facts: JSON values by name: all that the vectors depend on but the texts.
+        about: JSON values by name: what else is said of them in the output, such as the model's name.
         most_texts: texts to give it at a time.
         most_characters: their characters.
         most_calls: calls of `embed` that it should have under way.
@@ -47,6 +48,7 @@ class Embedder(Protocol):
     fingerprint: str
     dimension: int
     facts: Mapping[str, object]
+    about: Mapping[str, object]
     most_texts: int
     most_characters: int
     most_calls: int

@@ -51,6 +51,12 @@ class EngineEmbedder:
         queries = loaded.spec.queries if are_queries(self._request(()), loaded.spec) else None
         self._tokenizer = tokenizer_for(self._request(()), loaded.spec, loaded.tokenizer)
         self._max_tokens = self._tokenizer.max_tokens
+        self.about: Mapping[str, object] = {
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "backend": settings.backend,
+            "dtype": loaded.backend.traits.dtype,
+        }
         self.facts: Mapping[str, object] = {
             "fingerprint": loaded.fingerprint,
             "max_tokens": self._max_tokens,

@@ -159,7 +159,7 @@ async def _work(
     with ProgressBars.shown(is_wanted=not destination.is_terminal) as bars:
         bars.start("loading", None)
         async with opening as embedder:
-            output.begin(embedder.facts, embedder.dimension)
+            output.begin(embedder.facts, embedder.dimension, embedder.about)
             summary.resumed = output.done
             if output.done:
                 message = f"going on with an interrupted run: {output.done} of {len(texts)} texts are done"

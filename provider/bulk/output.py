@@ -28,7 +28,7 @@ class Stream:
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
 
-    def begin(self, made_by: Mapping[str, object], dimension: int) -> None:
+    def begin(self, made_by: Mapping[str, object], dimension: int, about: Mapping[str, object]) -> None:
         """As `Checkpoint.begin`."""
 
     def append(self, records: Sequence[Record], outputs: Mapping[str, Any]) -> None:

@@ -7,10 +7,28 @@ from typing import Self
 
 from attrs import define, field
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from provider.domain import Embedded
 from provider.texts.records import Record, places
+
+
+class _RateColumn(ProgressColumn):
+    """Steps a second, as of the last half minute."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.0f}/s")
 
 
 class ProgressBars:
@@ -25,7 +43,14 @@ class ProgressBars:
     def shown(cls, *, is_wanted: bool) -> Iterator[Self]:
         """Bars until the end of the block; none where standard error is no terminal. rich obeys NO_COLOR."""
         console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         is_hidden = not is_wanted or not console.is_terminal
         with Progress(*columns, console=console, disable=is_hidden, transient=True) as progress:
             yield cls(progress)

@@ -51,6 +51,15 @@ def listed_models(body: bytes) -> Iterator[tuple[str, Sequence[str] | None]]:
             yield str(each["id"]), outputs if isinstance(outputs, list) else None
 
 
+def described_model(body: bytes, name: str) -> dict[str, object]:
+    """Backend and dtype of the model called `name`, among those that are listed; empty where they are not known."""
+    listed = _document(body).get("data")
+    for each in listed if isinstance(listed, list) else ():
+        if isinstance(each, dict) and name in (each.get("id"), *(each.get("aliases") or ())):
+            return {fact: each[fact] for fact in ("backend", "dtype") if isinstance(each.get(fact), str)}
+    return {}
+
+
 def error_fields(body: bytes) -> dict[str, Any]:
     """What OpenAI's error envelope holds; empty if it is something else."""
     error = _document(body).get("error")

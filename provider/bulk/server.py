@@ -13,7 +13,7 @@ import orjson
 
 from provider.bulk.embedder import Options
 from provider.bulk.phrases import refused
-from provider.bulk.response import EmbeddingsResponse, error_fields, listed_models
+from provider.bulk.response import EmbeddingsResponse, described_model, error_fields, listed_models
 from provider.domain import DENSE, Embedded, Timings, Usage
 from provider.endpoint import Endpoint, error_message
 from provider.errors import ServerFailed
@@ -47,6 +47,7 @@ class ServerEmbedder:
         self.model = self.fingerprint = ""
         self.dimension = 0
         self.facts: Mapping[str, object] = {}
+        self.about: Mapping[str, object] = {}
         self._has_answered = False
 
     @classmethod
@@ -89,6 +90,7 @@ class ServerEmbedder:
                 click.echo(f"emb-provider: {message}", err=True)
             outputs = {} if options.is_dense else {"outputs": list(options.outputs)}
             self.facts = source | {"model": self.model} | options.given() | outputs
+            self.about = {**source, "model": self.model, **await self._described()}
             yield self
 
     async def check(self, records: Sequence[Record], advance: Callable[[int], None]) -> None:
@@ -109,6 +111,11 @@ class ServerEmbedder:
             )
             raise ServerFailed(msg)
         return embedded
+
+    async def _described(self) -> Mapping[str, object]:
+        """The model's backend and dtype, where the server says so, as only this one does."""
+        response = await self._send("GET", "/models")
+        return described_model(response.content, self.model) if response.is_success else {}
 
     async def _first_model(self) -> str:
         response = await self._send("GET", "/models")

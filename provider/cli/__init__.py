@@ -25,10 +25,12 @@ _COMMANDS = {
         "Measure a server, or a backend in process: rates, latencies, plots.",
     ),
     "verify": ("provider.cli.verify:verify", "Prove a configuration against the float32 reference."),
+    "doctor": ("provider.cli.doctor:doctor", "Say what this machine can do, and what to serve with."),
     "keys": ("provider.cli.keys:keys", "Add, list and revoke API keys."),
     "usage": ("provider.cli.usage:usage", "Show what each key has used."),
     "backends": ("provider.cli.backends:backends", "List the installed backends."),
     "config": ("provider.cli.config:config", "Show the settings in force and where each comes from."),
+    "completion": ("provider.cli.completion:completion", "Print what a shell needs to complete commands and options."),
 }
 _CANNOT_WRITE = (errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC)
 

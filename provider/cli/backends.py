@@ -4,20 +4,30 @@ import click
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Import each one too, and say what fails.")
-def backends(check: bool) -> None:  # noqa: FBT001 - click passes it by name
+@click.option("--check", is_flag=True, help="Import each one too, and say what fails; the exit code is 1 then.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of text.")
+def backends(check: bool, as_json: bool) -> None:  # noqa: FBT001 - click passes them by name
     """List the installed backends: name, where it is, which distribution brings it. Nothing is imported."""
+    import json  # noqa: PLC0415 - `--help` must not wait for any of this
+
     from provider.backends.registry import find_backend, installed_backends  # noqa: PLC0415
     from provider.errors import BackendError  # noqa: PLC0415
 
+    rows = []
     for name, points in installed_backends().items():
+        problem = None
+        if check:
+            try:
+                find_backend(name)
+            except BackendError as exc:
+                problem = exc.message
         for point in points:
             owner = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
-            line = f"{name}\t{point.value}\t{owner}"
-            if check:
-                try:
-                    find_backend(name)
-                    line += "\tok"
-                except BackendError as exc:
-                    line += f"\t{exc.message}"
-            click.echo(line)
+            rows.append({"name": name, "class": point.value, "distribution": owner, "problem": problem})
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            outcome = [row["problem"] or "ok"] if check else []
+            click.echo("\t".join([str(row["name"]), str(row["class"]), str(row["distribution"]), *outcome]))
+    click.get_current_context().exit(1 if any(row["problem"] for row in rows) else 0)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from provider.cli.options import config_option, single_model_settings
+from provider.cli.options import config_option, json_option, single_model_settings
+from provider.cli.progress import steps
 
 
 @click.command()
@@ -15,14 +16,23 @@ from provider.cli.options import config_option, single_model_settings
     type=click.Path(file_okay=False, path_type=Path),
     help="Put the converted model into this folder instead of the cache.",
 )
+@json_option
 @config_option
-def convert(model: str, revision: str | None, to: Path | None, config: Path | None) -> None:
+def convert(
+    model: str,
+    revision: str | None,
+    to: Path | None,
+    as_json: bool,  # noqa: FBT001 - click passes it by name
+    config: Path | None,
+) -> None:
     """Convert the pickled weights of MODEL (a configured name, OWNER/NAME, or a folder) and print the new folder.
 
     Only tensors are read, so that no code in the weights can run; a file that asks for more is refused. The original is
     not touched. What is in the cache is found by `serve` under the model's own name.
     """
-    from attrs import evolve  # noqa: PLC0415 - `--help` must not wait
+    import json  # noqa: PLC0415 - `--help` must not wait for any of this
+
+    from attrs import evolve  # noqa: PLC0415
 
     from provider.models.conversion import convert as run  # noqa: PLC0415
     from provider.models.conversion import store_folder  # noqa: PLC0415
@@ -37,9 +47,12 @@ def convert(model: str, revision: str | None, to: Path | None, config: Path | No
     configure_logging(evolve(settings.log, level="INFO"))
     wanted = evolve(settings.model, convert_weights=True, revision=revision or settings.model.revision)
     source = find_source(wanted, settings.hub, progress=True)
-    if not source.selection.pickled:
+    folder, is_converted = source.folder, bool(source.selection.pickled)
+    if is_converted:
+        order = source.conversion(store_folder(settings.hub))
+        with steps("convert", speaks_to_files=False) as on_step:
+            on_step("converting")
+            folder = run(order) if to is None else run(evolve(order, place=to), is_shared=False)
+    else:
         click.echo(f"{model} has safetensors: there is nothing to convert", err=True)
-        click.echo(source.folder)
-        return
-    order = source.conversion(store_folder(settings.hub))
-    click.echo(run(order) if to is None else run(evolve(order, place=to), is_shared=False))
+    click.echo(json.dumps({"folder": str(folder), "converted": is_converted}, indent=2) if as_json else folder)

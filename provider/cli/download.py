@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from provider.cli.options import config_option, single_model_settings
+from provider.cli.options import config_option, json_option, single_model_settings
 
 
 @click.command()
@@ -17,9 +17,16 @@ from provider.cli.options import config_option, single_model_settings
 )
 @click.option("--backend", help="Fetch what this backend reads, instead of the configured one.")
 @click.option("--dtype", help="Fetch what is read for this dtype, instead of the configured one.")
+@json_option
 @config_option
 def download(
-    name: str, revision: str | None, to: Path | None, backend: str | None, dtype: str | None, config: Path | None
+    name: str,
+    revision: str | None,
+    to: Path | None,
+    backend: str | None,
+    dtype: str | None,
+    as_json: bool,  # noqa: FBT001 - click passes it by name
+    config: Path | None,
 ) -> None:
     """Fetch the model NAME (a configured name, OWNER/NAME, or a name of sentence-transformers') and print its folder.
 
@@ -29,7 +36,9 @@ def download(
     Files that are here already are not fetched again. HF_TOKEN opens private and gated repositories, HF_ENDPOINT names
     a mirror.
     """
-    from attrs import evolve  # noqa: PLC0415 - `--help` must not wait
+    import json  # noqa: PLC0415 - `--help` must not wait for any of this
+
+    from attrs import evolve  # noqa: PLC0415
 
     from provider.app import read_configuration  # noqa: PLC0415
     from provider.engine.finding import backend_files  # noqa: PLC0415
@@ -59,4 +68,5 @@ def download(
     )
     for notice in snapshot.notices:
         click.echo(notice, err=True)
-    click.echo(snapshot.folder)
+    found = {"folder": str(snapshot.folder), "repository": model.repository, "revision": snapshot.revision}
+    click.echo(json.dumps(found, indent=2) if as_json else snapshot.folder)

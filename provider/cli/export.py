@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from provider.cli.options import config_option, single_model_settings
+from provider.cli.options import config_option, json_option, single_model_settings
+from provider.cli.progress import steps
 
 
 @click.command()
@@ -26,6 +27,7 @@ from provider.cli.options import config_option, single_model_settings
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the exporter keeps its tools for the next time [default: the user's cache].",
 )
+@json_option
 @config_option
 def export(
     model: str,
@@ -34,6 +36,7 @@ def export(
     optimize: str | None,
     quantize: str | None,
     environment: Path | None,
+    as_json: bool,  # noqa: FBT001 - click passes it by name
     config: Path | None,
 ) -> None:
     """Write MODEL (a configured name, a name on the hub, a folder, or package:NAME/FOLDER) in another format.
@@ -41,6 +44,8 @@ def export(
     The new folder is complete: it holds the model's own files too, and appears when everything is written. A plugin
     brings the format; what it needs for the conversion it keeps apart from the service.
     """
+    import json  # noqa: PLC0415
+
     from provider.backends.exporters import ExportOrder, find_exporter  # noqa: PLC0415 - `--help` must not wait
     from provider.models.folder import check_free  # noqa: PLC0415
     from provider.models.resolve import resolve  # noqa: PLC0415
@@ -52,10 +57,13 @@ def export(
     target = (output or Path(f"{name.rpartition('/')[2]}-{target_format}")).expanduser().absolute()
     check_free(target)
     source = resolve(settings.model, settings.hub, progress=True)
-    with _beside(target) as folder:
+    with _beside(target) as folder, steps("export") as on_step:
         _copy_model(source.folder, folder)
         spec, _ = read_spec(folder, name=name, max_context_length=None, default_prompt=None)
-        flags = exporter(ExportOrder(spec, optimize, quantize, environment, lambda line: click.echo(line, err=True)))
+        flags = exporter(ExportOrder(spec, optimize, quantize, environment, on_step))
+    if as_json:
+        click.echo(json.dumps({"folder": str(target), "flags": flags.split()}, indent=2))
+        return
     click.echo(target)
     click.echo(f"serve it with: emb-provider serve --model {target} {flags}", err=True)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from provider.cli.options import config_option
+from provider.cli.options import config_option, json_option
 
 _file_option = click.option(
     "--file",
@@ -30,14 +30,24 @@ def keys() -> None:
 @click.option("--tokens-per-minute", metavar="N", help="Most tokens in a minute.")
 @click.option("--requests-per-day", metavar="N", help="Most requests in a day (UTC).")
 @click.option("--tokens-per-day", metavar="N", help="Most tokens in a day (UTC).")
+@json_option
 @_file_option
 @config_option
-def add(name: str, file: Path | None, config: Path | None, admin: bool, **rights: str | None) -> None:  # noqa: FBT001
+def add(
+    name: str,
+    as_json: bool,  # noqa: FBT001 - click passes options by name
+    file: Path | None,
+    config: Path | None,
+    admin: bool,  # noqa: FBT001
+    **rights: str | None,
+) -> None:
     """Make a key and print it. It is shown once: the file holds its hash.
 
     A name that has a key already gets another one with the same rights, so that it can be replaced without a gap.
     """
-    from provider.keys import add_key, read_keys_file  # noqa: PLC0415 - `--help` must not wait for any of this
+    import json  # noqa: PLC0415 - `--help` must not wait for any of this
+
+    from provider.keys import add_key, read_keys_file  # noqa: PLC0415
     from provider.keys.rights import caller_of_rights  # noqa: PLC0415
 
     path = file or _configured_file(config)
@@ -47,7 +57,8 @@ def add(name: str, file: Path | None, config: Path | None, admin: bool, **rights
     if same_name and len(words) == 1 and not admin:
         caller = same_name[0].caller
     key, added = add_key(path, caller)
-    click.echo(key)
+    about = {"name": name, "id": added.id, "key": key, "file": str(path)}
+    click.echo(json.dumps(about, indent=2, ensure_ascii=False) if as_json else key)
     click.echo(f"{name} ({added.id}) was added to {path}; the key is not shown again", err=True)
     if same_name:
         ids = ", ".join(each.id for each in same_name)
@@ -86,14 +97,22 @@ def list_keys(file: Path | None, config: Path | None, as_json: bool) -> None:  #
 
 @keys.command()
 @click.argument("name", metavar="NAME|ID")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of text.")
 @_file_option
 @config_option
-def revoke(name: str, file: Path | None, config: Path | None) -> None:
+def revoke(name: str, as_json: bool, file: Path | None, config: Path | None) -> None:  # noqa: FBT001
     """Take all keys of a name, or the one with an id, out of the file."""
+    import json  # noqa: PLC0415
+
     from provider.keys import revoke_keys  # noqa: PLC0415
 
     path = file or _configured_file(config)
-    for key in revoke_keys(path, name):
+    revoked = revoke_keys(path, name)
+    if as_json:
+        rows = [{"name": key.caller.name, "id": key.id, "file": str(path)} for key in revoked]
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for key in revoked:
         click.echo(f"{key.caller.name} ({key.id}) was revoked in {path}")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from provider.cli.options import config_option
+from provider.cli.progress import steps
 
 _KNOWN_OF_FILES = (
     "folder",
@@ -50,7 +51,11 @@ def models(config: Path | None, as_json: bool, with_fingerprint: bool) -> None: 
 
     settings = read_configuration(config).settings
     hub = attrs.evolve(settings.hub, offline=True)
-    entries = [_describe(model, hub, with_fingerprint=with_fingerprint) for model in settings.all_models()]
+    entries = []
+    with steps("models", speaks_to_files=False) as on_step:
+        for model in settings.all_models():
+            on_step(f"{'loading' if with_fingerprint else 'reading'} {model.served_name}")
+            entries.append(_describe(model, hub, with_fingerprint=with_fingerprint))
     if as_json:
         click.echo(json.dumps(entries, indent=2))
     else:

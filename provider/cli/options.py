@@ -25,16 +25,41 @@ def config_option(command: F) -> F:
     )(command)
 
 
-def model_options(command: F) -> F:
-    """`--model`, `--backend`, `--device`, `--dtype`."""
+def json_option(command: F) -> F:
+    """`--json`, for a command whose result is one object."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")(command)
+
+
+def complete_backends(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of installed backends that begin so."""
+    from provider.backends.registry import installed_backends  # noqa: PLC0415 - `--help` must not wait for it
+
+    return [name for name in installed_backends() if name.startswith(incomplete)]
+
+
+def _complete_from(*names: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    return lambda _ctx, _param, incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+def run_options(command: F) -> F:
+    """`--backend`, `--device`, `--dtype`."""
+    dtypes = _complete_from("auto", "float32", "bfloat16", "float16", "int8")
+    devices = _complete_from("auto", "cpu", "cuda", "mps")
     for option in (
-        click.option("--dtype", help="auto, float32, bfloat16, float16 or int8 (CPU)."),
-        click.option("--device", help="auto, cpu, cuda, cuda:N or mps."),
-        click.option("--backend", help="A backend that `emb-provider backends` lists."),
-        click.option("--model", metavar="NAME|FOLDER", help="A model's name, a folder, or package:NAME/FOLDER."),
+        click.option("--dtype", help="auto, float32, bfloat16, float16 or int8 (CPU).", shell_complete=dtypes),
+        click.option("--device", help="auto, cpu, cuda, cuda:N or mps.", shell_complete=devices),
+        click.option(
+            "--backend", help="A backend that `emb-provider backends` lists.", shell_complete=complete_backends
+        ),
     ):
         command = option(command)
     return command
+
+
+def model_options(command: F) -> F:
+    """`--model`, and those of `run_options`."""
+    model = click.option("--model", metavar="NAME|FOLDER", help="A model's name, a folder, or package:NAME/FOLDER.")
+    return model(run_options(command))
 
 
 def input_options(what: str, *, otherwise: str = "failing") -> Callable[[F], F]:
@@ -64,7 +89,9 @@ def input_options(what: str, *, otherwise: str = "failing") -> Callable[[F], F]:
         ),
         click.option("--field", help="The field of a JSON object that holds the text [default: text]."),
         click.option(
-            "--column", metavar="NAME|N", help="The column of a CSV or TSV file that holds the text, by name or from 1."
+            "--column",
+            metavar="NAME|N",
+            help="The column of a CSV, TSV or Parquet file with the text, by name or from 1.",
         ),
         click.option("--no-header", is_flag=True, help="The first row of a CSV or TSV file is no header."),
         click.option(

@@ -11,6 +11,7 @@ import click
 import orjson
 
 from provider.cli.options import config_option, input_options, model_options, single_model_settings
+from provider.cli.progress import steps
 from provider.errors import InvalidRequest
 from provider.texts.records import ReadOptions, Record, places, read_records
 
@@ -109,14 +110,17 @@ async def _scored(settings: "Settings", request: "ScoreRequest", records: Sequen
     from provider.domain import ScoreTask  # noqa: PLC0415
     from provider.tasks.scores import check_one_label  # noqa: PLC0415
 
-    async with loaded(settings) as (engine, model):
-        task = model.spec.find(ScoreTask)
-        if task is not None:
-            check_one_label(task, model=request.model)
-        started = time.perf_counter()
-        with naming(records):
-            scored = await engine.score(request)
-        return scored, time.perf_counter() - started
+    with steps("rerank", speaks_to_files=False) as on_step:
+        on_step("loading the model")
+        async with loaded(settings) as (engine, model):
+            task = model.spec.find(ScoreTask)
+            if task is not None:
+                check_one_label(task, model=request.model)
+            on_step(f"scoring {len(records)} documents")
+            started = time.perf_counter()
+            with naming(records):
+                scored = await engine.score(request)
+            return scored, time.perf_counter() - started
 
 
 def _ranked(scored: "Scored", records: Sequence[Record]) -> list["Ranked"]:

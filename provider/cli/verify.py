@@ -1,14 +1,14 @@
 """`emb-provider verify`: proves a configuration against the float32 reference."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from provider.cli.options import config_option, single_model_settings
+from provider.cli.options import config_option, run_options, single_model_settings
+from provider.cli.progress import steps
 
 if TYPE_CHECKING:
     from provider.settings import Settings
@@ -24,9 +24,7 @@ _PASSAGE_CHARACTERS = 400
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--backend", help="A backend that `emb-provider backends` lists.")
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--dtype", help="auto, float32, bfloat16, float16 or int8 (CPU).")
+@run_options
 @click.option("--texts", type=_FILE, help="Compare on these texts: one a line, or JSON lines, instead of the bundled.")
 @click.option(
     "--pairs", type=_FILE, help="Rank these pairs: first, second, score as CSV, TSV or JSON lines, not the bundled."
@@ -108,7 +106,7 @@ def _verified(
     from provider.engine.settling import settled  # noqa: PLC0415
 
     model = settings.model
-    with _steps() as on_step:
+    with steps("verify") as on_step:
         on_step("loading the model")
         found = find_model(
             model, settings.hub, show_progress=sys.stderr.isatty(), notify_download=lambda _phase, _detail: None
@@ -153,16 +151,3 @@ def _text(text: str, place: str) -> "Text":
     from provider.verification import Text  # noqa: PLC0415
 
     return Text(text, place, "passage" if len(text) > _PASSAGE_CHARACTERS else "sentence")
-
-
-@contextmanager
-def _steps() -> Iterator[Callable[[str], None]]:
-    """What is being done, on standard error: a spinner on a terminal, a line each elsewhere."""
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda step: click.echo(f"verify: {step}", err=True)
-        return
-    with console.status("starting") as status:
-        yield status.update

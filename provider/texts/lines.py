@@ -37,10 +37,27 @@ def text_lines(path: Path) -> Iterator[Iterator[str]]:
     Raises:
         InvalidRequest: here or from the iterator: it cannot be read, is no UTF-8 text, or is damaged gzip.
     """
+    with _reading(path), _opened(path) as stream:
+        yield _decoded(stream, path)
+
+
+@contextmanager
+def binary_file(path: Path) -> Iterator[BufferedReader]:
+    """The bytes of a file, decompressed; `-` is standard input, which stays open.
+
+    Raises:
+        InvalidRequest: it cannot be read, or is damaged gzip.
+    """
+    with _reading(path), _opened(path) as stream:
+        yield stream
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn errors of the file system and of gzip into one line."""
     name = shown_name(path)
     try:
-        with _opened(path) as stream:
-            yield _decoded(stream, path)
+        yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
         msg = f"{name} is damaged gzip: {exc}"
         raise InvalidRequest(msg) from exc

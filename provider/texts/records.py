@@ -12,12 +12,20 @@ from attrs import frozen
 
 from provider.errors import InvalidRequest
 from provider.texts.lines import STANDARD_INPUT, shown_name, text_lines
-from provider.texts.tables import table_rows
+from provider.texts.tables import parquet_rows, table_rows
 
-FORMATS = ("lines", "jsonl", "json", "csv", "tsv")
+FORMATS = ("lines", "jsonl", "json", "csv", "tsv", "parquet")
 DEFAULT_FIELD = "text"
 
-_BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
+_BY_SUFFIX = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 # So many places are named in a message.
 _NAMED_PLACES = 3
 
@@ -29,9 +37,9 @@ class Record:
     Attributes:
         text: what is embedded or scored; for an empty one see `ReadOptions.empty`.
         source: the file, for messages.
-        number: its line, item or argument, from 1.
-        unit: which of the three.
-        fields: its JSON object or CSV row, written out again beside the vector; None for a bare text.
+        number: its line, row, item or argument, from 1.
+        unit: which of the four.
+        fields: its JSON object or row, written out again beside the vector; None for a bare text.
     """
 
     text: str
@@ -53,7 +61,7 @@ class ReadOptions:
     Attributes:
         input_format: one of `FORMATS`, or `auto`: by the file's name, else by its first line.
         field: the field of a JSON object that holds the text; None for `text`.
-        column: the column of a CSV file that holds the text, by name or by number from 1; None for `text`.
+        column: the column of a CSV or Parquet file that holds the text, by name or by number from 1; None for `text`.
         has_header: whether the first row of a CSV file names its columns.
         empty: what becomes of empty texts: an error, left out, or texts like any other.
     """
@@ -132,11 +140,11 @@ def places(all_places: Sequence[str]) -> str:
 
 
 def _check_used(options: ReadOptions, formats: set[str]) -> None:
-    is_table = bool(formats & {"csv", "tsv"})
+    is_csv = bool(formats & {"csv", "tsv"})
     for flag, is_given, is_used, kind in (
         ("--field", options.field is not None, bool(formats & {"jsonl", "json"}), "JSON"),
-        ("--column", options.column is not None, is_table, "CSV"),
-        ("--no-header", not options.has_header, is_table, "CSV"),
+        ("--column", options.column is not None, is_csv or "parquet" in formats, "CSV or Parquet"),
+        ("--no-header", not options.has_header, is_csv, "CSV"),
     ):
         if is_given and not is_used:
             msg = f"{flag} is for {kind} input, and there is none; remove it, or set --input-format"
@@ -145,10 +153,17 @@ def _check_used(options: ReadOptions, formats: set[str]) -> None:
 
 def _from_file(path: Path, options: ReadOptions, formats: set[str]) -> Iterator[Record]:
     name = shown_name(path)
+    column = options.column or DEFAULT_FIELD
+    # The one format that is not text; its name alone tells.
+    if options.input_format == "parquet" or (options.input_format == "auto" and _by_suffix(path) == "parquet"):
+        formats.add("parquet")
+        for number, cell, cells in parquet_rows(path, column):
+            yield Record(cell, name, number, "row", cells)
+        return
     with text_lines(path) as lines:
         kind, numbered = _format(path, enumerate(lines, 1), options)
         formats.add(kind)
-        field, column = options.field or DEFAULT_FIELD, options.column or DEFAULT_FIELD
+        field = options.field or DEFAULT_FIELD
         if kind == "lines":
             for number, line in numbered:
                 yield Record(line.rstrip("\r\n"), name, number)
@@ -164,14 +179,18 @@ def _from_file(path: Path, options: ReadOptions, formats: set[str]) -> Iterator[
                 yield Record(text, name, number, fields=fields)
 
 
+def _by_suffix(path: Path) -> str | None:
+    """The format that goes by a file's name."""
+    return _BY_SUFFIX.get(Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower())
+
+
 def _format(
     path: Path, numbered: Iterator[tuple[int, str]], options: ReadOptions
 ) -> tuple[str, Iterator[tuple[int, str]]]:
     """The format of a file, and its lines with those that were read to find out."""
     if options.input_format != "auto":
         return options.input_format, numbered
-    suffix = Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
-    known = _BY_SUFFIX.get(suffix)
+    known = _by_suffix(path)
     if known is not None and known != "json":
         return known, numbered
     seen = []

@@ -1,10 +1,18 @@
-"""Tables of CSV and TSV files, one of whose columns holds texts."""
+"""Tables of CSV, TSV and Parquet files, one of whose columns holds texts."""
 
 import csv
+import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from provider.errors import InvalidRequest
+from provider.texts.lines import binary_file, shown_name
+
+# Rows of a Parquet file that are read at a time.
+_ROWS = 4096
 
 
 def table_rows(
@@ -50,6 +58,46 @@ def table_rows(
             msg = f"{name}, line {line} has {len(row)} cells, the first row has {len(names)}"
             raise InvalidRequest(msg)
         yield line, row[position], dict(zip(names, row, strict=True))
+
+
+def parquet_rows(path: Path, column: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    """Rows of a Parquet file, with values as pyarrow gives them.
+
+    Args:
+        path: of the file; `-` is standard input.
+        column: that holds the text, by name or by number from 1.
+
+    Yields:
+        The row's number from 1, its text (empty for null), and its cells by column.
+
+    Raises:
+        InvalidRequest: pyarrow is missing, the file is damaged, there is no such column, or it holds no text.
+    """
+    name = shown_name(path)
+    if find_spec("pyarrow") is None:
+        msg = f"{name}: reading Parquet needs pyarrow: pip install pyarrow"
+        raise InvalidRequest(msg)
+    import pyarrow as pa  # noqa: PLC0415 - an extra
+    from pyarrow import parquet  # noqa: PLC0415
+
+    with binary_file(path) as stream:
+        try:
+            file = parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
+            schema = file.schema_arrow
+            _, position = _columns(schema.names, name, column, has_header=True)
+            kind, chosen = schema.field(position).type, schema.names[position]
+            value = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not any(is_text(value) for is_text in (pa.types.is_string, pa.types.is_large_string)):
+                msg = f"{name}: the column {chosen!r} holds {kind}, expected text; name another with --column"
+                raise InvalidRequest(msg)
+            number = 0
+            for batch in file.iter_batches(_ROWS):
+                for cells in batch.to_pylist():
+                    number += 1
+                    yield number, cells[chosen] or "", cells
+        except pa.ArrowException as exc:
+            msg = f"{name} is no readable Parquet file: {' '.join(str(exc).split())}"
+            raise InvalidRequest(msg) from exc
 
 
 def _columns(first: Sequence[str], name: str, wanted: str, *, has_header: bool) -> tuple[list[str], int]:

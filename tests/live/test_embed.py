@@ -87,7 +87,8 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_bytes_of_one_that_wa
     assert int(told[1]) + int(told[2]) == TEXTS
     assert int(told[2]) == done
     assert parts.read_bytes() == whole.read_bytes()
-    assert sorted(path.name for path in texts.parent.iterdir()) == sorted([texts.name, whole.name, parts.name])
+    beside = [] if suffix == "parquet" else [f"{each.name}.meta.json" for each in (whole, parts)]
+    assert sorted(path.name for path in texts.parent.iterdir()) == sorted([texts.name, whole.name, parts.name, *beside])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

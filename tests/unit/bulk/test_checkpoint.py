@@ -71,7 +71,8 @@ def test_a_continued_run_writes_the_bytes_of_an_uninterrupted_one(
         assert opened.done == until
         finish(opened)
     assert parts.read_bytes() == whole.read_bytes()
-    assert names(tmp_path) == sorted([whole.name, parts.name])
+    beside = [] if form is Parquet else [f"{each.name}.meta.json" for each in (whole, parts)]
+    assert names(tmp_path) == sorted([whole.name, parts.name, *beside])
 
 
 def test_a_numpy_file_is_what_numpy_itself_would_write(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_restart_begins_anew_with_whatever_model(tmp_path: Path) -> None:
     with checkpoint(tmp_path / "x.npy", restart=True, fingerprint="g") as opened:
         assert opened.done == 0
         finish(opened)
-    assert names(tmp_path) == ["x.npy"]
+    assert names(tmp_path) == ["x.npy", "x.npy.meta.json"]
 
 
 def test_a_run_without_a_vector_leaves_nothing_and_hinders_nobody(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_a_damaged_state_is_begun_anew(damage: str, tmp_path: Path) -> None:
     with checkpoint(tmp_path / "x.npy", inputs="others") as opened:
         assert opened.done == 0
         finish(opened)
-    assert names(tmp_path) == ["x.npy"]
+    assert names(tmp_path) == ["x.npy", "x.npy.meta.json"]
 
 
 def test_two_runs_at_once_on_one_output_are_refused(tmp_path: Path) -> None:
@@ -191,7 +192,8 @@ def test_an_output_that_finds_no_room_is_one_line_and_the_vectors_are_kept(form:
     with checkpoint(output, form()) as opened:
         assert opened.done == 10
         list(opened.finish())
-    assert names(tmp_path) == [output.name]
+    beside = [] if form is Parquet else [f"{output.name}.meta.json"]
+    assert names(tmp_path) == sorted([output.name, *beside])
 
 
 SPARSE = [SparseVector(np.arange(i, dtype=np.int32), np.full(i, 0.5, np.float32)) for i in range(10)]
@@ -220,4 +222,30 @@ def test_outputs_that_are_no_array_are_continued_after_the_last_whole_line(tmp_p
     written = [json.loads(line) for line in output.read_text().splitlines()]
     assert [each["sparse"]["indices"] for each in written] == [each.ids.tolist() for each in SPARSE]
     assert [each["text"] for each in written] == [record.text for record in RECORDS]
-    assert names(tmp_path) == ["out.jsonl"]
+    assert names(tmp_path) == ["out.jsonl", "out.jsonl.meta.json"]
+
+
+@pytest.mark.parametrize("form", [JsonLines, Npy, Parquet])
+def test_the_output_says_what_made_it(form: type[Format], tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    output = tmp_path / f"x.{SUFFIX[form]}"
+    chosen = form()
+    chosen.check(RECORDS)
+    with Checkpoint.opened(output, chosen, RECORDS, {"inputs": "ten"}) as opened:
+        opened.begin({"fingerprint": "f"}, 3, {"model": "mine", "backend": "torch", "dtype": "int8"})
+        finish(opened)
+    if form is Parquet:
+        about = json.loads(parquet.read_schema(output).metadata[b"emb_provider"])
+    else:
+        about = json.loads((tmp_path / f"{output.name}.meta.json").read_text())
+    assert about.pop("emb_provider")
+    assert about == {
+        "model": "mine",
+        "backend": "torch",
+        "dtype": "int8",
+        "texts": 10,
+        "inputs": "ten",
+        "fingerprint": "f",
+        "dimension": 3,
+    }

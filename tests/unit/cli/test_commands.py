@@ -44,8 +44,12 @@ def test_help_lists_every_command_and_each_has_help_of_its_own() -> None:
         "models",
         "verify",
         "bench",
+        "doctor",
+        "keys",
+        "usage",
         "backends",
         "config",
+        "completion",
     )
     for name in commands:
         assert name in overview
@@ -80,7 +84,7 @@ def test_a_numpy_file_has_a_row_a_text_across_chunks(tmp_path: Path) -> None:
     np.testing.assert_array_equal(array[0], array[700])
     single = vectors_of(run("embed", texts[2499]).stdout)
     np.testing.assert_array_equal(array[2499], np.array(single[0]["embedding"], np.float32))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.npy", "out.npy.meta.json"]
 
 
 def test_a_parquet_file_has_texts_and_vectors(tmp_path: Path) -> None:
@@ -299,6 +303,101 @@ def test_backends_are_listed_with_their_distribution_and_checked_on_request() ->
     assert "torch\tprovider.backends.torch.backend:TorchBackend\temb-provider" in listed
     assert "example\temb_provider_example:ExampleBackend\temb-provider-example" in listed
     assert run("backends", "--check").output.count("\tok") >= 2
+
+
+def test_backends_are_listed_for_programs_and_a_broken_one_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = json.loads(run("backends", "--json").output)
+    assert {"torch", "torch-compile", "example"} <= {row["name"] for row in rows}
+    assert all(row["problem"] is None for row in rows)
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[provider.backends]\nbroken = no_such_module:Backend\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    checked = run("backends", "--check", "--json")
+    (row,) = (row for row in json.loads(checked.output) if row["name"] == "broken")
+    assert (checked.exit_code, row["distribution"]) == (1, "broken 1.0")
+    assert "no_such_module" in row["problem"]
+
+
+def test_keys_are_made_and_revoked_for_programs(tmp_path: Path) -> None:
+    made = json.loads(run("keys", "add", "search", "--json", "--file", "keys.txt").stdout)
+    assert (made["name"], made["file"]) == ("search", "keys.txt")
+    (listed,) = json.loads(run("keys", "list", "--json", "--file", "keys.txt").stdout)
+    assert listed["id"] == made["id"]
+    (revoked,) = json.loads(run("keys", "revoke", "search", "--json", "--file", "keys.txt").stdout)
+    assert revoked == {"name": "search", "id": made["id"], "file": "keys.txt"}
+
+
+def test_a_converted_model_is_named_for_programs(tmp_path: Path) -> None:
+    model = tiny_bert(tmp_path / "model")
+    done = json.loads(run("convert", str(model), "--json").stdout)
+    assert done == {"folder": str(model), "converted": False}
+
+
+def test_rows_of_parquet_are_embedded_and_keep_their_columns(tmp_path: Path) -> None:
+    from datetime import date
+    from decimal import Decimal
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table(
+        {
+            "id": [7, 8],
+            "body": ["a cat", "a dog"],
+            "day": [date(2026, 1, 2), None],
+            "price": [Decimal("1.10"), Decimal("2.20")],
+            "raw": [b"\x00\xff", None],
+            "tags": [["x"], []],
+        }
+    )
+    parquet.write_table(table, tmp_path / "in.parquet")
+    first, second = vectors_of(run("embed", "-f", "in.parquet", "--column", "body").stdout)
+    assert [first.pop("embedding")[:0], second["id"], second["body"]] == [[], 8, "a dog"]
+    assert first == {"id": 7, "body": "a cat", "day": "2026-01-02", "price": "1.10", "raw": "AP8=", "tags": ["x"]}
+    run("embed", "-f", "in.parquet", "--column", "2", "-o", "out.parquet")
+    written = parquet.read_table(tmp_path / "out.parquet")
+    assert written.drop_columns(["embedding"]).to_pylist() == table.to_pylist()
+    plain = vectors_of(run("embed", "a cat", "a dog").stdout)
+    np.testing.assert_array_equal(
+        np.array(written.column("embedding").to_pylist(), np.float32),
+        np.array([line["embedding"] for line in plain], np.float32),
+    )
+    about = json.loads(written.schema.metadata[b"emb_provider"])
+    assert (about["backend"], about["dtype"], about["texts"], len(about["fingerprint"])) == (
+        "example",
+        "float32",
+        2,
+        16,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "in.parquet has no column 'text'; its columns are id, body: name one with --column"),
+        (("--column", "id"), "in.parquet: the column 'id' holds int64, expected text; name another with --column"),
+        (("--column", "body", "--no-header"), "--no-header is for CSV input, and there is none"),
+        (("--column", "body"), "in.parquet, row 2 is empty"),
+        (("--field", "body", "--column", "body"), "--field is for JSON input, and there is none"),
+    ],
+)
+def test_what_is_wrong_with_a_parquet_file_is_told(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"id": [1, 2], "body": ["a cat", None]}), tmp_path / "in.parquet")
+    with pytest.raises(InvalidRequest, match=re.escape(says)):
+        run("embed", "-f", "in.parquet", *arguments)
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in.parquet").write_bytes(b"no parquet at all")
+    with pytest.raises(InvalidRequest, match=r"in\.parquet is no readable Parquet file: "):
+        run("embed", "-f", "in.parquet")
 
 
 def test_models_are_described_without_loading_them(tmp_path: Path) -> None:

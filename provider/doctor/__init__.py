@@ -1,0 +1,1 @@
+"""What this machine can do, and which backend and dtype are the fastest on it, measured."""
