@@ -13,15 +13,21 @@ from litestar import Litestar
 from provider.configuration import Configuration, load_settings, read_dotenv
 from provider.cores import ONLY_WORKER, Worker
 from provider.dialects.errors import ErrorHandlers
+from provider.dialects.openai.embeddings import answer_embeddings
 from provider.dialects.openai.usage import UsageController
 from provider.dialects.registry import Dialects
+from provider.dialects.scores.controller import answer_classify, answer_score
+from provider.domain import Caller
 from provider.engine.engine import Engine
 from provider.engine.hooks import Event, Hook, Hooks, ModelsChanged
 from provider.files import expanded
 from provider.http.application import build_application
 from provider.http.auth import KeyRing, RequireKey
 from provider.http.lifecycle import Lifecycle
-from provider.http.routes import METRICS_PATH
+from provider.http.routes import CLASSIFY_PATHS, EMBEDDINGS_PATHS, METRICS_PATH, RERANK_PATHS, SCORE_PATHS
+from provider.jobs.calls import Calls, Operation
+from provider.jobs.controller import BatchesController, FilesController, JobsOffController
+from provider.jobs.service import JobService
 from provider.settings import ENV_PREFIX, Settings
 from provider.telemetry.logs import configure_logging, log_event
 from provider.telemetry.metrics import Metrics
@@ -108,6 +114,8 @@ def create_app(
     hooks.add(_follow(service, metrics, key_ring, names))
     tracing = open_tracing(os.environ, worker)
     dialects = Dialects.of(settings.dialects)
+    handlers = ErrorHandlers(dialects)
+    jobs = _open_jobs(settings, hooks)
     app = build_application(
         settings,
         service,
@@ -117,13 +125,23 @@ def create_app(
         controllers=[
             *dialects.handlers(),
             *([UsageController] if usage is not None else []),
+            *([JobsOffController] if jobs is None else [FilesController, BatchesController]),
         ],
         dialects=dialects.names,
         tags=dialects.tags(),
-        exception_handlers=ErrorHandlers(dialects).by_class(),
-        lifespan=_lifespan(service, lifecycle, usage, metrics, None if tracing is None else tracing.close),
+        exception_handlers=handlers.by_class(),
+        lifespan=_lifespan(service, lifecycle, usage, jobs, metrics, None if tracing is None else tracing.close),
         more_routes=[metrics.handler(METRICS_PATH, [RequireKey])] if settings.metrics.enabled else [],
     )
+    if jobs is not None:
+        on_record = _counting_job_requests(metrics, usage, names)
+        app.state["jobs"] = jobs
+        app.state["job_calls"] = Calls(app, _job_operations(dialects), handlers.answer, on_record)
+        metrics.gauges.watch_service(
+            jobs_running=lambda: jobs.running,
+            jobs_paused=lambda: jobs.paused,
+            job_file_bytes=lambda: jobs.folder.used_bytes,
+        )
     if tracing is not None:
         hooks.add(tracing.on_event)
         app.asgi_handler = tracing.wrap(app.asgi_handler)
@@ -134,6 +152,34 @@ def create_app(
         is_draining=partial(getattr, lifecycle.requests, "is_draining"),
     )
     return app
+
+
+def _open_jobs(settings: Settings, hooks: Hook) -> JobService | None:
+    if settings.jobs.folder is None:
+        return None
+    max_line_bytes = settings.server.max_body_bytes
+    return JobService(Path(settings.jobs.folder), settings.jobs, max_line_bytes=max_line_bytes, hook=hooks)
+
+
+def _job_operations(dialects: Dialects) -> dict[str, Operation]:
+    """What requests of jobs may be for: the routes' own functions answer them."""
+    return {
+        EMBEDDINGS_PATHS[0]: Operation("embed", answer_embeddings),
+        RERANK_PATHS[0]: Operation("rerank", dialects.answering(RERANK_PATHS[0])),
+        SCORE_PATHS[0]: Operation("score", answer_score),
+        CLASSIFY_PATHS[0]: Operation("classify", answer_classify),
+    }
+
+
+def _counting_job_requests(
+    metrics: Metrics, usage: UsageRecorder | None, names: Mapping[str, str]
+) -> Callable[[RequestRecord], None]:
+    def on_record(record: RequestRecord) -> None:
+        metrics.on_job_request(record)
+        if usage is not None:
+            usage.add(record.caller.name, names.get(record.model or "", ""), record.counts())
+
+    return on_record
 
 
 def _follow(service: Engine, metrics: Metrics, key_ring: KeyRing, names: dict[str, str]) -> Hook:
@@ -164,19 +210,25 @@ def _lifespan(
     service: Engine,
     lifecycle: Lifecycle,
     usage: UsageRecorder | None,
+    jobs: JobService | None,
     metrics: Metrics,
     close_tracing: Callable[[], Awaitable[None]] | None,
 ) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
         service.start()
         if usage is not None:
             usage.start()
+        if jobs is not None:
+            ring: KeyRing = app.state["key_ring"]
+            jobs.start(app.state["job_calls"], lambda name: ring.named(name) if ring.is_on else Caller(name))
         measuring = asyncio.create_task(metrics.measure_loop_delay(), name="measure the event loop")
         try:
             yield
         finally:
             measuring.cancel()
+            if jobs is not None:
+                await jobs.close()
             await lifecycle.close()
             if usage is not None:
                 await asyncio.to_thread(usage.close)

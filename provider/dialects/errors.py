@@ -65,6 +65,10 @@ TABLE: dict[type[errors.ProviderError], Answer] = {
     errors.PromptTooLong: Answer(400, INVALID, "string_above_max_length"),
     errors.CallerTooSlow: Answer(408, INVALID, "request_timeout"),
     errors.TooManyTokens: Answer(400, "max_tokens_per_request", "max_tokens_per_request"),
+    errors.ObjectNotFound: Answer(404, INVALID, "not_found"),
+    errors.JobsOff: Answer(404, INVALID, "batches_off"),
+    errors.FileTooLarge: Answer(413, INVALID, "file_too_large"),
+    errors.StorageFull: Answer(507, SERVER, "storage_full"),
     errors.HostNotAllowed: Answer(403, INVALID, "host_not_allowed"),
     errors.AuthenticationMissing: Answer(401, INVALID),
     errors.AuthenticationFailed: Answer(401, INVALID, "invalid_api_key"),
@@ -110,6 +114,12 @@ class ErrorHandlers:
             HTTPException: self._answer_http_error,
             Exception: self._answer_anything,
         }
+
+    def answer(self, request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, Any]]:
+        """The answer to `exc`."""
+        handler: Any = next(each for kind, each in self.by_class().items() if isinstance(exc, kind))  # type: ignore[arg-type]
+        response: Response[dict[str, Any]] = handler(request, exc)
+        return response
 
     def _written(
         self, request: Request[Any, Any, Any], failure: Failure, headers: Mapping[str, str] | None = None
@@ -204,10 +214,12 @@ def _headers(exc: errors.ProviderError, status: int) -> dict[str, str]:
             headers["x-should-retry"] = "false"
     if status == 401:
         headers["www-authenticate"] = "Bearer"
+    if isinstance(exc, errors.StorageFull):
+        headers["x-should-retry"] = "false"
     if isinstance(exc, errors.DeadlineExceeded) or (isinstance(exc, errors.EmbeddingFailed) and exc.is_lasting):
         # Nobody waits any more, or the same input would fail again.
         headers["x-should-retry"] = "false"
-    if isinstance(exc, errors.CallerTooSlow | errors.BodyTooLarge):
+    if isinstance(exc, errors.CallerTooSlow | errors.BodyTooLarge | errors.FileTooLarge | errors.StorageFull):
         # The rest of the body may still come; it belongs to no request any more.
         headers["connection"] = "close"
     return headers

@@ -1,7 +1,8 @@
 """All dialects in one list, and their routes as Litestar's handlers: dialects may share a path."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import msgspec
@@ -44,6 +45,8 @@ from provider.settings import DialectSettings
 DIALECTS: Sequence[Dialect] = (OPENAI, AZURE, TEI, COHERE, JINA, OLLAMA, VLLM, WEAVIATE)
 """In the order in which they are asked for a body that several may read. OpenAI's is always on."""
 
+Answering = Callable[[Request[Any, Any, Any], bytes, Engine], Awaitable[ASGIApp]]
+
 _fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -82,7 +85,28 @@ class Dialects:
         """Headings of the OpenAPI document."""
         return [Tag(name=each.title, description=each.description) for each in self.on if each.description]
 
-    def _mounted(self) -> Iterator[ControllerRouterHandler]:
+    def answering(self, path: str) -> Answering:
+        """Answers the body of a POST to `path`, a route of at least one dialect, in the dialect that the body is in."""
+        sharing = self._sharing()[path]
+        return partial(self._answer, sharing=sharing, usual=_usual(sharing))
+
+    async def _answer(
+        self,
+        request: Request[Any, Any, Any],
+        body: bytes,
+        service: Engine,
+        sharing: Sequence[tuple[Dialect, Route]],
+        usual: tuple[Dialect, Route],
+    ) -> ASGIApp:
+        dialect, told = usual if len(sharing) == 1 else _told(body, sharing, usual)
+        request.scope["state"]["dialect"] = dialect.name
+        if dialect in self.off:
+            raise NotFoundException
+        require_task(request.scope, *told.tasks)
+        return await told.answer(request, body, service)
+
+    def _sharing(self) -> dict[str, list[tuple[Dialect, Route]]]:
+        """The routes at each path."""
         by_path: dict[str, list[tuple[Dialect, Route]]] = {}
         for dialect in self.on:
             for route in dialect.routes:
@@ -94,6 +118,10 @@ class Dialects:
                 for path in route.paths if route.told_by else ():
                     if path in by_path:
                         by_path[path].append((dialect, route))
+        return by_path
+
+    def _mounted(self) -> Iterator[ControllerRouterHandler]:
+        by_path = self._sharing()
         while by_path:
             sharing = next(iter(by_path.values()))
             paths = [path for path, each in by_path.items() if each == sharing]
@@ -102,20 +130,14 @@ class Dialects:
             yield self._handler(paths, sharing)
 
     def _handler(self, paths: list[str], sharing: Sequence[tuple[Dialect, Route]]) -> ControllerRouterHandler:
-        usual = next((each for each in sharing if not each[1].told_by), sharing[0])
+        usual = _usual(sharing)
         route = usual[1]
         on = [each for each in sharing if each[0] in self.on]
         # Which one is asked for, the body tells.
         tasks = list(dict.fromkeys([*route.tasks, *(task for _, each in on for task in each.tasks)]))
 
         async def answer(request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> ASGIApp:
-            body = await whole_body(request)
-            dialect, told = usual if len(sharing) == 1 else _told(body, sharing, usual)
-            request.scope["state"]["dialect"] = dialect.name
-            if dialect in self.off:
-                raise NotFoundException
-            require_task(request.scope, *told.tasks)
-            return await told.answer(request, body, service)
+            return await self._answer(request, await whole_body(request), service, sharing, usual)
 
         answer.__name__ = answer.__qualname__ = route.answer.__name__
         answer.__doc__ = route.answer.__doc__
@@ -128,6 +150,10 @@ class Dialects:
             tags=[each.tag or dialect.title for dialect, each in on],
             opt={"dialect": usual[0].name, "tasks": tasks},
         )(answer)
+
+
+def _usual(sharing: Sequence[tuple[Dialect, Route]]) -> tuple[Dialect, Route]:
+    return next((each for each in sharing if not each[1].told_by), sharing[0])
 
 
 def _told(body: bytes, sharing: Sequence[tuple[Dialect, Route]], usual: tuple[Dialect, Route]) -> tuple[Dialect, Route]:

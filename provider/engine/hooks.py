@@ -167,6 +167,36 @@ class RequestAnswered:
     outputs: tuple[str, ...] = ()
 
 
+@frozen
+class JobChanged:
+    """A job of many requests, which OpenAI calls a batch, entered a state.
+
+    Attributes:
+        job: its id.
+        state: OpenAI's word for it.
+        owner: name of the key that it belongs to; empty where there are no keys.
+        completed: requests that were answered.
+        failed: requests that were not.
+        total: all of them; 0 until they were counted.
+    """
+
+    job: str
+    state: str
+    owner: str
+    completed: int
+    failed: int
+    total: int
+
+
+@frozen
+class JobPaused:
+    """A job does not advance, for the reason that `code` and `message` say."""
+
+    job: str
+    code: str
+    message: str
+
+
 Event = (
     ModelChanged
     | ModelsChanged
@@ -178,6 +208,8 @@ Event = (
     | RequestWaited
     | ConnectionDropped
     | RequestAnswered
+    | JobChanged
+    | JobPaused
 )
 Hook = Callable[[Event], None]
 """Called with every event, on the event loop's thread; quick, never blocking."""

@@ -11,6 +11,10 @@ ProviderError
 │   ├── UnsupportedContentType  the body is declared as something other than JSON
 │   ├── UnsupportedContentEncoding  the body is compressed in another way than is decoded
 │   ├── BodyTooLarge            the body has more bytes than is allowed
+│   ├── FileTooLarge            an uploaded file has more bytes than is allowed
+│   ├── StorageFull             there is no room for the bytes of files
+│   ├── ObjectNotFound          no file or job has that id, or it belongs to another key
+│   ├── JobsOff                 no folder is configured for files and jobs
 │   ├── CallerTooSlow           the request did not arrive in time
 │   ├── AuthenticationMissing   keys are required and none came
 │   ├── HostNotAllowed          the request came to a name that the service does not have
@@ -77,6 +81,7 @@ from provider.errors.access import (
     ScopeMissing,
     TokenRateExceeded,
 )
+from provider.errors.jobs import FileTooLarge, JobsOff, ObjectNotFound, StorageFull
 from provider.errors.requests import (
     SHOWN_CHARACTERS,
     BodyTooLarge,
@@ -150,6 +155,7 @@ __all__ = [
     "DeadlineExceeded",
     "EmbeddingFailed",
     "ExportFailed",
+    "FileTooLarge",
     "HostNotAllowed",
     "InputTooLong",
     "InvalidDimensions",
@@ -157,6 +163,7 @@ __all__ = [
     "InvalidModel",
     "InvalidOption",
     "InvalidRequest",
+    "JobsOff",
     "LimitExceeded",
     "MalformedJSON",
     "MissingInputType",
@@ -169,6 +176,7 @@ __all__ = [
     "ModelStalled",
     "NonFiniteVector",
     "NotAvailable",
+    "ObjectNotFound",
     "OutputNotSupported",
     "Overloaded",
     "PromptNotFound",
@@ -184,6 +192,7 @@ __all__ = [
     "ShuttingDown",
     "SourceNotFound",
     "SourceUnreachable",
+    "StorageFull",
     "TokenIdsNotAccepted",
     "TokenRateExceeded",
     "TooManyCharacters",

@@ -87,6 +87,10 @@ class KeyRing:
         """Whose keys are accepted."""
         return frozenset(self._callers.values())
 
+    def named(self, name: str) -> Caller | None:
+        """Whose key has that name; None if no accepted key has."""
+        return next((each for each in self._callers.values() if each.name == name), None)
+
     def use_names(self, names: Mapping[str, str]) -> None:
         """Models have changed: a key that is limited to models is from now on limited to those with these names."""
         with self._accepting:

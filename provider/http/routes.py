@@ -10,6 +10,7 @@ CLASSIFY_PATHS = ["/v1/classify", "/classify"]
 MODELS_PATHS = ["/v1/models", "/models"]
 MODEL_PATHS = [f"{path}/{{model_id:path}}" for path in MODELS_PATHS]
 USAGE_PATHS = ["/v1/usage", "/v1/organization/usage/embeddings"]
+FILES_PATH, BATCHES_PATH = "/v1/files", "/v1/batches"
 LIVE_PATHS = ["/health/live", "/livez"]
 READY_PATHS = ["/health/ready", "/health", "/readyz", "/healthz", "/ping"]
 METRICS_PATH = "/metrics"
@@ -60,6 +61,8 @@ _ENDPOINTS = {
     "classify": f"POST {CLASSIFY_PATHS[0]}",
     "models": f"GET {MODELS_PATHS[0]}",
     "model": f"GET {MODELS_PATHS[0]}/{{id}}",
+    "files": f"POST {FILES_PATH}",
+    "batches": f"POST {BATCHES_PATH}",
     "usage": f"GET {USAGE_PATHS[0]}",
     "health": f"GET {READY_PATHS[1]}",
     "live": f"GET {LIVE_PATHS[0]}",
@@ -74,7 +77,12 @@ def endpoints(settings: Settings) -> dict[str, str]:
     """Method and path of everything that is served under these settings, by what it is for."""
     absent = {
         name
-        for name, is_there in (("metrics", settings.metrics.enabled), ("usage", settings.auth.usage_file is not None))
+        for name, is_there in (
+            ("metrics", settings.metrics.enabled),
+            ("usage", settings.auth.usage_file is not None),
+            ("files", settings.jobs.folder is not None),
+            ("batches", settings.jobs.folder is not None),
+        )
         if not is_there
     }
     return {name: where for name, where in _ENDPOINTS.items() if name not in absent}

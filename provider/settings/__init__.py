@@ -194,6 +194,23 @@ class DialectSettings:
 
 
 @frozen
+class JobSettings:
+    """Files and batches of OpenAI's API: requests that are answered in the background."""
+
+    folder: str | None = option(
+        None, "folder on a local disk for files and batches; workers share it; none: both are off", path=True
+    )
+    max_file_bytes: int = option(512 * 1024 * 1024, "largest file that is accepted, in bytes", least=1024)
+    max_bytes: int = option(
+        20 * 1024 * 1024 * 1024, "most bytes of all files; uploads are refused and batches wait beyond it", least=1024
+    )
+    max_requests: int = option(1_000_000, "most requests of one batch", least=1)
+    max_open: int = option(100, "most batches of one key that have not ended", least=1)
+    max_running: int = option(4, "batches that one worker runs at a time; others wait", least=1)
+    keep_seconds: int = option(30 * 86_400, "seconds that files are kept, unless the request says how long", least=60)
+
+
+@frozen
 class Settings:
     """All settings. `model` is the default model, `models` holds further ones of the same shape."""
 
@@ -209,6 +226,7 @@ class Settings:
     log: LogSettings = field(factory=LogSettings)
     metrics: MetricsSettings = field(factory=MetricsSettings)
     dialects: DialectSettings = field(factory=DialectSettings)
+    jobs: JobSettings = field(factory=JobSettings)
 
     def all_models(self) -> list[ModelSettings]:
         """The default model, then the further ones."""

@@ -27,6 +27,9 @@ _OF_SERVICE = {
     "requests_under_way": "Requests admitted to a model",
     "waiting_requests": "Requests that wait for room",
     "open_connections": "Connections of clients",
+    "jobs_running": "Batches that run",
+    "jobs_paused": "Of these, those that do not advance",
+    "job_file_bytes": "Bytes of all files of batches",
 }
 
 

@@ -18,6 +18,8 @@ from provider.engine.hooks import (
     BatchDone,
     DownloadChanged,
     Event,
+    JobChanged,
+    JobPaused,
     ModelChanged,
     ModelNoticed,
     ModelsChanged,
@@ -32,6 +34,7 @@ from provider.telemetry.lines import LineWriter, cut_traceback, cut_values
 from provider.telemetry.request import add_request_id
 
 _log = structlog.get_logger("provider.models")
+_jobs_log = structlog.get_logger("provider.jobs")
 
 _LIBRARIES = (
     "asyncio",
@@ -186,6 +189,12 @@ def log_event(event: Event) -> None:
             write(f"download_{event.phase}", model=event.model, seconds=round(event.seconds, 3), **event.detail)
         case BatchDone(error=str()):
             _log.error("forward_failed", model=event.model, rows=event.rows, tokens=event.tokens, error=event.error)
+        case JobChanged():
+            facts = {"caller": event.owner} if event.owner else {}
+            counts = {"completed": event.completed, "failed": event.failed, "total": event.total}
+            _jobs_log.info("job_changed", job=event.job, state=event.state, **counts, **facts)
+        case JobPaused():
+            _jobs_log.warning("job_paused", job=event.job, code=event.code, reason=event.message)
         case RequestWaited():
             write = _log.debug if event.outcome == "admitted" else _log.info
             facts = {"caller": event.caller.name} if event.caller.name else {}

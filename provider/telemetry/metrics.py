@@ -21,6 +21,7 @@ from provider.engine.hooks import (
     ConnectionDropped,
     DropReason,
     Event,
+    JobChanged,
     ModelChanged,
     RequestAnswered,
     RequestWaited,
@@ -32,6 +33,16 @@ from provider.telemetry.series import Count, Counter, Distribution, Histogram
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 # What runs a model; not every model answers each of them.
 _TASKS = {"/v1/embeddings": "embed", "/v1/rerank": "rerank", "/v1/score": "score", "/v1/classify": "classify"}
+_JOB_STATES = (
+    "validating",
+    "failed",
+    "in_progress",
+    "finalizing",
+    "completed",
+    "expired",
+    "cancelling",
+    "cancelled",
+)
 _LEVELS = ("response", "output")
 _LOOP_DELAY_PERIOD = 0.25
 _REASONS = {
@@ -112,6 +123,11 @@ class Metrics:
             "caller_requests", "Requests of a key to routes that run a model", ("caller", "model", "status")
         )
         self._caller_tokens = counter("caller_tokens", "Tokens of a key's inputs, as in usage", ("caller", "model"))
+        jobs = counter("jobs", "Batches that entered a state", ("state",))
+        self._jobs = {state: jobs.labels(state) for state in _JOB_STATES}
+        self._job_requests = counter(
+            "job_requests", "Requests of batches that were run", ("endpoint", "model", "status")
+        )
         self.gauges = Gauges(self.registry)
         waited = seconds("waiting", "Wait for room of requests that did not find it at once", ("outcome",))
         self._waited = {outcome: waited.labels(outcome) for outcome in ("admitted", "refused", "left")}
@@ -152,6 +168,7 @@ class Metrics:
         for route, task in _TASKS.items():
             self._requests.labels(route, "POST", model, "200", task)
             self._request_seconds.labels(route, model, task)
+            self._job_requests.labels(route, model, "200")
         self.gauges.add_model(model)
 
     async def measure_loop_delay(self) -> None:
@@ -188,6 +205,8 @@ class Metrics:
                 self._waited[event.outcome].observe(event.seconds)
             case ConnectionDropped():
                 self._dropped[event.reason].value += 1
+            case JobChanged():
+                self._jobs[event.state].value += 1
             case ModelChanged(model=model):
                 seconds = event.detail.get("seconds_in_all")
                 if isinstance(seconds, float):
@@ -213,6 +232,15 @@ class Metrics:
             self._refusals[next(kind for kind in record.error.__mro__ if kind in _REASONS)].value += 1
         if record.dialect:
             self._dialect_requests.labels(record.dialect, str(record.status)).value += 1
+        self._count_caller(record, model)
+
+    def on_job_request(self, record: RequestRecord) -> None:
+        """A request of a job that was run: no part of the requests over HTTP, whose latencies it would hide."""
+        model = self._names.get(record.model or "", "")
+        self._job_requests.labels(record.route, model, str(record.status)).value += 1
+        self._count_caller(record, model)
+
+    def _count_caller(self, record: RequestRecord, model: str) -> None:
         if record.caller.name and record.task:
             # By the names of configured keys, so bounded; a request without an accepted key has none.
             self._caller_requests.labels(record.caller.name, model, str(record.status)).value += 1

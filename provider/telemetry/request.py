@@ -4,7 +4,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -70,6 +71,16 @@ class RequestRecord:
 
 
 _current: ContextVar[RequestRecord | None] = ContextVar("request_record", default=None)
+
+
+@contextmanager
+def recorded(record: RequestRecord) -> Iterator[None]:
+    """What is done inside belongs to the request of `record`, one without a connection."""
+    token = _current.set(record)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def current_record() -> RequestRecord | None:

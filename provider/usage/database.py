@@ -1,9 +1,7 @@
 """The file of usage: SQLite in WAL mode, written by any number of processes of one machine."""
 
-import contextlib
 import os
 import sqlite3
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
@@ -13,11 +11,15 @@ from typing import Literal, NamedTuple, Self
 from attrs import field, frozen
 
 from provider.errors import SettingsError
+from provider.sqlite import DatabaseKind, transaction
 
 FILE_SETTING = "auth.usage_file"
-_APPLICATION_ID, _VERSION = 0x656D6270, 1  # "embp"
-_BUSY_SECONDS = 5.0
-_SCHEMA = """
+# "embp"
+_KIND = DatabaseKind(
+    FILE_SETTING,
+    application_id=0x656D6270,
+    version=1,
+    schema="""
 CREATE TABLE usage (
     day TEXT NOT NULL, caller TEXT NOT NULL, model TEXT NOT NULL,
     requests INTEGER NOT NULL, errors INTEGER NOT NULL, inputs INTEGER NOT NULL, documents INTEGER NOT NULL,
@@ -30,7 +32,8 @@ CREATE TABLE spent (
     PRIMARY KEY (caller, period)
 ) WITHOUT ROWID;
 CREATE TABLE writers (id TEXT PRIMARY KEY, batch INTEGER NOT NULL, day TEXT NOT NULL) WITHOUT ROWID;
-"""
+""",
+)
 
 Group = Literal["day", "caller", "model"]
 GROUPS: tuple[Group, ...] = ("day", "caller", "model")
@@ -118,21 +121,15 @@ class UsageDatabase:
         Raises:
             SettingsError: it cannot be written, or is something else.
         """
+        connection = _KIND.open(path)
+        yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
         try:
-            path.touch(mode=0o600)
-            connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            with contextlib.ExitStack() as stack:
-                stack.callback(connection.close)
-                _prepare(connection, path)
-                database = cls(connection, path)
-                stack.pop_all()
-        except OSError as exc:
-            msg = f"{FILE_SETTING}: cannot write {path}: {exc.strerror}; its folder has to exist"
-            raise SettingsError(msg) from exc
-        except sqlite3.Error as exc:
+            connection.execute("DELETE FROM writers WHERE day < ?", (yesterday,))
+            return cls(connection, path)
+        except (OSError, sqlite3.Error) as exc:
+            connection.close()
             msg = f"{FILE_SETTING}: cannot use {path}: {exc}"
             raise SettingsError(msg) from exc
-        return database
 
     @classmethod
     def open_to_read(cls, path: Path) -> Self:
@@ -141,20 +138,7 @@ class UsageDatabase:
         Raises:
             SettingsError: it is not there, or is something else.
         """
-        if not path.is_file():
-            msg = f"{FILE_SETTING}: there is no file {path}; a service makes it when it starts"
-            raise SettingsError(msg)
-        try:
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
-            with contextlib.ExitStack() as stack:
-                stack.callback(connection.close)
-                _check_version(connection, path)
-                database = cls(connection, path)
-                stack.pop_all()
-        except (OSError, sqlite3.Error) as exc:
-            msg = f"{FILE_SETTING}: cannot read {path}: {exc}"
-            raise SettingsError(msg) from exc
-        return database
+        return cls(_KIND.open_to_read(path), path)
 
     @property
     def is_gone(self) -> bool:
@@ -171,7 +155,7 @@ class UsageDatabase:
     def write(self, batch: Batch) -> None:
         """Add a batch, whole or not at all, and once."""
         run = self._connection.execute
-        with _transaction(self._connection):
+        with transaction(self._connection):
             changed = run(
                 "INSERT INTO writers VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, "
                 "day = excluded.day WHERE excluded.batch > batch",
@@ -228,62 +212,3 @@ class UsageDatabase:
             [*((since or date.min).isoformat(), (until or date.max).isoformat()), *chain(*only.values())],
         )
         return [Used(day, caller, model, Counts(*counts)) for day, caller, model, *counts in rows]
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """See that the file is ours, and make its tables if it is new."""
-    _use_wal(connection, path)
-    # A crash of the machine may lose the last second; one of the process loses nothing that was written.
-    connection.execute("PRAGMA synchronous = NORMAL")
-    with _transaction(connection):
-        if _is_empty(connection):
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-        _check_version(connection, path)
-        yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
-        connection.execute("DELETE FROM writers WHERE day < ?", (yesterday,))
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    return not tables
-
-
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if (application, version) != (_APPLICATION_ID, _VERSION):
-        what = f"has version {version}, not {_VERSION}" if application == _APPLICATION_ID else "is another program's"
-        msg = f"{FILE_SETTING}: the database {path} {what}; name another file"
-        raise SettingsError(msg)
-
-
-def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
-    """Workers that start at once make the file together, and SQLite's own wait does not cover this step."""
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            # The mode is a property of the file: another program's stays as it is.
-            if not _is_empty(connection):
-                _check_version(connection, path)
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return

@@ -43,6 +43,23 @@ async def answer_rerank(request: Request[Any, Any, Any], body: bytes, service: E
     return await answer_scored(request, write, scored, _BYTES_PER_RESULT * len(scored.scores) + 2 * shown)
 
 
+async def answer_score(request: Request[Any, Any, Any], body: bytes, service: Engine) -> ASGIApp:
+    """Score pairs of texts."""
+    call = await parsed(request, body, service, vllm.parse_score)
+    model, scored = await scored_by(request, service, call, vllm.SCORE_NAMES, one_label=True)
+    write = partial(vllm.write_scores, scored, model=model, request_id=_request_id(request))
+    return await answer_scored(request, write, scored, _BYTES_PER_RESULT * len(scored.scores))
+
+
+async def answer_classify(request: Request[Any, Any, Any], body: bytes, service: Engine) -> ASGIApp:
+    """Give the probability of each label."""
+    call = await parsed(request, body, service, vllm.parse_classify)
+    model, scored = await scored_by(request, service, call, vllm.CLASSIFY_NAMES, one_label=False)
+    write = partial(vllm.write_classes, scored, model=model, request_id=_request_id(request))
+    size = _BYTES_PER_RESULT * len(scored.scores) + _BYTES_PER_PROBABILITY * scored.scores.size
+    return await answer_scored(request, write, scored, size)
+
+
 class ScoresController(Controller):
     """Scores of pairs and of single texts."""
 
@@ -54,19 +71,12 @@ class ScoresController(Controller):
     @post(SCORE_PATHS, status_code=200, operation_class=ScoreOperation, opt={"tasks": ["score"]})
     async def score(self, request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> ASGIApp:
         """Score pairs of texts; scores come in the order of the pairs."""
-        call = await parsed(request, await whole_body(request), service, vllm.parse_score)
-        model, scored = await scored_by(request, service, call, vllm.SCORE_NAMES, one_label=True)
-        write = partial(vllm.write_scores, scored, model=model, request_id=_request_id(request))
-        return await answer_scored(request, write, scored, _BYTES_PER_RESULT * len(scored.scores))
+        return await answer_score(request, await whole_body(request), service)
 
     @post(CLASSIFY_PATHS, status_code=200, operation_class=ClassifyOperation, opt={"tasks": ["classify"]})
     async def classify(self, request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> ASGIApp:
         """The probability of each of the model's labels, for texts or pairs of texts."""
-        call = await parsed(request, await whole_body(request), service, vllm.parse_classify)
-        model, scored = await scored_by(request, service, call, vllm.CLASSIFY_NAMES, one_label=False)
-        write = partial(vllm.write_classes, scored, model=model, request_id=_request_id(request))
-        size = _BYTES_PER_RESULT * len(scored.scores) + _BYTES_PER_PROBABILITY * scored.scores.size
-        return await answer_scored(request, write, scored, size)
+        return await answer_classify(request, await whole_body(request), service)
 
 
 async def scored_by(

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 from waiting import PATIENCE_SECONDS, wait_until
 
 from provider.cli import cli
 from provider.errors import SettingsError
-from provider.usage.database import Counts, UsageDatabase
+from provider.usage.database import _KIND, Counts, UsageDatabase
 from provider.usage.quotas import Quotas
 from provider.usage.recorder import UsageRecorder
 
@@ -103,7 +104,7 @@ def test_what_was_counted_is_written_at_the_end_and_by_the_thread(tmp_path: Path
 def test_while_the_file_is_locked_counts_wait_and_the_log_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("provider.usage.database._BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("provider.usage.database._KIND", evolve(_KIND, busy_seconds=0.01))
     monkeypatch.setattr("provider.usage.recorder._WRITE_SECONDS", 0.01)
     path = tmp_path / "usage"
     recorder = UsageRecorder(path, Quotas())

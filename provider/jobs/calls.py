@@ -1,0 +1,163 @@
+"""A line of a job is a request without a connection: the routes' own functions answer it, and write its errors."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
+
+from attrs import frozen
+from litestar import Litestar, Request, Response
+from litestar.types import ASGIApp, HTTPScope
+
+from provider.domain import UNLIMITED, Caller
+from provider.engine.engine import Engine
+from provider.errors import EmbeddingFailed, LimitExceeded, NotAvailable
+from provider.http.auth import require_task
+from provider.http.budget import Share
+from provider.http.exchange import WrittenResponse
+from provider.http.lifecycle import Lifecycle
+from provider.telemetry.request import RequestRecord, recorded
+from provider.usage.quotas import Quotas
+
+AnswerRequest = Callable[[Request[Any, Any, Any], bytes, Engine], Awaitable[ASGIApp]]
+
+
+@frozen
+class Operation:
+    """What requests of a job may ask for.
+
+    Attributes:
+        task: that the caller's key has to allow.
+        answer: called with the request, its body and the engine.
+    """
+
+    task: str
+    answer: AnswerRequest
+
+
+@frozen
+class Answer:
+    """What a request was answered.
+
+    Attributes:
+        content: JSON, without line breaks.
+        tokens: as in its usage.
+    """
+
+    status: int
+    content: bytes
+    tokens: int
+
+
+class TryLater(Exception):
+    """The request cannot be answered now, and nothing is wrong with it.
+
+    Attributes:
+        cause: why.
+        seconds: after which to try again.
+    """
+
+    def __init__(self, cause: NotAvailable | LimitExceeded | EmbeddingFailed, seconds: float) -> None:
+        super().__init__(str(cause))
+        self.cause, self.seconds = cause, seconds
+
+
+class Calls:
+    """Answers requests of jobs, one by one. Used on the event loop's thread."""
+
+    def __init__(
+        self,
+        app: Litestar,
+        operations: Mapping[str, Operation],
+        answer_error: Callable[[Request[Any, Any, Any], Exception], Response[dict[str, Any]]],
+        on_record: Callable[[RequestRecord], None],
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            app: whose engine, quotas and settings they use.
+            operations: by endpoint.
+            answer_error: makes the answer of an error, as over HTTP.
+            on_record: told of each answered request (usage and metrics).
+        """
+        self.operations = operations
+        self._app, self._answer_error, self._on_record = app, answer_error, on_record
+        self._engine: Engine = app.state["service"]
+        self._lifecycle: Lifecycle = app.state["lifecycle"]
+        self._quotas: Quotas = app.state["quotas"]
+
+    async def answer(self, endpoint: str, body: bytes, caller: Caller, request_id: str) -> Answer:
+        """Answer `body` as a POST to `endpoint`.
+
+        Raises:
+            TryLater: it cannot be answered now.
+        """
+        operation = self.operations[endpoint]
+        share = Share(self._lifecycle.budget)
+        state = {"caller": caller, "request_id": request_id, "share": share}
+        request = Request[Any, Any, Any](self._scope(endpoint, state), _never)
+        record = RequestRecord(
+            request_id, "POST", endpoint, endpoint, dialect="openai", task=operation.task, caller=caller
+        )
+        started = time.perf_counter()
+        with recorded(record):
+            try:
+                require_task(request.scope, operation.task)
+                if caller.quota != UNLIMITED:
+                    self._quotas.admit(caller)
+                written = await operation.answer(request, body, self._engine)
+                record.status, content = 200, _content(written)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it is the answer to this request alone
+                _raise_later(exc)
+                response = self._answer_error(request, exc)
+                record.status, record.error = response.status_code, state.get("error")
+                content = response.render(response.content, response.media_type or "", None)  # type: ignore[arg-type]
+            finally:
+                if share.held:
+                    share.release()
+        record.model = record.model or state.get("model")
+        record.seconds = time.perf_counter() - started
+        self._on_record(record)
+        return Answer(record.status, content, record.answered.usage.tokens if record.answered is not None else 0)
+
+    def _scope(self, endpoint: str, state: dict[str, Any]) -> HTTPScope:
+        scope: Any = {
+            "type": "http",
+            "method": "POST",
+            "scheme": "http",
+            "path": endpoint,
+            "path_template": endpoint,
+            "path_params": {},
+            "query_string": b"",
+            "headers": [],
+            "client": None,
+            "server": None,
+            "app": self._app,
+            "litestar_app": self._app,
+            "state": state,
+        }
+        found: HTTPScope = scope
+        return found
+
+
+def _content(written: ASGIApp) -> bytes:
+    if not isinstance(written, WrittenResponse):
+        msg = f"the answer to a request is no written response but {type(written).__name__}"
+        raise TypeError(msg)
+    return written.content
+
+
+def _raise_later(exc: Exception) -> None:
+    """Raise TryLater for what is the service's state and not the request's fault."""
+    if isinstance(exc, NotAvailable):
+        raise TryLater(exc, exc.retry_after_seconds) from exc
+    if isinstance(exc, LimitExceeded) and exc.requested <= exc.limit:
+        raise TryLater(exc, exc.retry_after_seconds) from exc
+    if isinstance(exc, EmbeddingFailed) and not exc.is_lasting:
+        raise TryLater(exc, 1.0) from exc
+
+
+async def _never() -> NoReturn:
+    """ASGI's `receive` of a client that never leaves."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError

@@ -1,0 +1,365 @@
+"""One job, from wherever it is to its end.
+
+Requests are answered in pieces of the input, several at a time. A piece counts once its results are on the disk: they
+are appended and synced first, then one transaction moves the job's place in the input and the lengths of its files.
+Whoever goes on after a crash cuts what stands behind these lengths, and reads on from that place.
+"""
+
+import asyncio
+import re
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import structlog
+from attrs import evolve, frozen
+
+from provider.domain import Caller
+from provider.engine.hooks import Hook, JobChanged, JobPaused
+from provider.errors import LimitExceeded, Overloaded, StorageFull
+from provider.jobs.calls import Calls, TryLater
+from provider.jobs.database import JobsDatabase
+from provider.jobs.folder import JobsFolder
+from provider.jobs.lines import InputFile, Line, check
+from provider.jobs.records import Job, JobStatus, Pause, Problem, Progress, Purpose, StoredFile
+from provider.jobs.results import Result, answered, given_up
+
+# A piece of the input: small enough that it waits in the queue for less than the queue allows on a slow model.
+_PIECE_LINES, _PIECE_BYTES = 128, 32_768
+_MOST_PIECES = 8
+_LOOK_SECONDS = 1.0
+_LOG_SECONDS = 30.0
+# What holds a job up for longer is said.
+_PAUSE_SECONDS = 3.0
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.25, 15.0
+_DISK_RETRY_SECONDS = 5.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = structlog.get_logger("provider.jobs")
+
+
+@frozen
+class RunLimits:
+    """Limits of what a job may hold.
+
+    Attributes:
+        max_line_bytes: of a line.
+        max_requests: of a job.
+    """
+
+    max_line_bytes: int
+    max_requests: int
+
+
+class _Piece(NamedTuple):
+    lines: Sequence[Line]
+    results: "asyncio.Task[list[Result]]"
+
+
+class JobRunner:
+    """Runs one job, which no other process runs meanwhile. Used on the event loop's thread.
+
+    Attributes:
+        job: as it is now.
+        pause: why it does not advance.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        database: JobsDatabase,
+        folder: JobsFolder,
+        calls: Calls,
+        find_caller: Callable[[str], Caller | None],
+        limits: RunLimits,
+        hook: Hook,
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            job: as it was left.
+            database: where it stands.
+            folder: where its files are.
+            calls: answer requests.
+            find_caller: whose key has that name; None if none has any more.
+            limits: of its input.
+            hook: told of changes.
+        """
+        self.job, self.pause = job, job.pause
+        self._database, self._folder, self._calls = database, folder, calls
+        self._find_caller, self._limits, self._hook = find_caller, limits, hook
+        self._stop = asyncio.Event()
+        self._most_pieces = 2
+        # Why something waits, and when something last advanced.
+        self._obstacle: tuple[str, str] | None = None
+        self._advanced_at = self._told_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Return when the job has ended. Cancelled, it can be run again."""
+        watching = asyncio.create_task(self._watch(), name=f"watch {self.job.id}")
+        try:
+            if self.job.status is JobStatus.VALIDATING:
+                await self._validate()
+            if self.job.status is JobStatus.IN_PROGRESS:
+                await self._answer_all()
+            if not self.job.has_ended:
+                await self._end()
+        finally:
+            watching.cancel()
+
+    def stop(self) -> None:
+        """The job was cancelled."""
+        self._stop.set()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                self._stop_if(await asyncio.to_thread(self._database.job, self.job.id))
+                await self._tell()
+            except sqlite3.Error as exc:
+                self._obstacle = ("disk_error", str(exc))
+
+    def _stop_if(self, seen: Job) -> None:
+        if seen.status is JobStatus.CANCELLING or self._is_late:
+            self._stop.set()
+
+    @property
+    def _is_late(self) -> bool:
+        return self._database.now() >= self.job.expires_at
+
+    async def _tell(self) -> None:
+        now = time.monotonic()
+        if self._obstacle is not None and now - self._advanced_at > _PAUSE_SECONDS:
+            code, message = self._obstacle
+            if self.pause is None or self.pause.code != code:
+                self.pause = Pause(code, message, self._database.now())
+                self._hook(JobPaused(self.job.id, code, message))
+                await asyncio.to_thread(self._database.change, self.job.id, pause=self.pause)
+        if now - self._told_at > _LOG_SECONDS:
+            self._told_at = now
+            done = self.job.progress
+            _log.info(
+                "job_progress", job=self.job.id, completed=done.completed, failed=done.failed, total=self.job.total
+            )
+
+    async def _change(self, **values: Any) -> None:
+        """Change the job, however long the disk takes."""
+        before = self.job.status
+        self.job = await self._until_written(partial(self._database.change, self.job.id, **values))
+        if self.job.status is not before:
+            done = self.job.progress
+            self._hook(
+                JobChanged(self.job.id, self.job.status, self.job.owner, done.completed, done.failed, self.job.total)
+            )
+
+    async def _until_written(self, write: Callable[[], T]) -> T:
+        """What `write` returns; it is tried again while the disk is full or fails."""
+        while True:
+            try:
+                return await finished(write)
+            except (StorageFull, OSError, sqlite3.Error) as exc:
+                code = exc.code if isinstance(exc, StorageFull) else "disk_error"
+                self._obstacle = (code, str(exc))
+            await asyncio.sleep(_DISK_RETRY_SECONDS)
+
+    async def _validate(self) -> None:
+        checking = partial(
+            check,
+            self._folder.path(self.job.input_file_id),
+            self.job.endpoint,
+            max_line_bytes=self._limits.max_line_bytes,
+            max_requests=self._limits.max_requests,
+            is_wanted=lambda: not self._stop.is_set(),
+        )
+        try:
+            checked = await finished(checking)
+        except asyncio.CancelledError:
+            self._stop.set()
+            raise
+        except OSError as exc:
+            await self._change(status=JobStatus.FAILED, problems=(Problem("input_lost", exc.strerror or str(exc)),))
+            return
+        if self._stop.is_set():
+            return
+        if checked.problems:
+            status = JobStatus.FAILED
+            await self._change(only={JobStatus.VALIDATING}, status=status, problems=checked.problems)
+        else:
+            await self._change(only={JobStatus.VALIDATING}, status=JobStatus.IN_PROGRESS, total=checked.total)
+
+    async def _answer_all(self) -> None:
+        source = self._open_input()
+        under_way: deque[_Piece] = deque()
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            while True:
+                while len(under_way) < self._most_pieces and not self._stop.is_set():
+                    lines = await asyncio.to_thread(source.next_lines, _PIECE_LINES, _PIECE_BYTES)
+                    if not lines:
+                        break
+                    task = asyncio.create_task(self._answer_piece(lines))
+                    under_way.append(_Piece(lines, task))
+                if not under_way or self._stop.is_set():
+                    return
+                await asyncio.wait({stopping, under_way[0].results}, return_when=asyncio.FIRST_COMPLETED)
+                done = []
+                while under_way and under_way[0].results.done():
+                    done.append(under_way.popleft())
+                if done:
+                    await self._keep([(piece.lines, piece.results.result()) for piece in done])
+                    self._most_pieces = min(_MOST_PIECES, self._most_pieces + 1)
+        finally:
+            stopping.cancel()
+            for piece in under_way:
+                piece.results.cancel()
+            if under_way:
+                await asyncio.wait([piece.results for piece in under_way])
+            source.close()
+
+    def _open_input(self) -> InputFile:
+        done = self.job.progress
+        return InputFile(self._folder.path(self.job.input_file_id), position=done.position, lines=done.lines)
+
+    async def _answer_piece(self, lines: Sequence[Line]) -> list[Result]:
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+            for line in lines:
+                tasks.append(group.create_task(self._answer(line)))
+                # Others' requests go on between two lines.
+                await asyncio.sleep(0)
+        return [task.result() for task in tasks]
+
+    async def _answer(self, line: Line) -> Result:
+        request_id = self._request_id(line)
+        pause = _FIRST_RETRY_SECONDS
+        while True:
+            caller = self._find_caller(self.job.owner)
+            if caller is None:
+                if not self._stop.is_set():
+                    await self._lose_key()
+                await asyncio.sleep(_LONGEST_RETRY_SECONDS)
+                continue
+            try:
+                answer = await self._calls.answer(self.job.endpoint, line.body, evolve(caller, tier="bulk"), request_id)
+            except TryLater as later:
+                if isinstance(later.cause, Overloaded):
+                    self._most_pieces = max(1, self._most_pieces // 2)
+                self._obstacle = (_code(later.cause), str(later.cause))
+                await asyncio.sleep(max(pause, min(later.seconds, _LONGEST_RETRY_SECONDS)))
+                pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
+            else:
+                return answered(request_id, line.custom_id, answer)
+
+    async def _lose_key(self) -> None:
+        problem = Problem("key_revoked", f"The key {self.job.owner!r} that the batch belongs to was revoked.")
+        open_states = {JobStatus.IN_PROGRESS}
+        await asyncio.to_thread(
+            partial(
+                self._database.change, self.job.id, only=open_states, status=JobStatus.CANCELLING, problems=(problem,)
+            )
+        )
+        self._stop.set()
+
+    async def _keep(self, done: Sequence[tuple[Sequence[Line], Sequence[Result]]]) -> None:
+        """Put results on the disk, then say so."""
+        results = [each for _, some in done for each in some]
+        last = done[-1][0][-1]
+        answers = b"".join(each.line for each in results if each.is_answer)
+        errors = b"".join(each.line for each in results if not each.is_answer)
+        before = self.job.progress
+        completed = sum(each.is_answer for each in results)
+
+        def write() -> Job:
+            self._folder.check_room(len(answers) + len(errors))
+            progress = Progress(
+                position=last.end,
+                lines=last.number,
+                completed=before.completed + completed,
+                failed=before.failed + len(results) - completed,
+                tokens=before.tokens + sum(each.tokens for each in results),
+                output_bytes=self._folder.append(self.job.output_file_id, before.output_bytes, answers),
+                error_bytes=self._folder.append(self.job.error_file_id, before.error_bytes, errors),
+            )
+            return self._database.change(self.job.id, progress=progress, pause=None)
+
+        self.job = await self._until_written(write)
+        self._advanced_at, self._obstacle, self.pause = time.monotonic(), None, None
+        self._stop_if(self.job)
+
+    async def _end(self) -> None:
+        """Answer for what is left, and list the files."""
+        seen = await self._until_written(partial(self._database.job, self.job.id))
+        self.job = evolve(seen, progress=self.job.progress)
+        end = JobStatus.CANCELLED if self.job.status is JobStatus.CANCELLING else JobStatus.COMPLETED
+        done = self.job.progress
+        if end is JobStatus.COMPLETED and (not self.job.total or done.completed + done.failed < self.job.total):
+            end = JobStatus.EXPIRED
+        if self.job.total and end is not JobStatus.COMPLETED:
+            await self._give_up(end)
+        if end is JobStatus.COMPLETED:
+            await self._change(status=JobStatus.FINALIZING)
+        files = await self._until_written(self._files)
+        await self._change(status=end, files=files, pause=None)
+
+    async def _give_up(self, end: JobStatus) -> None:
+        code, message = {
+            JobStatus.CANCELLED: ("batch_cancelled", "This request was not run before the batch was cancelled."),
+            JobStatus.EXPIRED: (
+                "batch_expired",
+                "This request could not be executed before the completion window expired.",
+            ),
+        }[end]
+        source = self._open_input()
+        try:
+            while lines := await asyncio.to_thread(source.next_lines, 10 * _PIECE_LINES, 10 * _PIECE_BYTES):
+                results = [given_up(self._request_id(line), line.custom_id, code, message) for line in lines]
+                await self._keep([(lines, results)])
+        finally:
+            source.close()
+
+    def _files(self) -> list[StoredFile]:
+        """What the job has written, and as long as it says."""
+        now, done = self._database.now(), self.job.progress
+        sizes = {self.job.output_file_id: done.output_bytes, self.job.error_file_id: done.error_bytes}
+        names = {self.job.output_file_id: "output", self.job.error_file_id: "error"}
+        for file_id, size in sizes.items():
+            self._folder.finish(file_id, size)
+        return [
+            StoredFile(
+                file_id,
+                self.job.owner,
+                f"{self.job.id}_{names[file_id]}.jsonl",
+                Purpose.BATCH_OUTPUT,
+                size,
+                now,
+                now + self.job.output_seconds,
+            )
+            for file_id, size in sizes.items()
+            if size
+        ]
+
+    def _request_id(self, line: Line) -> str:
+        return f"batch_req_{self.job.id.removeprefix('batch_')}_{line.number}"
+
+
+async def finished(work: Callable[[], T]) -> T:
+    """What `work` returns in a thread. Cancelled, it still waits for its end: nothing is written behind our back."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _code(cause: Exception) -> str:
+    if isinstance(cause, LimitExceeded):
+        return "rate_limit"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(cause).__name__).lower()
