@@ -130,7 +130,9 @@ def create_app(
         dialects=dialects.names,
         tags=dialects.tags(),
         exception_handlers=handlers.by_class(),
-        lifespan=_lifespan(service, lifecycle, usage, jobs, metrics, None if tracing is None else tracing.close),
+        lifespan=_lifespan(
+            service, lifecycle, usage, jobs, metrics, close_tracing=None if tracing is None else tracing.close
+        ),
         more_routes=[metrics.handler(METRICS_PATH, [RequireKey])] if settings.metrics.enabled else [],
     )
     if jobs is not None:
@@ -212,6 +214,7 @@ def _lifespan(
     usage: UsageRecorder | None,
     jobs: JobService | None,
     metrics: Metrics,
+    *,
     close_tracing: Callable[[], Awaitable[None]] | None,
 ) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     @asynccontextmanager

@@ -37,8 +37,8 @@ class StorageFull(RequestError):
         super().__init__(
             f"The disk for files cannot be written: {reason}. Delete files, or try again later."
             if reason
-            else f"The files have {used} bytes and may have {limit} (jobs.max_bytes); there is no room for {more} more. "
-            "Delete files that are no longer needed."
+            else f"The files have {used} bytes and may have {limit} (jobs.max_bytes), which has no room for {more} "
+            "more. Delete files that are no longer needed."
         )
         self.reason, self.used, self.limit = reason, used, limit
 
@@ -53,6 +53,6 @@ class JobsOff(RequestError):
 
     def __init__(self) -> None:
         super().__init__(
-            "Files and batches are switched off here. The operator can switch them on: `jobs: {folder: /a/local/folder}` "
-            "in the configuration."
+            "Files and batches are switched off here. The operator can switch them on: "
+            "`jobs: {folder: /a/local/folder}` in the configuration."
         )

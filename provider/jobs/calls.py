@@ -94,7 +94,7 @@ class Calls:
         """
         operation = self.operations[endpoint]
         share = Share(self._lifecycle.budget)
-        state = {"caller": caller, "request_id": request_id, "share": share}
+        state: dict[str, Any] = {"caller": caller, "request_id": request_id, "share": share}
         request = Request[Any, Any, Any](self._scope(endpoint, state), _never)
         record = RequestRecord(
             request_id, "POST", endpoint, endpoint, dialect="openai", task=operation.task, caller=caller
@@ -110,7 +110,7 @@ class Calls:
             except Exception as exc:  # noqa: BLE001 - whatever it is, it is the answer to this request alone
                 _raise_later(exc)
                 response = self._answer_error(request, exc)
-                record.status, record.error = response.status_code, state.get("error")
+                record.status, record.error = response.status_code or 500, state.get("error")
                 content = response.render(response.content, response.media_type or "", None)  # type: ignore[arg-type]
             finally:
                 if share.held:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Request, delete, get, post
+from litestar.params import FromPath
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from provider.errors import InvalidRequest, JobsOff, ObjectNotFound
@@ -68,18 +69,18 @@ class FilesController(Controller):
         return _json(page_json([file_json(each) for each in files[:limit]], has_more=len(files) > limit))
 
     @get("/{file_id:str}", operation_class=ObjectOperation)
-    async def show_file(self, request: Request[Any, Any, Any], file_id: str) -> ASGIApp:
+    async def show_file(self, request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIApp:
         """One of the caller's files."""
         return _json(file_json(await _file(request, file_id)))
 
     @get("/{file_id:str}/content", operation_class=ObjectOperation)
-    async def content(self, request: Request[Any, Any, Any], file_id: str) -> ASGIApp:
+    async def content(self, request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIApp:
         """The bytes of a file."""
         file = await _file(request, file_id)
         return _FileContent(_jobs(request).folder.path(file.id), file)
 
     @delete("/{file_id:str}", status_code=200, operation_class=ObjectOperation)
-    async def remove(self, request: Request[Any, Any, Any], file_id: str) -> ASGIApp:
+    async def remove(self, request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIApp:
         """Remove a file, unless a batch that has not ended reads it."""
         jobs, owner = _jobs(request), _owner(request)
         _check_id(FILE, FILE_ID, file_id)
@@ -138,13 +139,13 @@ class BatchesController(Controller):
         return _json(page_json([batch_json(each) for each in found[:limit]], has_more=len(found) > limit))
 
     @get("/{batch_id:str}", operation_class=ObjectOperation)
-    async def show(self, request: Request[Any, Any, Any], batch_id: str) -> ASGIApp:
+    async def show(self, request: Request[Any, Any, Any], batch_id: FromPath[str]) -> ASGIApp:
         """One of the caller's batches."""
         _check_id(JOB, JOB_ID, batch_id)
         return _json(batch_json(await asyncio.to_thread(_jobs(request).database.job, batch_id, _owner(request))))
 
     @post("/{batch_id:str}/cancel", status_code=200, operation_class=ObjectOperation)
-    async def cancel(self, request: Request[Any, Any, Any], batch_id: str) -> ASGIApp:
+    async def cancel(self, request: Request[Any, Any, Any], batch_id: FromPath[str]) -> ASGIApp:
         """Stop a batch; results so far are kept."""
         _check_id(JOB, JOB_ID, batch_id)
         return _json(batch_json(await _jobs(request).cancel(batch_id, _owner(request))))

@@ -106,7 +106,16 @@ class JobsDatabase:
         where = f"expires_at > {self.now()}" + ("" if purpose is None else " AND purpose = ?")
         values = [] if purpose is None else [purpose]
         with self._lock:
-            rows = self._page("files", _FILE, owner, limit, after, where, values, is_ascending=is_ascending)
+            rows = self._page(
+                "files",
+                _FILE,
+                owner,
+                limit=limit,
+                after=after,
+                where=where,
+                values=values,
+                is_ascending=is_ascending,
+            )
         return [_read_file(row) for row in rows]
 
     def remove_file(self, file_id: str, owner: str) -> None:
@@ -160,7 +169,7 @@ class JobsDatabase:
             ObjectNotFound: `owner` has no job called `after`.
         """
         with self._lock:
-            rows = self._page("jobs", _JOB, owner, limit, after)
+            rows = self._page("jobs", _JOB, owner, limit=limit, after=after)
         return [_read_job(row) for row in rows]
 
     def open_jobs(self) -> list[Job]:
@@ -170,7 +179,12 @@ class JobsDatabase:
         return [_read_job(row) for row in rows]
 
     def change(
-        self, job_id: str, *, only: Iterable[JobStatus] = (), files: Iterable[StoredFile] = (), **values: Any
+        self,
+        job_id: str,
+        *,
+        only: Iterable[JobStatus] = (),
+        files: Iterable[StoredFile] = (),
+        **values: Any,  # noqa: ANN401 - fields of `Job`
     ) -> Job:
         """The job after these fields have changed; as it is if it is in none of the states `only`, where given.
 
@@ -216,10 +230,10 @@ class JobsDatabase:
             )
             self._run(f"DELETE FROM jobs WHERE NOT {_NOT_ENDED} AND expires_at + output_seconds <= ?", now)
 
-    def _run(self, statement: str, *values: Any) -> sqlite3.Cursor:
+    def _run(self, statement: str, *values: Any) -> sqlite3.Cursor:  # noqa: ANN401 - SQLite's
         return self._connection.execute(statement, values)
 
-    def _one(self, statement: str, *values: Any) -> Any:
+    def _one(self, statement: str, *values: Any) -> Any:  # noqa: ANN401 - SQLite's
         return self._run(statement, *values).fetchone()
 
     def _file(self, file_id: str, owner: str) -> StoredFile:
@@ -245,11 +259,11 @@ class JobsDatabase:
         table: str,
         columns: str,
         owner: str,
+        *,
         limit: int,
         after: str | None,
         where: str = "1",
         values: Sequence[Any] = (),
-        *,
         is_ascending: bool = False,
     ) -> list[Any]:
         order, sign = ("ASC", ">") if is_ascending else ("DESC", "<")

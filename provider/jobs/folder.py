@@ -240,7 +240,7 @@ def _cut(file: FileIO, length: int) -> None:
 
 
 def _full(exc: OSError) -> Exception:
-    return StorageFull(reason=exc.strerror) if exc.errno in _FULL else exc
+    return StorageFull(reason=exc.strerror or str(exc)) if exc.errno in _FULL else exc
 
 
 def _size(entry: "os.DirEntry[str]") -> int:

@@ -113,14 +113,11 @@ def check(
             if not is_wanted():
                 break
             time.sleep(_TURN_SECONDS)
-        if len(raw) > max_line_bytes:
-            msg = f"This line has more than {max_line_bytes} bytes (server.max_body_bytes). Send fewer inputs a line."
-            problems.append(Problem("line_too_long", msg, number))
-        elif line := _stripped(raw, number):
-            found = _problem(line, endpoint, number)
-            if isinstance(found, Problem):
-                problems.append(found)
-            digests.append(_digest(found) if isinstance(found, str) else number)
+        found = _found(raw, number, endpoint, max_line_bytes)
+        if isinstance(found, Problem):
+            problems.append(found)
+        if found is not None:
+            digests.append(found if isinstance(found, int) else number)
         if len(digests) > max_requests:
             msg = f"The file has more than {max_requests} requests (jobs.max_requests). Split it."
             problems.append(Problem("too_many_requests", msg))
@@ -133,6 +130,18 @@ def check(
     if not problems:
         problems += _duplicates(path, digests, max_line_bytes)
     return Checked(len(digests), tuple(problems))
+
+
+def _found(raw: bytes, number: int, endpoint: str, max_line_bytes: int) -> Problem | int | None:
+    """The digest of a line's `custom_id`, or what is wrong with the line; None for an empty line."""
+    if len(raw) > max_line_bytes:
+        msg = f"This line has more than {max_line_bytes} bytes (server.max_body_bytes). Send fewer inputs a line."
+        return Problem("line_too_long", msg, number)
+    line = _stripped(raw, number)
+    if not line:
+        return None
+    found = _problem(line, endpoint, number)
+    return found if isinstance(found, Problem) else _digest(found)
 
 
 def _raw_lines(path: Path, max_line_bytes: int) -> Iterator[tuple[int, bytes]]:

@@ -9,6 +9,7 @@ from litestar.openapi.spec import (
     OpenAPIType,
     Operation,
     Parameter,
+    Reference,
     RequestBody,
     Schema,
 )
@@ -21,7 +22,9 @@ _UPLOAD = Schema(
     type=OpenAPIType.OBJECT,
     required=["file", "purpose"],
     properties={
-        "file": Schema(type=OpenAPIType.STRING, format="binary", description="JSON lines, one request each."),
+        "file": Schema(
+            type=OpenAPIType.STRING, content_media_type="application/jsonl", description="JSON lines, one request each."
+        ),
         "purpose": Schema(type=OpenAPIType.STRING, enum=["batch"]),
         "expires_after[anchor]": Schema(type=OpenAPIType.STRING, enum=["created_at"]),
         "expires_after[seconds]": Schema(type=OpenAPIType.INTEGER, minimum=3600, maximum=2_592_000),
@@ -50,12 +53,12 @@ _CREATE_EXAMPLE = {
 }
 
 
-def _answer(description: str, *errors: str) -> dict[str, OpenAPIResponse]:
+def _answer(description: str, *errors: str) -> dict[str, OpenAPIResponse | Reference]:
     answer = OpenAPIResponse(description=description, content={"application/json": OpenAPIMediaType(schema=_OBJECT)})
     return {"200": answer, **{status: ERRORS[status] for status in errors}}
 
 
-def _query(**parameters: tuple[str, Schema]) -> list[Parameter]:
+def _query(**parameters: tuple[str, Schema]) -> list[Parameter | Reference]:
     return [
         Parameter(name=name, param_in="query", required=False, description=text, schema=schema)
         for name, (text, schema) in parameters.items()

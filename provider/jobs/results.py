@@ -23,20 +23,25 @@ class Result(NamedTuple):
     tokens: int = 0
 
 
-def answered(request_id: str, custom_id: str, answer: Answer) -> Result:
+def request_id(job_id: str, number: int) -> str:
+    """Of the request in that line of a job."""
+    return f"batch_req_{job_id.partition('_')[2]}_{number}"
+
+
+def answered(name: str, custom_id: str, answer: Answer) -> Result:
     """Of a request that was run, whether with an answer or an error."""
-    response = b'{"status_code":%d,"request_id":%b,"body":%b}' % (answer.status, _encode(request_id), answer.content)
-    return Result(answer.status < 400, _line(request_id, custom_id, response, b"null"), answer.tokens)
+    response = b'{"status_code":%d,"request_id":%b,"body":%b}' % (answer.status, _encode(name), answer.content)
+    return Result(answer.status < 400, _line(name, custom_id, response, b"null"), answer.tokens)
 
 
-def given_up(request_id: str, custom_id: str, code: str, message: str) -> Result:
+def given_up(name: str, custom_id: str, code: str, message: str) -> Result:
     """Of a request that was not run."""
-    return Result(False, _line(request_id, custom_id, b"null", _encode({"code": code, "message": message})))  # noqa: FBT003
+    return Result(False, _line(name, custom_id, b"null", _encode({"code": code, "message": message})))  # noqa: FBT003
 
 
-def _line(request_id: str, custom_id: str, response: bytes, error: bytes) -> bytes:
+def _line(name: str, custom_id: str, response: bytes, error: bytes) -> bytes:
     return b'{"id":%b,"custom_id":%b,"response":%b,"error":%b}\n' % (
-        _encode(request_id),
+        _encode(name),
         _encode(custom_id),
         response,
         error,

@@ -9,35 +9,33 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from functools import partial
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from attrs import evolve, frozen
 
 from provider.domain import Caller
 from provider.engine.hooks import Hook, JobChanged, JobPaused
-from provider.errors import LimitExceeded, Overloaded, StorageFull
-from provider.jobs.calls import Calls, TryLater
+from provider.errors import LimitExceeded, StorageFull
+from provider.jobs.answering import Answering, KeyRevoked, Piece
+from provider.jobs.calls import Calls
 from provider.jobs.database import JobsDatabase
 from provider.jobs.folder import JobsFolder
-from provider.jobs.lines import InputFile, Line, check
+from provider.jobs.lines import InputFile, check
 from provider.jobs.records import Job, JobStatus, Pause, Problem, Progress, Purpose, StoredFile
-from provider.jobs.results import Result, answered, given_up
+from provider.jobs.results import given_up, request_id
 
-# A piece of the input: small enough that it waits in the queue for less than the queue allows on a slow model.
-_PIECE_LINES, _PIECE_BYTES = 128, 32_768
-_MOST_PIECES = 8
+# Of requests that are given up.
+_LINES_AT_A_TIME, _BYTES_AT_A_TIME = 1000, 1_000_000
 _LOOK_SECONDS = 1.0
 _LOG_SECONDS = 30.0
 # What holds a job up for longer is said.
 _PAUSE_SECONDS = 3.0
-_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.25, 15.0
 _DISK_RETRY_SECONDS = 5.0
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = structlog.get_logger("provider.jobs")
@@ -54,11 +52,6 @@ class RunLimits:
 
     max_line_bytes: int
     max_requests: int
-
-
-class _Piece(NamedTuple):
-    lines: Sequence[Line]
-    results: "asyncio.Task[list[Result]]"
 
 
 class JobRunner:
@@ -149,7 +142,7 @@ class JobRunner:
                 "job_progress", job=self.job.id, completed=done.completed, failed=done.failed, total=self.job.total
             )
 
-    async def _change(self, **values: Any) -> None:
+    async def _change(self, **values: Any) -> None:  # noqa: ANN401 - fields of `Job`
         """Change the job, however long the disk takes."""
         before = self.job.status
         self.job = await self._until_written(partial(self._database.change, self.job.id, **values))
@@ -195,82 +188,30 @@ class JobRunner:
             await self._change(only={JobStatus.VALIDATING}, status=JobStatus.IN_PROGRESS, total=checked.total)
 
     async def _answer_all(self) -> None:
+        answering = Answering(self.job, self._calls, self._find_caller, self._meet)
         source = self._open_input()
-        under_way: deque[_Piece] = deque()
-        stopping = asyncio.create_task(self._stop.wait())
         try:
-            while True:
-                while len(under_way) < self._most_pieces and not self._stop.is_set():
-                    lines = await asyncio.to_thread(source.next_lines, _PIECE_LINES, _PIECE_BYTES)
-                    if not lines:
-                        break
-                    task = asyncio.create_task(self._answer_piece(lines))
-                    under_way.append(_Piece(lines, task))
-                if not under_way or self._stop.is_set():
-                    return
-                await asyncio.wait({stopping, under_way[0].results}, return_when=asyncio.FIRST_COMPLETED)
-                done = []
-                while under_way and under_way[0].results.done():
-                    done.append(under_way.popleft())
-                if done:
-                    await self._keep([(piece.lines, piece.results.result()) for piece in done])
-                    self._most_pieces = min(_MOST_PIECES, self._most_pieces + 1)
+            async with aclosing(answering.pieces(source, self._stop)) as pieces:
+                async for done in pieces:
+                    await self._keep(done)
+        except KeyRevoked:
+            problem = Problem("key_revoked", f"The key {self.job.owner!r} that the batch belongs to was revoked.")
+            states = {JobStatus.IN_PROGRESS}
+            await self._change(only=states, status=JobStatus.CANCELLING, problems=(problem,))
         finally:
-            stopping.cancel()
-            for piece in under_way:
-                piece.results.cancel()
-            if under_way:
-                await asyncio.wait([piece.results for piece in under_way])
             source.close()
+
+    def _meet(self, obstacle: Exception) -> None:
+        self._obstacle = (_code(obstacle), str(obstacle))
 
     def _open_input(self) -> InputFile:
         done = self.job.progress
         return InputFile(self._folder.path(self.job.input_file_id), position=done.position, lines=done.lines)
 
-    async def _answer_piece(self, lines: Sequence[Line]) -> list[Result]:
-        async with asyncio.TaskGroup() as group:
-            tasks = []
-            for line in lines:
-                tasks.append(group.create_task(self._answer(line)))
-                # Others' requests go on between two lines.
-                await asyncio.sleep(0)
-        return [task.result() for task in tasks]
-
-    async def _answer(self, line: Line) -> Result:
-        request_id = self._request_id(line)
-        pause = _FIRST_RETRY_SECONDS
-        while True:
-            caller = self._find_caller(self.job.owner)
-            if caller is None:
-                if not self._stop.is_set():
-                    await self._lose_key()
-                await asyncio.sleep(_LONGEST_RETRY_SECONDS)
-                continue
-            try:
-                answer = await self._calls.answer(self.job.endpoint, line.body, evolve(caller, tier="bulk"), request_id)
-            except TryLater as later:
-                if isinstance(later.cause, Overloaded):
-                    self._most_pieces = max(1, self._most_pieces // 2)
-                self._obstacle = (_code(later.cause), str(later.cause))
-                await asyncio.sleep(max(pause, min(later.seconds, _LONGEST_RETRY_SECONDS)))
-                pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
-            else:
-                return answered(request_id, line.custom_id, answer)
-
-    async def _lose_key(self) -> None:
-        problem = Problem("key_revoked", f"The key {self.job.owner!r} that the batch belongs to was revoked.")
-        open_states = {JobStatus.IN_PROGRESS}
-        await asyncio.to_thread(
-            partial(
-                self._database.change, self.job.id, only=open_states, status=JobStatus.CANCELLING, problems=(problem,)
-            )
-        )
-        self._stop.set()
-
-    async def _keep(self, done: Sequence[tuple[Sequence[Line], Sequence[Result]]]) -> None:
+    async def _keep(self, pieces: Sequence[Piece]) -> None:
         """Put results on the disk, then say so."""
-        results = [each for _, some in done for each in some]
-        last = done[-1][0][-1]
+        results = [each for piece in pieces for each in piece.results]
+        last = pieces[-1].lines[-1]
         answers = b"".join(each.line for each in results if each.is_answer)
         errors = b"".join(each.line for each in results if not each.is_answer)
         before = self.job.progress
@@ -318,9 +259,11 @@ class JobRunner:
         }[end]
         source = self._open_input()
         try:
-            while lines := await asyncio.to_thread(source.next_lines, 10 * _PIECE_LINES, 10 * _PIECE_BYTES):
-                results = [given_up(self._request_id(line), line.custom_id, code, message) for line in lines]
-                await self._keep([(lines, results)])
+            while lines := await asyncio.to_thread(source.next_lines, _LINES_AT_A_TIME, _BYTES_AT_A_TIME):
+                results = [
+                    given_up(request_id(self.job.id, line.number), line.custom_id, code, message) for line in lines
+                ]
+                await self._keep([Piece(lines, results)])
         finally:
             source.close()
 
@@ -344,9 +287,6 @@ class JobRunner:
             for file_id, size in sizes.items()
             if size
         ]
-
-    def _request_id(self, line: Line) -> str:
-        return f"batch_req_{self.job.id.removeprefix('batch_')}_{line.number}"
 
 
 async def finished(work: Callable[[], T]) -> T:

@@ -1,6 +1,7 @@
 """Finds jobs that no process runs, and runs them; removes what has expired."""
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable
@@ -151,10 +152,10 @@ class JobService:
                 if str(exc) != self._problem:
                     _log.error("jobs_not_read", reason=str(exc))
                 self._problem = str(exc)
-            try:
-                await asyncio.wait_for(self._wake.wait(), _LOOK_SECONDS)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                # Not `wait_for`: it may take a cancellation for an event that comes at the same time.
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._wake.wait()
 
     async def _take_jobs(self, run: Callable[[Job], JobRunner]) -> None:
         for job in await asyncio.to_thread(self.database.open_jobs):
@@ -162,14 +163,20 @@ class JobService:
                 return
             if job.id in self._tasks or self._rests_until.get(job.id, 0.0) > time.monotonic():
                 continue
-            lease = await asyncio.to_thread(self.folder.lease, job.id)
-            if lease is None:
-                continue
-            task = asyncio.create_task(self._run(job.id, lease, run), name=job.id)
-            self._tasks[job.id] = task
-            task.add_done_callback(lambda _, job_id=job.id: self._tasks.pop(job_id, None))  # type: ignore[misc]
+            # Not in a thread: a task that is cancelled meanwhile would lose it.
+            lease = self.folder.lease(job.id)
+            if lease is not None:
+                task = asyncio.create_task(self._run(job.id, run), name=job.id)
+                self._tasks[job.id] = task
+                # A task that is cancelled before it begins runs none of its code.
+                task.add_done_callback(partial(self._leave, job.id, lease))
 
-    async def _run(self, job_id: str, lease: Lease, run: Callable[[Job], JobRunner]) -> None:
+    def _leave(self, job_id: str, lease: Lease, _: object) -> None:
+        lease.end()
+        del self._tasks[job_id]
+        self._wake.set()
+
+    async def _run(self, job_id: str, run: Callable[[Job], JobRunner]) -> None:
         try:
             # As whoever had the lease before has left it.
             job = await asyncio.to_thread(self.database.job, job_id)
@@ -179,13 +186,11 @@ class JobService:
             if job.progress.lines or job.status is not JobStatus.VALIDATING:
                 _log.info("job_resumed", job=job_id, completed=job.progress.completed, failed=job.progress.failed)
             await runner.run()
-        except Exception:
+        except Exception:  # noqa: BLE001 - one job must not end the others
             self._rests_until[job_id] = time.monotonic() + _REST_SECONDS
             _log.exception("job_interrupted", job=job_id, hint=f"it goes on in {_REST_SECONDS:g} s")
         finally:
             self._running.pop(job_id, None)
-            lease.end()
-            self._wake.set()
 
     def _sweep(self) -> None:
         lease = self.folder.lease(_SWEEP)

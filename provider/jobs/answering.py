@@ -1,0 +1,120 @@
+"""Requests of one job, answered in pieces of its input, several at a time and in their order."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import NamedTuple
+
+from attrs import evolve
+
+from provider.domain import Caller
+from provider.errors import Overloaded
+from provider.jobs.calls import Calls, TryLater
+from provider.jobs.lines import InputFile, Line
+from provider.jobs.records import Job
+from provider.jobs.results import Result, answered, request_id
+
+# A piece of the input: small enough that it waits in the queue for less than the queue allows on a slow model.
+_PIECE_LINES, _PIECE_BYTES = 128, 32_768
+_FIRST_PIECES, _MOST_PIECES = 2, 8
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.25, 15.0
+
+
+class KeyRevoked(Exception):
+    """The key that a job belongs to is no longer accepted."""
+
+
+class Piece(NamedTuple):
+    """Lines, and what became of them."""
+
+    lines: Sequence[Line]
+    results: Sequence[Result]
+
+
+class _Coming(NamedTuple):
+    lines: Sequence[Line]
+    results: "asyncio.Task[list[Result]]"
+
+
+class Answering:
+    """Answers the requests of a job. Used on the event loop's thread."""
+
+    def __init__(
+        self,
+        job: Job,
+        calls: Calls,
+        find_caller: Callable[[str], Caller | None],
+        on_obstacle: Callable[[Exception], None],
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            job: whose requests they are.
+            calls: answer them.
+            find_caller: whose key has that name.
+            on_obstacle: told why a request has to wait.
+        """
+        self._job, self._calls, self._find_caller, self._on_obstacle = job, calls, find_caller, on_obstacle
+        self._most = _FIRST_PIECES
+
+    async def pieces(self, source: InputFile, stop: asyncio.Event) -> AsyncGenerator[list[Piece], None]:
+        """Pieces that are answered, in the order of the input, until its end or `stop`.
+
+        Raises:
+            KeyRevoked: the job's key is no longer accepted.
+        """
+        coming: deque[_Coming] = deque()
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while True:
+                while len(coming) < self._most and not stop.is_set():
+                    lines = await asyncio.to_thread(source.next_lines, _PIECE_LINES, _PIECE_BYTES)
+                    if not lines:
+                        break
+                    coming.append(_Coming(lines, asyncio.create_task(self._answer_piece(lines))))
+                if not coming or stop.is_set():
+                    return
+                await asyncio.wait({stopping, coming[0].results}, return_when=asyncio.FIRST_COMPLETED)
+                done = []
+                while coming and coming[0].results.done():
+                    piece = coming.popleft()
+                    done.append(Piece(piece.lines, piece.results.result()))
+                if done:
+                    yield done
+                    self._most = min(_MOST_PIECES, self._most + 1)
+        finally:
+            stopping.cancel()
+            for piece in coming:
+                piece.results.cancel()
+            if coming:
+                await asyncio.wait([piece.results for piece in coming])
+
+    async def _answer_piece(self, lines: Sequence[Line]) -> list[Result]:
+        tasks: list[asyncio.Task[Result]] = []
+        try:
+            for line in lines:
+                tasks.append(asyncio.create_task(self._answer(line)))
+                # Others' requests go on between two lines.
+                await asyncio.sleep(0)
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _answer(self, line: Line) -> Result:
+        name = request_id(self._job.id, line.number)
+        pause = _FIRST_RETRY_SECONDS
+        while True:
+            caller = self._find_caller(self._job.owner)
+            if caller is None:
+                raise KeyRevoked
+            try:
+                answer = await self._calls.answer(self._job.endpoint, line.body, evolve(caller, tier="bulk"), name)
+            except TryLater as later:
+                if isinstance(later.cause, Overloaded):
+                    self._most = max(1, self._most // 2)
+                self._on_obstacle(later.cause)
+                await asyncio.sleep(max(pause, min(later.seconds, _LONGEST_RETRY_SECONDS)))
+                pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
+            else:
+                return answered(name, line.custom_id, answer)
