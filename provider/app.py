@@ -29,7 +29,7 @@ from provider.jobs.calls import Calls, Operation
 from provider.jobs.controller import BatchesController, FilesController, JobsOffController
 from provider.jobs.service import JobService
 from provider.settings import ENV_PREFIX, Settings
-from provider.telemetry.logs import configure_logging, log_event
+from provider.telemetry.logs import configure_logging, log_event, log_job
 from provider.telemetry.metrics import Metrics
 from provider.telemetry.request import RequestRecord, RequestTelemetry, remember_answered
 from provider.telemetry.tracing import open_tracing
@@ -86,7 +86,7 @@ def create_app(
     if settings is None:
         settings = read_configuration().settings
         configure_logging(settings.log, never_block=True)
-    hooks = Hooks(log_event, remember_answered)
+    hooks = Hooks(log_event, log_job, remember_answered)
     quotas = Quotas()
     service = Engine(
         settings,
@@ -138,7 +138,8 @@ def create_app(
     if jobs is not None:
         on_record = _counting_job_requests(metrics, usage, names)
         app.state["jobs"] = jobs
-        app.state["job_calls"] = Calls(app, _job_operations(dialects), handlers.answer, on_record)
+        calls = app.state["job_calls"] = Calls(app, _job_operations(dialects), handlers.answer, on_record)
+        hooks.add(calls.on_event)
         metrics.gauges.watch_service(
             jobs_running=lambda: jobs.running,
             jobs_paused=lambda: jobs.paused,

@@ -16,6 +16,7 @@ _COMMANDS = {
     "serve": ("provider.cli.serve:serve", "Start the service."),
     "embed": ("provider.cli.embed:embed", "Embed texts, files or standard input without a server."),
     "rerank": ("provider.cli.rerank:rerank", "Put documents in the order of their relevance to a query."),
+    "batch": ("provider.cli.batch:batch", "Submit, watch and fetch batches of a running server."),
     "download": ("provider.cli.download:download", "Fetch a model, for this machine or to carry to another."),
     "convert": ("provider.cli.convert:convert", "Convert a model's pickled weights to safetensors, once."),
     "export": ("provider.cli.export:export", "Write a model in the format of another runtime."),

@@ -1,6 +1,7 @@
 """A line of a job is a request without a connection: the routes' own functions answer it, and write its errors."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from litestar.types import ASGIApp, HTTPScope
 
 from provider.domain import UNLIMITED, Caller
 from provider.engine.engine import Engine
+from provider.engine.hooks import Event, RequestAnswered
 from provider.errors import EmbeddingFailed, LimitExceeded, NotAvailable
 from provider.http.auth import require_task
 from provider.http.budget import Share
@@ -18,6 +20,9 @@ from provider.http.exchange import WrittenResponse
 from provider.http.lifecycle import Lifecycle
 from provider.telemetry.request import RequestRecord, recorded
 from provider.usage.quotas import Quotas
+
+# After an interactive request, others are expected for so long.
+_EXPECTED_SECONDS = 5.0
 
 AnswerRequest = Callable[[Request[Any, Any, Any], bytes, Engine], Awaitable[ASGIApp]]
 
@@ -63,7 +68,10 @@ class TryLater(Exception):
 
 
 class Calls:
-    """Answers requests of jobs, one by one. Used on the event loop's thread."""
+    """Answers requests of jobs, any number at a time. Used on the event loop's thread.
+
+    While interactive requests come, one at a time: of several lanes, all but one are free for them then.
+    """
 
     def __init__(
         self,
@@ -85,6 +93,17 @@ class Calls:
         self._engine: Engine = app.state["service"]
         self._lifecycle: Lifecycle = app.state["lifecycle"]
         self._quotas: Quotas = app.state["quotas"]
+        self._interactive_at = -math.inf
+        self._one_at_a_time = asyncio.Lock()
+
+    def on_event(self, event: Event) -> None:
+        """A hook: notes interactive requests."""
+        if isinstance(event, RequestAnswered) and event.caller.tier != "bulk":
+            self._interactive_at = time.monotonic()
+
+    @property
+    def _yields(self) -> bool:
+        return time.monotonic() - self._interactive_at < _EXPECTED_SECONDS
 
     async def answer(self, endpoint: str, body: bytes, caller: Caller, request_id: str) -> Answer:
         """Answer `body` as a POST to `endpoint`.
@@ -92,6 +111,14 @@ class Calls:
         Raises:
             TryLater: it cannot be answered now.
         """
+        while self._yields:
+            async with self._one_at_a_time:
+                # While this one waited, interactive requests may have ended.
+                if self._yields:
+                    return await self._answer(endpoint, body, caller, request_id)
+        return await self._answer(endpoint, body, caller, request_id)
+
+    async def _answer(self, endpoint: str, body: bytes, caller: Caller, request_id: str) -> Answer:
         operation = self.operations[endpoint]
         share = Share(self._lifecycle.budget)
         state: dict[str, Any] = {"caller": caller, "request_id": request_id, "share": share}

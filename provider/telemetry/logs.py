@@ -189,8 +189,6 @@ def log_event(event: Event) -> None:
             write(f"download_{event.phase}", model=event.model, seconds=round(event.seconds, 3), **event.detail)
         case BatchDone(error=str()):
             _log.error("forward_failed", model=event.model, rows=event.rows, tokens=event.tokens, error=event.error)
-        case JobChanged() | JobPaused():
-            _log_job(event)
         case RequestWaited():
             write = _log.debug if event.outcome == "admitted" else _log.info
             facts = {"caller": event.caller.name} if event.caller.name else {}
@@ -206,13 +204,14 @@ def _log_tuned(event: ModelTuned) -> None:
         _log.warning("model_not_tuned", model=event.model, reason=event.problem, **event.facts)
 
 
-def _log_job(event: JobChanged | JobPaused) -> None:
+def log_job(event: Event) -> None:
+    """A hook: the life of jobs."""
     if isinstance(event, JobPaused):
         _jobs_log.warning("job_paused", job=event.job, code=event.code, reason=event.message)
-        return
-    facts = {"caller": event.owner} if event.owner else {}
-    counts = {"completed": event.completed, "failed": event.failed, "total": event.total}
-    _jobs_log.info("job_changed", job=event.job, state=event.state, **counts, **facts)
+    elif isinstance(event, JobChanged):
+        facts = {"caller": event.owner} if event.owner else {}
+        counts = {"completed": event.completed, "failed": event.failed, "total": event.total}
+        _jobs_log.info("job_changed", job=event.job, state=event.state, **counts, **facts)
 
 
 def _log_state(event: ModelChanged) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import pytest
 from structlog.testing import capture_logs
-from waiting import until
+from waiting import PATIENCE_SECONDS, until
 
 from provider.errors import StorageFull
 from provider.jobs.folder import JobsFolder
@@ -48,16 +48,12 @@ async def submit(client: Any, content: str | bytes, endpoint: str = "/v1/embeddi
 
 async def when(client: Any, batch: Mapping[str, Any], holds: Callable[[Any], object]) -> Any:
     """The batch as soon as it is so."""
-    found: dict[str, Any] = {}
-
-    async def look() -> bool:
-        found.update((await client.get(f"/v1/batches/{batch['id']}")).json())
-        return bool(holds(found))
-
-    async with asyncio.timeout(60):
-        while not await look():
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            found = (await client.get(f"/v1/batches/{batch['id']}")).json()
+            if holds(found):
+                return found
             await asyncio.sleep(0.01)
-    return found
 
 
 async def ended(client: Any, batch: Mapping[str, Any]) -> Any:
@@ -158,7 +154,7 @@ async def test_rerank_score_and_classify_are_answered_with_their_own_errors(
     ],
 )
 async def test_a_wrong_file_fails_with_its_lines(
-    open_app: Any, jobs: JobSettings, text: str, code: str, number: int | None, param: str | None
+    open_app: Any, jobs: JobSettings, *, text: str, code: str, number: int | None, param: str | None
 ) -> None:
     server = ServerSettings(max_body_bytes=2048)
     async with open_app(jobs=attrs.evolve(jobs, max_requests=4), server=server) as client:
