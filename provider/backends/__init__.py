@@ -15,6 +15,7 @@ from provider.backends.protocol import (
     BackendOptions,
     BackendTraits,
     ChecksOptions,
+    GetsFaster,
     NoOptions,
     SelectsFiles,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "BackendUnavailable",
     "ChecksOptions",
     "Features",
+    "GetsFaster",
     "Head",
     "InvalidModel",
     "ModelSpec",

@@ -1,6 +1,6 @@
 """The seam between the engine and whatever turns token ids into outputs: vectors, sparse vectors, scores."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from attrs import field, frozen
@@ -68,6 +68,22 @@ class AdjustsThreads(Protocol):
 
     def use_threads(self, threads: int) -> None:
         """From now on a forward pass has `threads` CPU threads, at least 1. Never called while `run` runs."""
+        ...
+
+
+@runtime_checkable
+class GetsFaster(Protocol):
+    """What a backend may have besides: slow work that makes its passes faster, such as compiling, once it is in use.
+
+    So a model serves before it is done.
+    """
+
+    def improvements(self) -> Iterator[Callable[[], None]]:
+        """What changes the backend, one small step after the other.
+
+        The engine goes through them once after loading, on a thread of its own, while lanes call `run`; each step is
+        called while no pass runs. Outputs may change by rounding, and of `traits` only `extra`. Nothing to do: no step.
+        """
         ...
 
 

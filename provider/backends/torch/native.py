@@ -22,7 +22,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from provider.cores import processor
-from provider.store import Store, key_of, read_manifest, write_manifest
+from provider.store import MANIFEST, Store, key_of, read_manifest, write_manifest
 
 ACTIVATIONS = {"none": 0, "gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3, "silu": 4, "swish": 4}
 """What may follow a linear layer, as transformers calls it."""
@@ -208,8 +208,7 @@ class NativeEncoder:
 def native_library() -> ctypes.CDLL | None:
     """The compiled kernels; None where they cannot be used, which the log says once."""
     try:
-        # CC may have arguments, as in "ccache gcc".
-        compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+        compiler = _compiler()
         if shutil.which(compiler[0]) is None:
             _log.info(
                 "linear layers run by torch's libraries: there is no C compiler (%s) for faster ones", compiler[0]
@@ -221,10 +220,37 @@ def native_library() -> ctypes.CDLL | None:
         return None
 
 
-def _compiled(compiler: Sequence[str]) -> ctypes.CDLL:
+def is_at_hand() -> bool:
+    """Whether `native_library` has nothing to compile: it was asked before, an earlier start compiled, or it cannot."""
+    if native_library.cache_info().currsize:
+        return True
+    try:
+        compiler = _compiler()
+        return shutil.which(compiler[0]) is None or (_store().place(_key(compiler)) / MANIFEST).exists()
+    except (ValueError, OSError, RuntimeError, subprocess.SubprocessError):
+        return False
+
+
+def _compiler() -> list[str]:
+    # It may have arguments, as in "ccache gcc".
+    return shlex.split(os.environ.get("CC", "")) or ["cc"]
+
+
+def _store() -> Store:
+    """Raises RuntimeError where the user has no home folder."""
+    return Store(Store.at(None, "native").folder, is_private=True)
+
+
+def _key(compiler: Sequence[str]) -> str:
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=_DEADLINE_SECONDS)  # noqa: S603
     source = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()
-    parts = {"source": source, "compiler": (*compiler, version.stdout), "flags": _FLAGS, "processor": processor()}
+    return key_of(
+        {"source": source, "compiler": (*compiler, version.stdout), "flags": _FLAGS, "processor": processor()}
+    )
+
+
+def _compiled(compiler: Sequence[str]) -> ctypes.CDLL:
+    key = _key(compiler)
 
     def make(folder: Path) -> None:
         if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
@@ -234,8 +260,7 @@ def _compiled(compiler: Sequence[str]) -> ctypes.CDLL:
         write_manifest(folder, {})
 
     try:
-        store = Store(Store.at(None, "native").folder, is_private=True)
-        entry = store.fetch(key_of(parts), make=make, read=read_manifest)
+        entry = _store().fetch(key, make=make, read=read_manifest)
         return _open(entry.folder / _LIBRARY)
     except (OSError, RuntimeError, ImportError) as exc:
         _log.info("native kernels cannot be kept, the next start compiles again: %s", exc)

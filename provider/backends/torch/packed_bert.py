@@ -20,7 +20,7 @@ from provider.backends.torch.bert_layers import ACTIVATIONS, NativeLayers, Rows,
 from provider.backends.torch.blocks import Block, pooled
 from provider.backends.torch.device import CPU
 from provider.backends.torch.int8 import int8_linear
-from provider.backends.torch.linear import Step, bfloat16_speedup, fastest_linear, speedup
+from provider.backends.torch.linear import Step, bfloat16_speedup, fastest_linear, speedup, uncopied_linear
 from provider.domain import PoolingMode, TokenBatch
 
 
@@ -36,13 +36,16 @@ class PackedBert:
         int8_speedup: how many times as fast they are in int8 as in float32, measured; None if they are not int8.
     """
 
-    def __init__(self, checkpoint: BertCheckpoint, *, typed: bool = False, int8: bool = False) -> None:
+    def __init__(
+        self, checkpoint: BertCheckpoint, *, typed: bool = False, int8: bool = False, measured: bool = True
+    ) -> None:
         """Use `supports` first.
 
         Args:
             checkpoint: the weights.
             typed: whether batches may have types of tokens, as those of text pairs do.
             int8: whether linear layers run in int8; the checkpoint is float32 then.
+            measured: whether the fastest way is looked for; else torch runs on the checkpoint's own weights.
         """
         self._pad_id = checkpoint.pad_id
         positions = checkpoint.typed_positions() if typed else checkpoint.positions()
@@ -50,9 +53,12 @@ class PackedBert:
         example = checkpoint.linear("encoder.layer.0.intermediate.dense")
         self.linear: str
         self.make_linear: Callable[..., Step]
-        self.linear, self.make_linear = ("int8", int8_linear) if int8 else fastest_linear(*example)
+        if not measured:
+            self.linear, self.make_linear = "torch", uncopied_linear
+        else:
+            self.linear, self.make_linear = ("int8", int8_linear) if int8 else fastest_linear(*example)
         self.activation = ACTIVATIONS[checkpoint.activation]
-        is_full = checkpoint.dtype == torch.float32 and not int8
+        is_full = checkpoint.dtype == torch.float32 and not int8 and measured
         self.int8_speedup = round(speedup(int8_linear, *example), 2) if int8 else None
         self.bfloat16_speedup = round(bfloat16_speedup(self.make_linear, *example), 2) if is_full else None
         native = NativeLayers.of(checkpoint, positions) if self.linear == "native" else None

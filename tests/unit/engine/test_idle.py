@@ -11,6 +11,7 @@ import pytest
 from waiting import PATIENCE_SECONDS, until, until_set
 
 from provider.domain import Features
+from provider.engine import idle as idle_module
 from provider.engine.batcher import BatchLimits
 from provider.engine.lanes import Lanes
 from provider.engine.rows import Row, Ticket
@@ -96,6 +97,40 @@ async def test_work_begins_when_nothing_waits_and_alone_when_nothing_runs() -> N
             await ticket.wait()
         await alone
     assert order == ["row"] * 6 + ["work"]
+
+
+async def test_work_that_drains_comes_before_rows_that_wait_and_beside_a_long_pass_does_not_hold_them_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+    async with opened(backend := FakeBackend()) as lanes:
+        backend.gate.clear()
+        running = [submit(lanes) for _ in range(2)]
+        await until(lambda: lanes.stalled(-1) == 2)
+        draining = asyncio.create_task(idle(lanes, lambda: order.append("work"), alone=True, drains=True))
+        more = [submit(lanes) for _ in range(5)]
+        await until(lambda: lanes._idle.drains)
+        backend.before_run = lambda _: order.append("row")
+        backend.gate.set()
+        for ticket in (*running, *more):
+            await ticket.wait()
+        await draining
+        assert order == ["row"] * 2 + ["work"] + ["row"] * 5
+
+        monkeypatch.setattr(idle_module, "_DRAIN_SECONDS", 0.2)
+        backend.gate.clear()
+        backend.started.clear()
+        hung = submit(lanes)
+        await until_set(backend.started)
+        gate, backend.gate = backend.gate, threading.Event()
+        backend.gate.set()
+        draining = asyncio.create_task(idle(lanes, lambda: order.append("late"), alone=True, drains=True))
+        await submit(lanes).wait()
+        assert order[-1] == "row"
+        gate.set()
+        await hung.wait()
+        await draining
+        assert order[-1] == "late"
 
 
 async def test_before_and_after_are_called_while_no_pass_runs() -> None:
