@@ -33,6 +33,7 @@ from provider.telemetry.logs import configure_logging, log_event, log_job
 from provider.telemetry.metrics import Metrics
 from provider.telemetry.request import RequestRecord, RequestTelemetry, remember_answered
 from provider.telemetry.tracing import open_tracing
+from provider.ui.handlers import UI_HANDLERS
 from provider.usage.quotas import Quotas
 from provider.usage.recorder import UsageRecorder
 from provider.verification import verify_briefly
@@ -126,6 +127,7 @@ def create_app(
             *dialects.handlers(),
             *([UsageController] if usage is not None else []),
             *([JobsOffController] if jobs is None else [FilesController, BatchesController]),
+            *(UI_HANDLERS if settings.ui.enabled else []),
         ],
         dialects=dialects.names,
         tags=dialects.tags(),

@@ -9,10 +9,11 @@ from litestar import Request
 from provider.dialects import vectors
 from provider.dialects.phrases import FieldNames
 from provider.domain import EmbedRequest, Ids
+from provider.engine.encoding import tokenizer_for
 from provider.engine.engine import Engine
 from provider.engine.loading import ModelParts
 from provider.engine.prompts import prompt_for, with_named
-from provider.engine.token_texts import Token, detokenise, tokenise
+from provider.engine.token_texts import ReadToken, Token, detokenise, read_texts, tokenise
 from provider.http.auth import caller_of
 
 BYTES_PER_TOKEN = 80
@@ -40,18 +41,24 @@ async def tokens_of(
         RequestError: the request cannot be answered as it is.
         NotAvailable: the model is not loaded.
     """
-    model = await _model(request, engine, asked.model, names)
-    name, prompt = engine.split(asked.model)
-    if prompt is not None:
-        asked = with_named(evolve(asked, model=name), prompt, model.spec)
+    model, asked = await _prompted(request, engine, asked, names)
     rows = await tokenise(
-        model,
+        model.tokenizer,
         [str(each) for each in asked.inputs],
         prompt=prompt_for(asked, model.spec),
         add_special_tokens=add_special_tokens,
         max_tokens=engine.limits.max_request_tokens,
     )
     return model, rows
+
+
+async def readings_of(
+    request: Request[Any, Any, Any], engine: Engine, asked: EmbedRequest, names: FieldNames
+) -> tuple[ModelParts, int, list[list[ReadToken]]]:
+    """The model of a request, how many tokens it takes of a text, and how it would read each; as `tokens_of`."""
+    model, asked = await _prompted(request, engine, asked, names)
+    rows = await read_texts(model, asked, max_tokens=engine.limits.max_request_tokens)
+    return model, tokenizer_for(asked, model.spec, model.tokenizer).max_tokens, rows
 
 
 async def texts_of(
@@ -76,3 +83,14 @@ async def _model(request: Request[Any, Any, Any], engine: Engine, named: str, na
     request.scope["state"]["field_names"] = names
     name = await vectors.chosen(request, engine, named)
     return await engine.runtime(name, caller_of(request.scope)).ready()
+
+
+async def _prompted(
+    request: Request[Any, Any, Any], engine: Engine, asked: EmbedRequest, names: FieldNames
+) -> tuple[ModelParts, EmbedRequest]:
+    """The model of a request, and the request with the prompt that the model's name asks for."""
+    model = await _model(request, engine, asked.model, names)
+    name, prompt = engine.split(asked.model)
+    if prompt is not None:
+        asked = with_named(evolve(asked, model=name), prompt, model.spec)
+    return model, asked

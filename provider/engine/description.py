@@ -6,6 +6,7 @@ from attrs import asdict, evolve, frozen
 
 from provider.domain import ModelSpec
 from provider.engine.loading import ModelParts
+from provider.engine.prompts import tells_roles_apart
 from provider.models.resolve import Resolved
 from provider.settings import ModelSettings
 from provider.tasks import described
@@ -39,6 +40,7 @@ class ModelDescription:
         architecture: the class of the model.
         task, outputs, labels, scores, dimensions, pooling, normalize, similarity: see `provider.tasks.described`.
         max_tokens: most tokens of one input.
+        reads_input_type: whether `input_type` of a request changes its vectors.
         prompts: names of the prompts.
         recipe: prompts of the model's card, name to text, where its files have none.
         digest: of the files.
@@ -67,6 +69,7 @@ class ModelDescription:
     normalize: bool | None
     similarity: str | None
     max_tokens: int
+    reads_input_type: bool
     prompts: list[str]
     recipe: dict[str, str] | None
     digest: str
@@ -92,6 +95,7 @@ class ModelDescription:
             revision=source.revision,
             architecture=spec.architecture,
             max_tokens=spec.max_tokens,
+            reads_input_type=tells_roles_apart(spec),
             prompts=sorted(spec.prompts),
             recipe=dict(spec.recipe) or None,
             digest=spec.fingerprint,

@@ -58,10 +58,11 @@ IGNORED = (
 
 def is_ignored(request: EmbedRequest, spec: ModelSpec) -> bool:
     """Whether the request's `input_type` has no effect, because the model has no prompts and one way for all inputs."""
-    return request.input_type is not None and not _tells_roles_apart(spec)
+    return request.input_type is not None and not tells_roles_apart(spec)
 
 
-def _tells_roles_apart(spec: ModelSpec) -> bool:
+def tells_roles_apart(spec: ModelSpec) -> bool:
+    """Whether `input_type` changes what the model reads."""
     return any(spec.prompts.values()) or spec.queries is not None or spec.tokenizer.queries is not None
 
 
@@ -96,7 +97,7 @@ def _names(spec: ModelSpec) -> tuple[str, ...]:
     """What may stand behind the model's name: its prompts, and the two roles where they differ."""
     if spec.find(ScoreTask) is not None:
         return ()
-    has_roles = bool(spec.recipe) or _tells_roles_apart(spec)
+    has_roles = bool(spec.recipe) or tells_roles_apart(spec)
     return tuple(sorted({*_prompts(spec), *(_PROMPT_NAMES if has_roles else ())}))
 
 

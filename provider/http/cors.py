@@ -16,6 +16,7 @@ _ANSWER_HEADERS = [
     "retry-after",
     "x-model-fingerprint",
     "x-truncated-inputs",
+    "server-timing",
     *(f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")),
 ]
 _PREFLIGHT_SECONDS = 86_400

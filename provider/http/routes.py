@@ -15,6 +15,7 @@ LIVE_PATHS = ["/health/live", "/livez"]
 READY_PATHS = ["/health/ready", "/health", "/readyz", "/healthz", "/ping"]
 METRICS_PATH = "/metrics"
 DOCS_PATH = "/docs"
+UI_PATH = "/ui"
 DOCS_ASSETS_PATH = "/docs-assets"
 OPENAPI_PATH = "/openapi.json"
 
@@ -69,6 +70,7 @@ _ENDPOINTS = {
     "ready": f"GET {READY_PATHS[0]}",
     "metrics": f"GET {METRICS_PATH}",
     "docs": f"GET {DOCS_PATH}",
+    "ui": f"GET {UI_PATH}",
     "openapi": f"GET {OPENAPI_PATH}",
 }
 
@@ -82,6 +84,7 @@ def endpoints(settings: Settings) -> dict[str, str]:
             ("usage", settings.auth.usage_file is not None),
             ("files", settings.jobs.folder is not None),
             ("batches", settings.jobs.folder is not None),
+            ("ui", settings.ui.enabled),
         )
         if not is_there
     }

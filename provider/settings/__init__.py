@@ -211,6 +211,13 @@ class JobSettings:
 
 
 @frozen
+class UiSettings:
+    """The page for people."""
+
+    enabled: bool = option(True, "whether the page is served at /ui, where / sends browsers")
+
+
+@frozen
 class Settings:
     """All settings. `model` is the default model, `models` holds further ones of the same shape."""
 
@@ -227,6 +234,7 @@ class Settings:
     metrics: MetricsSettings = field(factory=MetricsSettings)
     dialects: DialectSettings = field(factory=DialectSettings)
     jobs: JobSettings = field(factory=JobSettings)
+    ui: UiSettings = field(factory=UiSettings)
 
     def all_models(self) -> list[ModelSettings]:
         """The default model, then the further ones."""

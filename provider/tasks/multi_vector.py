@@ -43,7 +43,7 @@ class MultiVector:
         normalize = spec.normalize if request.normalize is None else request.normalize
         finished = []
         for index, (output, row) in enumerate(zip(outputs, features, strict=True)):
-            vectors = np.asarray(output, np.float32)[self._kept(spec, row)]
+            vectors = np.asarray(output, np.float32)[kept_tokens(spec, row)]
             if not np.isfinite(vectors).all():
                 msg = "the model answered a vector with NaN or infinity. Another dtype (float32) may help."
                 raise NonFiniteVector(msg, index=index)
@@ -53,11 +53,13 @@ class MultiVector:
             finished.append(np.ascontiguousarray(vectors, np.float32))
         return tuple(finished)
 
-    def _kept(self, spec: MultiVectorTask, row: Features) -> NDArray[np.bool_]:
-        kept = np.ones(len(row.ids), np.bool_)
-        if spec.drops_first:
-            kept[0] = False
-        skipped = spec.skipped_of_queries if row.is_query else spec.skipped
-        if skipped:
-            kept &= ~np.isin(row.ids, list(skipped))
-        return kept
+
+def kept_tokens(spec: MultiVectorTask, row: Features) -> NDArray[np.bool_]:
+    """Of which tokens of `row` the answer has a vector; shape (tokens,)."""
+    kept = np.ones(len(row.ids), np.bool_)
+    if spec.drops_first:
+        kept[0] = False
+    skipped = spec.skipped_of_queries if row.is_query else spec.skipped
+    if skipped:
+        kept &= ~np.isin(row.ids, list(skipped))
+    return kept

@@ -138,6 +138,13 @@ class RequestTelemetry:
                     (b"x-request-id", record.request_id.encode()),
                     (b"openai-processing-ms", str(spent_ms).encode()),
                 ]
+                if (done := record.answered) is not None and (times := done.timings).instants:
+                    # Written here: a function's call takes as long as all of it.
+                    text = (
+                        f"tokenise;dur={times.tokenise_seconds * 1e3:.3f}, queue;dur={times.queue_seconds * 1e3:.3f}, "
+                        f'forward;dur={times.forward_seconds * 1e3:.3f}, cache;desc="{done.usage.cache_hits}"'
+                    )
+                    added.append((b"server-timing", text.encode()))
                 if (more := state.get("answer_headers")) is not None:
                     added += more()
                 if self._is_draining():

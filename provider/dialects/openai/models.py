@@ -37,6 +37,7 @@ class ModelEntry(TypedDict):
     pooling: str | None
     normalize: bool | None
     similarity: str | None
+    reads_input_type: bool | None
     prompts: list[str] | None
     recipe: dict[str, str] | None
     details: dict[str, Any] | None
