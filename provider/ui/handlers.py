@@ -21,7 +21,6 @@ from provider.dialects.tokens import readings_of, texts_of
 from provider.domain import EmbedRequest, Ids
 from provider.engine.engine import Engine
 from provider.engine.token_texts import ReadToken
-from provider.errors import MissingModel
 from provider.http.admission import Admission
 from provider.http.auth import RequireKey
 from provider.http.exchange import answer, parsed, whole_body
@@ -114,25 +113,17 @@ def _file(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
     return Response(content, headers=headers | {"content-type": kind})
 
 
-def _parse_tokens(body: bytes, *, max_inputs: int, needs_model: bool) -> EmbedRequest:  # noqa: ARG001 - the page names it
+def _parse_tokens(body: bytes, *, max_inputs: int, needs_model: bool) -> EmbedRequest:  # noqa: ARG001 - as for other dialects of tokens
     fields = _tokens.read(body)
-    if not fields.model:
-        raise _missing_model()
     inputs = inputs_of(cast("Inputs | None", fields.input), "input", max_inputs)
     cut = truncation(fields.truncate)
-    return EmbedRequest(fields.model, inputs, input_type=fields.input_type or None, truncate=cut)
+    return EmbedRequest(fields.model or "", inputs, input_type=fields.input_type or None, truncate=cut)
 
 
 def _parse_words(body: bytes, *, max_inputs: int, needs_model: bool) -> tuple[str, tuple[Ids, ...]]:  # noqa: ARG001
     fields = _words.read(body)
-    if not fields.model:
-        raise _missing_model()
     rows = None if fields.ids is None else [[each] for each in fields.ids]
-    return fields.model, cast("tuple[Ids, ...]", inputs_of(cast("Inputs | None", rows), "ids", max_inputs))
-
-
-def _missing_model() -> MissingModel:
-    return MissingModel("you must provide a model parameter", param="model")
+    return fields.model or "", cast("tuple[Ids, ...]", inputs_of(cast("Inputs | None", rows), "ids", max_inputs))
 
 
 def _write_tokens(rows: Sequence[Sequence[ReadToken]], limit: int) -> bytes:

@@ -47,7 +47,7 @@ export function Chart({ title, lines, format, most }: Props) {
       cursor: { sync: { key: "live" }, points: { size: 6 }, drag: { setScale: false, x: false, y: false } },
       scales: { y: { range: (_, low, high) => rangeOf(low, high, most) } },
       axes: [
-        { ...axis, size: 26, gap: 2, space: 80, values: (_, all) => all.map((each) => clock.format(each * 1000)) },
+        { ...axis, size: 30, gap: 8, space: 80, values: (_, all) => all.map((each) => clock.format(each * 1000)) },
         { ...axis, size: 62, space: 34, values: (_, all) => all.map(format) },
       ],
       series: [
