@@ -17,6 +17,8 @@ from provider.jobs.results import Result, answered, request_id
 # A piece of the input: small enough that it waits in the queue for less than the queue allows on a slow model.
 _PIECE_LINES, _PIECE_BYTES = 128, 32_768
 _FIRST_PIECES, _MOST_PIECES = 2, 8
+# Of results that are not on the disk yet, about.
+_MOST_RESULT_BYTES = 64 * 1024 * 1024
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.25, 15.0
 
 
@@ -55,7 +57,7 @@ class Answering:
             on_obstacle: told why a request has to wait.
         """
         self._job, self._calls, self._find_caller, self._on_obstacle = job, calls, find_caller, on_obstacle
-        self._most = _FIRST_PIECES
+        self._most, self._ceiling = _FIRST_PIECES, _MOST_PIECES
 
     async def pieces(self, source: InputFile, stop: asyncio.Event) -> AsyncGenerator[list[Piece], None]:
         """Pieces that are answered, in the order of the input, until its end or `stop`.
@@ -81,7 +83,8 @@ class Answering:
                     done.append(Piece(piece.lines, piece.results.result()))
                 if done:
                     yield done
-                    self._most = min(_MOST_PIECES, self._most + 1)
+                    size = max(sum(len(each.line) for each in piece.results) for piece in done)
+                    self._most = min(self._ceiling, self._most + 1, max(1, _MOST_RESULT_BYTES // max(1, size)))
         finally:
             stopping.cancel()
             for piece in coming:
@@ -112,7 +115,9 @@ class Answering:
                 answer = await self._calls.answer(self._job.endpoint, line.body, evolve(caller, tier="bulk"), name)
             except TryLater as later:
                 if isinstance(later.cause, Overloaded):
-                    self._most = max(1, self._most // 2)
+                    # So many pieces are more than the queue lets in.
+                    self._ceiling = max(1, min(self._ceiling, self._most - 1))
+                    self._most = min(self._most, self._ceiling)
                 self._on_obstacle(later.cause)
                 await asyncio.sleep(max(pause, min(later.seconds, _LONGEST_RETRY_SECONDS)))
                 pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
