@@ -15,6 +15,8 @@ from provider.backends.protocol import Backend
 from provider.errors import BackendUnavailable, SettingsError, UnknownBackend
 
 GROUP = "provider.backends"
+AUTO = "auto"
+"""In the place of a backend's name: the fastest, which is chosen when the model is loaded; torch before."""
 
 # Backends of this project's other distributions, and what people call backends.
 _DISTRIBUTIONS = {"onnx": "emb-provider-onnx", "openvino": "emb-provider-openvino"}
@@ -45,12 +47,13 @@ def installed_backends() -> dict[str, tuple[EntryPoint, ...]]:
 
 
 def find_entry_point(name: str) -> EntryPoint:
-    """The entry point registered as `name`; nothing is imported.
+    """The entry point registered as `name`, for `AUTO` that of torch; nothing is imported.
 
     Raises:
         UnknownBackend: nothing is registered under it, or two distributions are.
     """
     installed = installed_backends()
+    name = "torch" if name == AUTO else name
     points = installed.get(name, ())
     if not points:
         raise UnknownBackend(_unknown(name, list(installed)))

@@ -33,6 +33,7 @@ _GIB = 2**30
     show_default=True,
     help="Most time for loading and measuring; what has not loaded by then is left out.",
 )
+@click.option("--exact", is_flag=True, help="Measure float32 only.")
 @click.option("--no-measure", is_flag=True, help="Say what there is, and measure nothing.")
 @json_option
 @config_option
@@ -41,6 +42,7 @@ def doctor(
     backends: tuple[str, ...],
     device: str | None,
     seconds: float,
+    exact: bool,  # noqa: FBT001
     no_measure: bool,  # noqa: FBT001 - click passes it by name
     as_json: bool,  # noqa: FBT001
     config: Path | None,
@@ -67,7 +69,7 @@ def doctor(
         machine = Machine.here()
         if not no_measure:
             try:
-                found = recommend(settings, machine, backends, most_seconds=seconds, on_step=on_step)
+                found = recommend(settings, machine, backends, most_seconds=seconds, on_step=on_step, exact=exact)
             except ProviderError as exc:
                 problem = exc.message
     if as_json:

@@ -15,7 +15,7 @@ from attrs import evolve
 from numpy.typing import NDArray
 
 from provider.backends import BackendOptions, ChecksOptions
-from provider.backends.registry import find_backend, find_entry_point, own_options
+from provider.backends.registry import AUTO, find_backend, find_entry_point, own_options
 from provider.bench.figures import Spread
 from provider.bench.messages import EngineSetup, Load, LoadTask, Outcome, Texts
 from provider.bench.processes import ContenderProcess
@@ -98,6 +98,7 @@ def recommend(
     *,
     most_seconds: float,
     on_step: Callable[[str], None],
+    exact: bool = False,
 ) -> Recommendation:
     """Measure every installed backend with the model of `settings`.
 
@@ -107,6 +108,7 @@ def recommend(
         backends: those to measure beside eager PyTorch; none: all that are installed.
         most_seconds: about which it takes: what has not loaded after the larger part of it is left out.
         on_step: called with what is about to happen.
+        exact: whether only float32 is measured.
 
     Raises:
         ProviderError: the model is not here, or cannot be read, or a backend of `backends` is not installed.
@@ -115,11 +117,13 @@ def recommend(
         find_entry_point(name)
     wanted = {_REFERENCE[0], *backends} if backends else {each.name for each in machine.backends}
     started = time.monotonic()
+    if settings.model.backend == AUTO:
+        settings = evolve(settings, model=evolve(settings.model, backend=_REFERENCE[0]))
     texts = _texts(settings)
     failed: list[Trial] = []
     running: list[tuple[Trial, ContenderProcess]] = []
     with ExitStack() as stack:
-        for trial in _contenders(settings.model, machine, wanted):
+        for trial in _contenders(settings.model, machine, wanted, exact=exact):
             left = _LOADING_SHARE * most_seconds - (time.monotonic() - started)
             problem = trial.problem or _lacks_memory(running) or ("there was no time left" if left < 1 else None)
             if problem is None:
@@ -135,8 +139,8 @@ def recommend(
             failed.append(msgspec.structs.replace(trial, problem=problem))
         measured = [*_measured(running, texts, most_seconds - (time.monotonic() - started), on_step)]
     trials = sorted([*measured, *failed], key=lambda each: -(each.ratio or 0))
-    exact, faster = choose(trials)
-    return Recommendation(settings.model.served_name, round(time.monotonic() - started, 1), trials, exact, faster)
+    best, faster = choose(trials)
+    return Recommendation(settings.model.served_name, round(time.monotonic() - started, 1), trials, best, faster)
 
 
 def choose(trials: Sequence[Trial]) -> tuple[Trial | None, Trial | None]:
@@ -154,7 +158,7 @@ def choose(trials: Sequence[Trial]) -> tuple[Trial | None, Trial | None]:
     return exact, next((each for each in others if (each.ratio or 0) > least), None)
 
 
-def _contenders(model: ModelSettings, machine: Machine, wanted: Collection[str]) -> Iterator[Trial]:
+def _contenders(model: ModelSettings, machine: Machine, wanted: Collection[str], *, exact: bool) -> Iterator[Trial]:
     """The reference first, then every backend in every dtype that may pay; with the problem where it cannot run."""
     dtypes = [
         "float32",
@@ -163,6 +167,8 @@ def _contenders(model: ModelSettings, machine: Machine, wanted: Collection[str])
     ]
     if not machine.has_accelerator:
         dtypes.append("int8")
+    if exact:
+        dtypes = dtypes[:1]
     problems = {each.name: each.problem for each in machine.backends if each.name in wanted}
     names = sorted(problems, key=lambda name: (name != _REFERENCE[0], name))
     for name in names:

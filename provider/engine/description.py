@@ -109,6 +109,7 @@ class ModelDescription:
         traits = parts.backend.traits
         return evolve(
             cls.of_files(settings, parts.source, parts.spec, parts.notices),
+            backend=parts.backend_name,
             fingerprint=parts.fingerprint,
             device=traits.device,
             dtype=traits.dtype,

@@ -1,13 +1,16 @@
 """From a model's settings to its files on this machine, and what they say. Blocking, as a download is."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
 
 from provider.backends import Backend, BackendOptions, SelectsFiles, find_backend, find_entry_point, own_options
+from provider.backends.registry import AUTO
 from provider.domain import ModelSpec
+from provider.engine.choosing import REFERENCE, check_auto, choose_backend
 from provider.errors import SettingsError
 from provider.models.prompts import given_prompts, recipe_of
 from provider.models.resolve import Resolved, resolve
@@ -22,9 +25,11 @@ class FoundModel:
     """A model whose files are on this machine.
 
     Attributes:
+        backend: its name; also with `backend: auto`.
         options: the backend's own, checked.
     """
 
+    backend: str
     source: Resolved
     backend_class: type[Backend]
     options: Any
@@ -60,12 +65,28 @@ def find_model(
     Raises:
         ProviderError: a ModelError, BackendError or SettingsError whose message says what to do.
     """
+    check_auto(settings)
+    find = partial(_find, hub=hub, show_progress=show_progress, notify_download=notify_download)
+    if settings.backend != AUTO:
+        return find(settings)
+    found = find(evolve(settings, backend=REFERENCE))
+    name = choose_backend(settings, hub, model=read_files(found.source, settings)[0].fingerprint)
+    return found if name == REFERENCE else find(evolve(settings, backend=name))
+
+
+def _find(
+    settings: ModelSettings,
+    *,
+    hub: HubSettings,
+    show_progress: bool,
+    notify_download: Callable[[str, dict[str, object]], None],
+) -> FoundModel:
     # The backend first: a misspelt name should not cost a download.
     backend_class = find_backend(settings.backend)
     options = own_options(settings.backend, backend_class, settings.options)
     select_more = _selection(settings, backend_class, options)
     source = resolve(settings, hub, select_more=select_more, progress=show_progress, notify=notify_download)
-    return FoundModel(source, backend_class, options)
+    return FoundModel(settings.backend, source, backend_class, options)
 
 
 def backend_files(settings: ModelSettings) -> SelectFiles:

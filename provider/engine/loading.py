@@ -18,6 +18,7 @@ from provider.backends.registry import versions_of
 from provider.cores import ONLY_WORKER, Worker, available_cores, processor
 from provider.domain import DenseTask, ModelSpec, QueryInput, ScoreTask, TokenBatch
 from provider.engine.batcher import BatchLimits
+from provider.engine.choosing import tell_faster
 from provider.engine.finding import FoundModel, read_files
 from provider.engine.neighbours import NeighbourCheck, batching
 from provider.engine.pairs import PairTokenizer, pair_tokenizer
@@ -40,6 +41,7 @@ class ModelParts:
     """A model, loaded but not yet running.
 
     Attributes:
+        backend_name: also with `backend: auto`.
         pairs: joins the texts of pairs; None for models without scores.
         plan: how it shares the cores.
         neighbours: which rows may share a batch, measured.
@@ -51,6 +53,7 @@ class ModelParts:
         fingerprint: 16 hex digits; see `_fingerprint`.
     """
 
+    backend_name: str
     source: Resolved
     spec: ModelSpec
     notices: tuple[str, ...]
@@ -82,6 +85,7 @@ def load_parts(
     Raises:
         ProviderError: as `find_model`.
     """
+    settings, is_named = evolve(settings, backend=found.backend), settings.backend == found.backend
     source, backend_class = found.source, found.backend_class
     stamps = found.weight_stamps()
     spec, notices = read_files(source, settings)
@@ -132,8 +136,11 @@ def load_parts(
             if tuned is not None:
                 plan, limits = tuned.plan, evolve(limits, max_tokens=tuned.batch_tokens)
                 use_plan(backend, plan)
+        if is_named and is_cpu:
+            tell_faster(settings, model=spec.fingerprint)
         undo.pop_all()
     return ModelParts(
+        backend_name=found.backend,
         source=source,
         spec=spec,
         notices=(*notices, *([neighbours.notice] if neighbours.notice else [])),

@@ -5,6 +5,7 @@ from multiprocessing import get_context
 
 from provider.backends.protocol import BackendOptions, ChecksOptions
 from provider.backends.registry import find_backend, find_entry_point, own_options
+from provider.engine.choosing import check_auto
 from provider.errors import SettingsError
 from provider.models.resolve import local_folder
 from provider.settings import ModelSettings, Settings
@@ -22,6 +23,7 @@ def check_models(settings: Settings) -> None:
         SettingsError: there is no such device, dtype or option.
     """
     for model in settings.all_models():
+        check_auto(model)
         find_entry_point(model.backend)
         if model.path is not None:
             local_folder(model.path)

@@ -32,7 +32,12 @@ class ModelSettings:
     task: str | None = option(
         None, "sparse for a masked language model without modules.json, or a plugin's task; none: what its files say"
     )
-    backend: str = option("torch", "backend to run on; `emb-provider backends` lists the installed ones", env="BACKEND")
+    backend: str = option(
+        "torch",
+        "backend to run on: one that `emb-provider backends` lists, or auto, on a CPU the fastest of those that give "
+        "what torch gives, measured at the first start",
+        env="BACKEND",
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", env="DEVICE")
     dtype: str = option(
         "auto", "auto, float32, bfloat16, float16 or int8 (CPU); auto is float32 on CPU, half on GPU", env="DTYPE"

@@ -121,5 +121,8 @@ def describe(name: str, runtime: ModelRuntime) -> ModelEntry:
     }
     entry |= {key: known.get(key) for key in ModelEntry.__annotations__ if key not in entry}
     # Also of a model that is not loaded; and what requests have shown since.
-    entry |= {"backend": runtime.settings.backend, "notices": list(runtime.notices) if found else None}
+    entry |= {
+        "backend": known.get("backend", runtime.settings.backend),
+        "notices": list(runtime.notices) if found else None,
+    }
     return cast("ModelEntry", entry)
