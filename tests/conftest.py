@@ -86,7 +86,7 @@ OpenService = Callable[..., AbstractAsyncContextManager[Engine]]
 
 @pytest.fixture
 def open_service() -> OpenService:
-    """A service with all its models loaded (`wait=False`: loading); closed at the end."""
+    """A service with all its models loaded and tuned (`wait=False`: loading); closed at the end."""
 
     @asynccontextmanager
     async def opened(
@@ -98,6 +98,8 @@ def open_service() -> OpenService:
             if wait:
                 for runtime in service.runtimes.values():
                     await runtime.start_loading()
+                for runtime in service.runtimes.values():
+                    await runtime.settled()
             yield service
         finally:
             await service.close()

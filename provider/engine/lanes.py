@@ -160,7 +160,7 @@ class Lanes:
             self._scheduler.add(rows)
             for row in rows:
                 row.withdraw = self._withdraw
-            self._changed.notify(len(self._threads))
+            self._changed.notify_all()
 
     def run_idle(
         self,

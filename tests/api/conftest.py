@@ -65,6 +65,8 @@ def open_app(model: ModelSettings) -> OpenApp:
             if wait:
                 for runtime in app.state.service.runtimes.values():
                     await runtime.start_loading()
+                for runtime in app.state.service.runtimes.values():
+                    await runtime.settled()
             yield client
 
     return opened

@@ -83,6 +83,16 @@ async def test_while_work_is_alone_rows_wait_and_else_the_other_lane_runs_them()
         assert len(backend.batches) == 2
 
 
+async def test_a_row_wakes_the_only_lane_while_work_waits_for_more_lanes_than_there_are() -> None:
+    async with opened(FakeBackend(), count=1) as lanes:
+        await until(lambda: len(lanes._idle._waiting) == 1)
+        # Not alone: it needs two lanes that wait, and one of them is given work all the time.
+        waiting = [asyncio.create_task(idle(lanes, lambda: None, alone=True)) for _ in range(3)]
+        for _ in range(50):
+            await asyncio.wait_for(submit(lanes).wait(), PATIENCE_SECONDS)
+        await asyncio.gather(*waiting)
+
+
 async def test_work_begins_when_nothing_waits_and_alone_when_nothing_runs() -> None:
     order: list[str] = []
     async with opened(backend := FakeBackend()) as lanes:
