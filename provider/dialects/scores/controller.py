@@ -28,9 +28,9 @@ _BYTES_PER_RESULT, _BYTES_PER_PROBABILITY = 100, 24
 
 async def answer_rerank(request: Request[Any, Any, Any], body: bytes, service: Engine) -> ASGIApp:
     """Put documents in the order of their relevance to a query, the best first."""
-    call = await parsed(request, body, service, rerank.parse)
-    names = rerank.TEI_NAMES if call.is_tei else rerank.NAMES
-    model, scored = await scored_by(request, service, call.request, names, one_label=True, cut=call.cut)
+    template = request.scope["path_template"]
+    call = await parsed(request, body, service, partial(rerank.parse, is_tei=template == "/"))
+    model, scored = await scored_by(request, service, call.request, call.names, one_label=True, cut=call.cut)
     shown = sum(map(len, call.request.texts)) if call.returns_documents else 0
     write = partial(
         rerank.write,
@@ -38,7 +38,7 @@ async def answer_rerank(request: Request[Any, Any, Any], body: bytes, service: E
         scored,
         model=model,
         request_id=_request_id(request),
-        is_infinity=request.scope["path_template"] == INFINITY_RERANK_PATH,
+        is_infinity=template == INFINITY_RERANK_PATH,
     )
     return await answer_scored(request, write, scored, _BYTES_PER_RESULT * len(scored.scores) + 2 * shown)
 

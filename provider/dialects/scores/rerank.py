@@ -1,8 +1,9 @@
 """Documents in the order of their relevance to a query: one request and one answer for several clients.
 
 Clients of Cohere (v1 and v2), Jina, Voyage, LiteLLM and vLLM read `results`, `data`, `usage` or `meta` of the same
-answer. A body with `texts` is TEI's, and is answered with TEI's bare list. Infinity's documents are strings, which no
-field of the request tells, so they have a path of their own.
+answer. A body with `texts` is TEI's, and is answered with TEI's bare list; so is every body at TEI's root, where
+Elasticsearch sends `documents`. Infinity's documents are strings, which no field of the request tells, so they have a
+path of their own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -82,6 +83,7 @@ class RerankCall:
         top_n: how many results are wanted; None for all.
         returns_documents: whether results hold their document.
         cut: whether and where too long documents are cut.
+        names: of the fields that were used.
         is_tei: whether the answer is a bare list.
     """
 
@@ -90,10 +92,11 @@ class RerankCall:
     top_n: int | None
     returns_documents: bool
     cut: Cut
+    names: FieldNames
     is_tei: bool
 
 
-def parse(body: bytes, *, max_inputs: int, needs_model: bool = True) -> RerankCall:
+def parse(body: bytes, *, max_inputs: int, needs_model: bool = True, is_tei: bool = False) -> RerankCall:
     """Read a request body.
 
     Raises:
@@ -102,7 +105,8 @@ def parse(body: bytes, *, max_inputs: int, needs_model: bool = True) -> RerankCa
         InvalidRequest: a field has a wrong type or value; the message says what was got and what is allowed.
     """
     fields = _reader.read(body)
-    is_tei = fields.texts is not None
+    has_texts = fields.texts is not None
+    is_tei = is_tei or has_texts
     # TEI's protocol has no name for the model, so that nothing is substituted for one that was forgotten.
     model = model_of(fields.model, is_needed=needs_model and not is_tei)
     if fields.query is None:
@@ -111,8 +115,8 @@ def parse(body: bytes, *, max_inputs: int, needs_model: bool = True) -> RerankCa
     if fields.texts is not None and fields.documents is not None:
         msg = "'texts' contradicts 'documents': the one is TEI's name for the other. Send one of them."
         raise InvalidRequest(msg, param="texts", code="invalid_value")
-    param = "texts" if is_tei else "documents"
-    documents = fields.texts if is_tei else fields.documents
+    param = "texts" if has_texts else "documents"
+    documents = fields.texts if has_texts else fields.documents
     if documents is None:
         raise missing(param=param)
     all_of_them = "Leave it out for all documents."
@@ -131,7 +135,8 @@ def parse(body: bytes, *, max_inputs: int, needs_model: bool = True) -> RerankCa
         instruction=fields.instruction or None,
     )
     # 0 is vLLM's word for all.
-    return RerankCall(request, documents, top_n or None, bool(fields.return_documents), cut, is_tei)
+    names = TEI_NAMES if has_texts else NAMES
+    return RerankCall(request, documents, top_n or None, bool(fields.return_documents), cut, names, is_tei)
 
 
 def write(call: RerankCall, scored: Scored, *, model: str, request_id: str, is_infinity: bool = False) -> bytes:

@@ -109,6 +109,7 @@ def _error_type(failure: Failure) -> str:
 
 _TEXTS: dict[str, Any] = {"inputs": ["A cat.", "A dog."], "truncate": True}
 _SENTENCES = {"inputs": {"source_sentence": "A cat.", "sentences": ["A dog.", "A kitten."]}}
+_RANKED: dict[str, Any] = {"query": "Where do cats sit?", "texts": ["On mats.", "In 1998."]}
 _PATHS = ("/embed_all", "/embed", "/embed_sparse", "/similarity", "/predict", "/tokenize", "/decode", "/info", "/")
 TEI = Dialect(
     name="tei",
@@ -160,13 +161,23 @@ TEI = Dialect(
             tasks=["classify"],
         ),
         Route(
-            [*RERANK_PATHS, "/"],
+            RERANK_PATHS,
             answer_rerank,
             schemas.RERANK_REQUEST,
             schemas.RANKS,
-            {"query": "Where do cats sit?", "texts": ["On mats.", "In 1998."]},
+            _RANKED,
             tasks=["rerank"],
             told_by=("texts",),
+        ),
+        # Elasticsearch's name for texts, where no other dialect has it.
+        Route(
+            ["/"],
+            answer_rerank,
+            schemas.RERANK_REQUEST,
+            schemas.RANKS,
+            _RANKED,
+            tasks=["rerank"],
+            told_by=("texts", "documents"),
         ),
         Route(
             ["/tokenize"],

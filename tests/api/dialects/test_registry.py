@@ -72,6 +72,18 @@ async def test_the_dialect_of_a_shared_path_is_told_by_fields_with_a_value(clien
         assert response.json()["texts"] == ["a"]
 
 
+async def test_a_body_that_several_dialects_claim_or_none_is_that_of_the_first(open_app: Any) -> None:
+    async with open_app(auth=AuthSettings(keys=["key"])) as client:
+        headers = {"authorization": "Bearer key"}
+        for content in ('{"inputs": "a", "texts": ["a"]}', "{}", "[]", "no JSON"):
+            response = await client.post("/embed", content=content, headers=headers)
+            assert (response.status_code, {*response.json()}) == (400, {"error", "error_type"})
+        assert {*(await client.post("/embed", content="{}")).json()} == {"error", "error_type"}
+        assert {*(await client.get("/embed", headers=headers)).json()} == {"error", "error_type"}
+    async with open_app(dialects=DialectSettings(tei=False)) as client:
+        assert {*(await client.post("/embed", content="{}")).json()} == {"id", "message"}
+
+
 def _failure(path: str) -> Any:
     from provider.dialects.dialect import Failure
 

@@ -168,6 +168,11 @@ async def test_documents_are_ranked_by_texts(every: Any) -> None:
         ]
         assert [each["text"] for each in found] == [TEXTS[each["index"]] for each in found]
         assert "'texts[0]'" in (await refusal(every, path, query="a", texts=[LONG]))[1]
+    # Elasticsearch's words, at the URL that it is given.
+    found = await ask(every, "/", documents=TEXTS, query="a cat", return_documents=True, top_n=1, max_chunks_per_doc=1)
+    (best,) = [(each["index"], each["relevance_score"]) for each in expected["results"]][:1]
+    assert found == [{"index": best[0], "score": best[1], "text": TEXTS[best[0]]}]
+    assert "'documents[0]'" in (await refusal(every, "/", query="a", documents=[LONG]))[1]
 
 
 async def test_the_end_that_ranking_cuts_may_be_said_alone(open_app: Any, folders: dict[str, Path]) -> None:
