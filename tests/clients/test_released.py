@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from client_checks import Servers, examine, servers
-from processes import ROOT
-from released_clients import CLIENTS, INSTALLED, NEWEST, Client, install, run, tool
+from client_checks import PAGE, examine
+from client_environments import INSTALLED, NEWEST, NODE, Client, run
+from client_servers import Servers, servers
+from released_clients import CLIENTS, install
 
 _EXAMPLE = re.compile(r"^## (?P<client>.+?)$.*?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-EXAMPLES = list(_EXAMPLE.finditer((ROOT / "docs" / "how-to" / "clients.md").read_text()))
+EXAMPLES = list(_EXAMPLE.finditer(PAGE.read_text()))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -33,6 +34,6 @@ def test_the_examples_of_the_clients_page_run(example: re.Match[str], live: Serv
     if example["language"] == "js":
         path = INSTALLED / "node" / "example.mjs"  # beside the packages that it imports
         path.write_text(f'const texts = ["A cat.", "A dog."];\n{program}')
-        run([tool("node", "nodejs"), str(path)])
+        run([NODE.node, str(path)])
     else:
         run([str(NEWEST.python), "-c", program])

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client_checks import Servers, servers
+from client_environments import STORES
+from client_servers import Servers, servers
 from processes import ROOT
-from released_clients import STORES
 
 PROGRAMS = (ROOT / "docs" / "how-to" / "vector-stores.md").read_text().split("\n## ")[1:]
 ADDRESS = "postgresql://localhost/search"

@@ -8,7 +8,9 @@ from typing import Any
 import attrs
 import pytest
 import yaml
+from client_checks import CHECKS, END, PAGE, START, page_with, table_of
 from processes import ROOT
+from released_clients import CLIENTS
 
 from provider.configuration import load_settings
 from provider.dialects.errors import TABLE
@@ -98,6 +100,17 @@ def test_the_shipped_file_is_accepted_with_every_comment_in_force(tmp_path: Path
     assert further == ModelSettings(name="intfloat/e5-small-v2", lazy=True)
 
 
+def test_the_names_that_clients_ask_for_are_accepted_as_aliases(tmp_path: Path) -> None:
+    lines = re.findall(r"^  #   (\[.+)$", SHIPPED.read_text(), flags=re.MULTILINE)
+    assert len(lines) >= 6
+    path = tmp_path / "litestar.yaml"
+    names = []
+    for line in lines:
+        path.write_text(f"model:\n  aliases: {line}\n")
+        names += load_settings(path, {}).settings.model.aliases
+    assert len(names) == len(set(names)) > len(lines)
+
+
 def test_the_shipped_file_names_the_variables_that_do_not_follow_from_section_and_name() -> None:
     text = SHIPPED.read_text()
     for section, setting in SETTINGS:
@@ -160,3 +173,14 @@ def test_every_metric_is_listed_with_its_kind_and_labels_and_no_other() -> None:
     )
     found = {(name, kind, frozenset(filter(None, labels.replace(" ", "").split(",")))) for name, kind, labels in rows}
     assert found == expected
+
+
+def test_the_table_of_clients_has_their_pinned_versions_and_nothing_that_went_wrong() -> None:
+    page = PAGE.read_text()
+    table = table_of(page.partition(START)[2].partition(END)[0])
+    labels = [client.label for client in CLIENTS]
+    assert [*table] == [label for label in labels if label in table] != [], "run scripts/clients --docs"
+    assert page_with(page, {}) == page
+    for label, outcomes in table.items():
+        assert len(outcomes) == len(CHECKS)
+        assert {*outcomes} <= {"yes", "error", "cut", "retry", "-"}, label

@@ -18,7 +18,7 @@ public class Client {
         for (String line = jobs.readLine(); line != null; line = jobs.readLine()) {
             Matcher job = JOB.matcher(line);
             job.matches();
-            HttpRequest request = HttpRequest.newBuilder(URI.create(job.group(1) + "/embeddings"))
+            HttpRequest request = HttpRequest.newBuilder(URI.create(job.group(1)))
                 .header("Content-Type", "application/json")
                 .POST(HttpRequest.BodyPublishers.ofString(job.group(2)))
                 .build();
