@@ -4,7 +4,7 @@ Used on the event loop's thread only, so there is nothing to lock.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -12,13 +12,16 @@ import numpy as np
 from attrs import frozen
 from cachetools import TTLCache
 
-from provider.domain import CacheKey, RowOutput, SparseVector
+from provider.domain import CacheKey, Features, RowOutput, SparseVector
 from provider.engine.hooks import RequestAnswered
 from provider.engine.rows import Row
 from provider.settings import CacheSettings
 
 # What Python keeps for an entry beside the outputs' bytes: key, mapping, array objects, hash table, the TTL's links.
 _ENTRY_BYTES = 800
+
+# More than outputs fit into the default bound.
+_SLOTS = 1 << 20
 
 RowOutputs = Mapping[str, RowOutput]
 
@@ -40,15 +43,42 @@ class CachedResponse:
     event: RequestAnswered
 
 
+class SeenTexts:
+    """Which texts came lately, by their hashes: to be known before a text is tokenised. A few are known by mistake."""
+
+    def __init__(self) -> None:
+        """None came."""
+        self._newer, self._older = bytearray(_SLOTS), bytearray(_SLOTS)
+        self._room = _SLOTS // 4
+
+    def add(self, texts: Sequence[str]) -> None:
+        """These came. The last 262,144 at least are known."""
+        for text in texts:
+            self._newer[hash(text) % _SLOTS] = 1
+        self._room -= len(texts)
+        if self._room <= 0:
+            self._newer, self._older = bytearray(_SLOTS), self._newer
+            self._room = _SLOTS // 4
+
+    def __contains__(self, text: str) -> bool:
+        """Whether it came."""
+        slot = hash(text) % _SLOTS
+        return bool(self._newer[slot] or self._older[slot])
+
+
 class OutputCache:
     """Outputs as the model gave them, by `CacheKey`, and responses, by the digest of a request's body.
 
     Both share one bound of bytes; the least recently used goes first. With caching off it holds nothing and shares no
     rows.
+
+    Attributes:
+        seen: texts whose outputs may be kept; None with caching off.
     """
 
     def __init__(self, settings: CacheSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self.is_enabled = settings.enabled
+        self.seen = SeenTexts() if settings.enabled else None
         self._entries: TTLCache[CacheKey | bytes, Any] = TTLCache(
             maxsize=settings.max_bytes if settings.enabled else 0,
             ttl=settings.ttl_seconds,
@@ -94,6 +124,11 @@ class OutputCache:
         """The row that will have the outputs of `key`, if someone waits for it right now."""
         row = self._pending.get(key)
         return row if row is not None and row.is_wanted else None
+
+    def is_at_hand(self, fingerprint: str, features: Features) -> bool:
+        """Whether the outputs of `features` are kept, or someone waits for them right now."""
+        key = CacheKey(fingerprint, features.digest())
+        return self.get(key) is not None or self.pending(key) is not None
 
     def add_pending(self, row: Row) -> None:
         """Remember a row that was just admitted."""

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
-from provider.domain import DENSE, SCORES, EmbedRequest, Ids, ModelSpec, ScoreRequest, Truncated, Truncation
+from provider.domain import DENSE, SCORES, EmbedRequest, Features, Ids, ModelSpec, ScoreRequest, Truncated, Truncation
+from provider.engine.cache import SeenTexts
 from provider.engine.cl100k import OPENAI_MODELS, decode
 from provider.engine.loading import ModelParts
 from provider.engine.prompts import are_queries, prompt_for, role_of
 from provider.engine.text_encoder import CHARACTERS_PER_TOKEN
 from provider.engine.tokenizer import Encoded, Tokenizer
-from provider.errors import InvalidOption, PromptTooLong, TokenIdsNotAccepted, TooManyTokens
+from provider.errors import InvalidOption, Overloaded, PromptTooLong, TokenIdsNotAccepted, TooManyTokens
 from provider.settings import ModelSettings
 
 Waiting = Callable[[Coroutine[Any, Any, None]], Coroutine[Any, Any, None]]
@@ -34,9 +36,8 @@ async def encode_inputs(
     settings: ModelSettings,
     request: EmbedRequest,
     *,
-    remember: bool,
     max_tokens: int,
-    check_room: Callable[[int], None],
+    room: "Room",
     waiting: Waiting | None = None,
 ) -> Sequence[Encoded]:
     """Token ids of each input of `request`, chunk by chunk in threads if there are many.
@@ -45,15 +46,15 @@ async def encode_inputs(
         model: loaded.
         settings: of the model.
         request: what to embed.
-        remember: whether the ids of short single texts are kept.
         max_tokens: most tokens of all inputs together; tokenising ends when there are more.
-        check_room: raises Overloaded if there is no room for at least so many tokens; called before much is tokenised.
+        room: asked before much is tokenised. Where outputs are cached, the ids of short single texts are kept, too.
         waiting: put around what may take long.
 
     Raises:
         InputTooLong: an input is over the limit, and was not to be cut.
         InvalidInput: an input cannot be tokenised.
         InvalidOption: the prompt or the input type is none of the model's.
+        Overloaded: the queue has no room, and needs some.
         TokenIdsNotAccepted: token ids came, and the model is not configured for them.
         TooManyTokens: the inputs have more than `max_tokens`.
     """
@@ -69,21 +70,32 @@ async def encode_inputs(
         encoded = tokenizer.check_ids(ids, truncate=truncate)
     else:
         prompt = prompt_for(request, model.spec)
-        if remember and len(texts) == 1 and len(prompt) + len(texts[0]) <= _REMEMBERED_CHARACTERS:
+        if room.seen is not None and len(texts) == 1 and len(prompt) + len(texts[0]) <= _REMEMBERED_CHARACTERS:
             encoded = (tokenizer.remembered(texts[0], prompt, truncate),)
+            room.seen.add(texts)
         else:
             _check_prompt(prompt, len(texts), max_tokens)
-            check_room(_expected_tokens([len(prompt) + len(text) for text in texts], tokenizer.max_tokens))
-            characters = sum(map(len, texts)) + len(prompt) * len(texts)
-            chunks = tokenizer.chunks(texts, prompt=prompt, truncate=truncate)
-            gathered = _Gathered(len(texts), max_tokens)
-            await gathered.add_all(chunks, characters, waiting)
-            encoded = gathered.encoded
+            lengths = [len(prompt) + len(text) for text in texts]
+            gather = _Gathering(texts, lengths, tokenizer.max_tokens, max_tokens, request.outputs, room, waiting)
+            return await gather.all(lambda inputs: tokenizer.chunks(texts[inputs], prompt=prompt, truncate=truncate))
     if (tokens := sum([len(each.ids) for each in encoded])) > max_tokens:
         raise TooManyTokens(tokens, limit=max_tokens)
-    if request.outputs == (DENSE,):
-        return encoded
-    return [evolve(each, features=evolve(each.features, outputs=request.outputs)) for each in encoded]
+    return _giving(request.outputs, encoded)
+
+
+@frozen
+class Room:
+    """What is asked for room in the queue.
+
+    Attributes:
+        check: raises Overloaded if there is none for at least so many tokens.
+        is_at_hand: whether the outputs of an input are cached, or on their way: it needs no room.
+        seen: texts that came before; None where nothing is cached.
+    """
+
+    check: Callable[[int], None]
+    is_at_hand: Callable[[Features], bool]
+    seen: SeenTexts | None
 
 
 def truncations(encoded: Sequence[Encoded]) -> tuple[Truncated, ...]:
@@ -98,40 +110,80 @@ def _check_prompt(prompt: str, inputs: int, max_tokens: int) -> None:
         raise PromptTooLong(len(prompt), limit=most)
 
 
-def _expected_tokens(lengths: Sequence[int], limit: int) -> int:
-    """Tokens of texts with so many characters each, rather too few than too many."""
-    return sum(min(limit, 2 + length // _CHARACTERS_OF_A_TOKEN) for length in lengths)
+def _giving(outputs: tuple[str, ...], encoded: Sequence[Encoded]) -> Sequence[Encoded]:
+    if outputs == (DENSE,):
+        return encoded
+    return [evolve(each, features=evolve(each.features, outputs=outputs)) for each in encoded]
 
 
 @define
-class _Gathered:
-    """The encoded inputs of a request so far, of which none is made behind the one that exceeds `max_tokens`."""
+class _Gathering:
+    """The inputs of a request as they are tokenised, a chunk at a time.
 
-    inputs: int
+    Attributes:
+        texts: the inputs.
+        lengths: characters of each input, with what is put before it.
+        most: tokens of an input.
+        max_tokens: of all inputs: none is tokenised behind the one that exceeds it.
+        outputs: what the model is to give.
+        refusal: the queue has no room. Only a request that needs none is tokenised further.
+    """
+
+    texts: Sequence[str]
+    lengths: Sequence[int]
+    most: int
     max_tokens: int
+    outputs: tuple[str, ...]
+    room: Room
+    waiting: Waiting | None
     encoded: list[Encoded] = field(factory=list)
     tokens: int = 0
+    refusal: Overloaded | None = None
 
-    def add(self, chunk: Sequence[Encoded]) -> None:
+    async def all(self, chunks: Callable[[slice], Iterator[Sequence[Encoded]]]) -> Sequence[Encoded]:
+        """Every input; `chunks` tokenises some of them. Large work is done in threads, and ends with its caller.
+
+        Raises:
+            TooManyTokens, Overloaded: as `encode_inputs`, and whatever `chunks` does.
+        """
+        try:
+            # Rather too few than too many.
+            self.room.check(sum(min(self.most, 2 + length // _CHARACTERS_OF_A_TOKEN) for length in self.lengths))
+        except Overloaded as exc:
+            if self.room.seen is None or self.texts[0] not in self.room.seen:
+                raise
+            self.refusal = exc
+            # Only a request that is cached as a whole is worth more than this.
+            await self._add_all(chunks(slice(1)), self.lengths[0])
+            self.encoded, self.tokens = [], 0
+        await self._add_all(chunks(slice(None)), sum(self.lengths))
+        if self.room.seen is not None:
+            self.room.seen.add(self.texts)
+        return self.encoded
+
+    async def _add_all(self, chunks: Iterator[Sequence[Encoded]], characters: int) -> None:
+        if characters <= _INLINE_CHARACTERS:
+            for chunk in chunks:
+                self._add(chunk)
+        else:
+            work = self._add_in_threads(chunks)
+            await (work if self.waiting is None else self.waiting(work))
+
+    async def _add_in_threads(self, chunks: Iterator[Sequence[Encoded]]) -> None:
+        # Others take the threads in turn.
+        loop = asyncio.get_running_loop()
+        while chunk := await loop.run_in_executor(_threads, next, chunks, None):
+            self._add(chunk)
+
+    def _add(self, chunk: Sequence[Encoded]) -> None:
+        chunk = _giving(self.outputs, chunk)
+        if self.refusal is not None and not all(self.room.is_at_hand(each.features) for each in chunk):
+            raise self.refusal
         self.encoded += chunk
         self.tokens += sum(len(each.ids) for each in chunk)
         if self.tokens > self.max_tokens:
-            is_counted = len(self.encoded) == self.inputs
+            is_counted = len(self.encoded) == len(self.lengths)
             raise TooManyTokens(self.tokens, limit=self.max_tokens, is_counted=is_counted)
-
-    async def add_all(self, chunks: Iterator[Sequence[Encoded]], characters: int, waiting: Waiting | None) -> None:
-        """Add every chunk; large work is done in threads, which others take in turn, and ends with its caller."""
-        if characters <= _INLINE_CHARACTERS:
-            for chunk in chunks:
-                self.add(chunk)
-        else:
-            work = self._add_in_threads(chunks)
-            await (work if waiting is None else waiting(work))
-
-    async def _add_in_threads(self, chunks: Iterator[Sequence[Encoded]]) -> None:
-        loop = asyncio.get_running_loop()
-        while chunk := await loop.run_in_executor(_threads, next, chunks, None):
-            self.add(chunk)
 
 
 def tokenizer_for(request: EmbedRequest, spec: ModelSpec, tokenizer: Tokenizer) -> Tokenizer:
@@ -177,7 +229,7 @@ async def encode_scored(
     request: ScoreRequest,
     *,
     max_tokens: int,
-    check_room: Callable[[int], None],
+    room: Room,
     waiting: Waiting | None = None,
 ) -> Sequence[Encoded]:
     """Token ids of each text of `request`, with its query where there are queries; as `encode_inputs`.
@@ -190,13 +242,10 @@ async def encode_scored(
     """
     _check_scored(model, request)
     texts, queries = request.texts, request.queries or ()
-    chunks = _scored_chunks(model, request, request.truncate or settings.truncate)
-    characters = sum(map(len, texts)) + sum(map(len, queries)) * (len(texts) if len(queries) == 1 else 1)
-    gathered = _Gathered(len(texts), max_tokens)
-    query = len(queries[0]) if len(queries) == 1 else 0
-    check_room(_expected_tokens([query + len(text) for text in texts], model.tokenizer.max_tokens))
-    await gathered.add_all(chunks, characters, waiting)
-    return [evolve(each, features=evolve(each.features, outputs=(SCORES,))) for each in gathered.encoded]
+    # One query goes with every text, and tokenising it is part of the work.
+    lengths = [len(text) + len(queries[i % len(queries)] if queries else "") for i, text in enumerate(texts)]
+    gather = _Gathering(texts, lengths, model.tokenizer.max_tokens, max_tokens, (SCORES,), room, waiting)
+    return await gather.all(partial(_scored_chunks, model, request, request.truncate or settings.truncate))
 
 
 def _check_scored(model: ModelParts, request: ScoreRequest) -> None:
@@ -220,16 +269,19 @@ def _check_scored(model: ModelParts, request: ScoreRequest) -> None:
         raise InvalidOption(option="queries", reason=reason)
 
 
-def _scored_chunks(model: ModelParts, request: ScoreRequest, truncate: Truncation) -> Iterator[Sequence[Encoded]]:
+def _scored_chunks(
+    model: ModelParts, request: ScoreRequest, truncate: Truncation, inputs: slice
+) -> Iterator[Sequence[Encoded]]:
     prompt = model.spec.default_prompt if request.instruction is None else request.instruction
-    if request.queries is None:
-        return model.tokenizer.chunks(request.texts, prompt=prompt, truncate=truncate)
+    texts, queries = request.texts[inputs], request.queries
+    if queries is None:
+        return model.tokenizer.chunks(texts, prompt=prompt, truncate=truncate)
     if model.pairs is None:
         msg = f"the model {model.spec.name!r} was loaded without a tokenizer for pairs"
         raise AssertionError(msg)
     return model.pairs.chunks(
-        request.queries,
-        request.texts,
+        queries if len(queries) == 1 else queries[inputs],
+        texts,
         prompt=prompt,
         truncate=truncate,
         max_document_tokens=request.max_document_tokens,

@@ -21,9 +21,10 @@ from provider.domain import (
     ScoreRequest,
 )
 from provider.engine.cache import OutputCache
-from provider.engine.encoding import Waiting, encode_inputs, encode_scored, truncations
+from provider.engine.encoding import Room, Waiting, encode_inputs, encode_scored, truncations
 from provider.engine.execution import Charge, execute
 from provider.engine.hooks import Event, Hook, Hooks, RequestAnswered
+from provider.engine.loading import ModelParts
 from provider.engine.model_set import ModelSet
 from provider.engine.prompts import IGNORED, check_named, is_ignored, lacking, lacks_prompt, with_named
 from provider.engine.response_cache import ResponseCache
@@ -241,9 +242,8 @@ class Engine:
                 model,
                 runtime.settings,
                 request,
-                remember=self._cache.is_enabled,
                 max_tokens=self.limits.max_request_tokens,
-                check_room=partial(runtime.check_room, caller=caller),
+                room=self._room(runtime, model, caller),
                 waiting=waiting,
             )
             features = [each.features for each in encoded]
@@ -264,6 +264,10 @@ class Engine:
         truncated = truncations(encoded)
         self._hooks(RequestAnswered(runtime.name, done.usage, len(truncated), done.timings, caller, tuple(outputs)))
         return Embedded(outputs, done.usage, truncated, done.timings, model.fingerprint, runtime.name, done.key)
+
+    def _room(self, runtime: ModelRuntime, model: ModelParts, caller: Caller) -> Room:
+        check = partial(runtime.check_room, caller=caller)
+        return Room(check, partial(self._cache.is_at_hand, model.fingerprint), self._cache.seen)
 
     async def score(
         self, request: ScoreRequest, *, caller: Caller = ANONYMOUS, waiting: Waiting | None = None
@@ -292,7 +296,7 @@ class Engine:
                 runtime.settings,
                 request,
                 max_tokens=self.limits.max_request_tokens,
-                check_room=partial(runtime.check_room, caller=caller),
+                room=self._room(runtime, model, caller),
                 waiting=waiting,
             )
             features = [each.features for each in encoded]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 
+from provider.errors import Overloaded
 from provider.settings import AuthSettings, LimitSettings, LogSettings, ModelSettings, ServerSettings
 from provider.telemetry.logs import configure_logging
 from provider.testing.tiny.classifiers import tiny_classifier
@@ -77,6 +78,21 @@ async def test_documents_come_in_the_order_of_cross_encoders_scores(client: Any,
         assert [each["index"] for each in answer["results"]] == [each["corpus_id"] for each in expected]
         found = [each["relevance_score"] for each in answer["results"]]
         np.testing.assert_allclose(found, [each["score"] for each in expected], atol=1e-5)
+
+
+async def test_a_queue_that_is_full_refuses_new_documents_and_scores_cached_ones(client: Any) -> None:
+    runtime = client.app.state.service.runtimes["reranker"]
+    scored = await rerank(client)
+
+    def no_room(*_: object, **__: object) -> None:
+        msg = "it is full"
+        raise Overloaded(msg)
+
+    runtime.check_room = no_room
+    assert (await rerank(client))["results"] == scored["results"]
+    for changed in ({"documents": [*DOCUMENTS, "a new one"]}, {"query": "another"}):
+        body = {"model": "reranker", "query": QUERY, "documents": DOCUMENTS} | changed
+        assert (await client.post("/v1/rerank", json=body)).status_code == 429
 
 
 async def test_documents_come_back_as_the_path_has_them(client: Any) -> None:

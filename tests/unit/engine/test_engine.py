@@ -187,6 +187,37 @@ async def test_a_full_queue_refuses_texts_before_they_are_tokenised_and_answers_
         await asyncio.gather(holding, filling)
 
 
+@pytest.mark.parametrize("texts", [("a cat", "a dog"), ("w " * 400,), ("a cat", "b " * 400)])
+async def test_what_is_cached_as_a_whole_is_answered_whatever_waits_and_what_is_so_in_part_is_not(
+    fake: Fake, texts: tuple[str, ...]
+) -> None:
+    async with fake(queue=QueueSettings(max_tokens=20)) as (service, backend):
+        await service.embed(ask(*texts, truncate="end"))
+        holding = await held(service, backend)
+        filling = asyncio.create_task(service.embed(ask("w " * 17)))
+        await until(lambda: service.runtimes["m"].waiting == (1, 19))
+        answer = await service.embed(ask(*texts, *texts[::-1], truncate="end"))
+        assert answer.usage.cache_hits == 2 * len(texts)
+        for request in ((*texts, "one that is new"), ("one that is new", *texts), (*texts, "x " * 300)):
+            with pytest.raises(Overloaded):
+                await service.embed(ask(*request, truncate="end"))
+        backend.gate.set()
+        await asyncio.gather(holding, filling)
+
+
+async def test_what_others_wait_for_already_needs_no_room(fake: Fake) -> None:
+    async with fake(queue=QueueSettings(max_tokens=20)) as (service, backend):
+        holding = await held(service, backend)
+        filling = asyncio.create_task(service.embed(ask("w " * 8, "v " * 8)))
+        await until(lambda: service.runtimes["m"].waiting[0] == 2)
+        joining = asyncio.create_task(service.embed(ask("v " * 8, "w " * 8)))
+        await asyncio.sleep(0)
+        assert not joining.done()
+        backend.gate.set()
+        assert np.array_equal((await joining).vectors, (await filling).vectors[::-1])
+        await holding
+
+
 async def test_one_bad_input_fails_its_own_request_and_nobody_elses(fake: Fake) -> None:
     async with fake() as (service, backend):
         holding = await held(service, backend)
