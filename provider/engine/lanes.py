@@ -265,19 +265,21 @@ class Lanes:
 
     def _take(self, lane: int) -> tuple[Sequence[Row], Callable[[], None] | None, bool] | None:
         """What a lane does next, waited for: rows and whether more are left, or other work; None: its thread ends."""
+        went_on = True
         with self._changed:
             while True:
                 work = self._idle.next_of(lane)
                 is_draining = self._idle.drains
                 is_serving = lane < self._count and not self._idle.is_alone and not is_draining
-                rows = self._scheduler.take() if is_serving and work is None else []
+                rows = self._scheduler.take(lane) if is_serving and work is None else []
                 if rows or work is not None:
-                    self._scheduler.throughput.began(lane, sum(row.tokens for row in rows))
+                    self._scheduler.throughput.began(lane, sum(row.tokens for row in rows), went_on=went_on)
                     self._running[lane] = rows
                     return rows, work, self._scheduler.rows > 0
                 if self._closed or (lane >= self._count and not self._idle.wants(lane)):
                     del self._threads[lane]
                     return None
+                went_on = False
                 self._idle.waits(lane)
                 is_next = is_draining or not self._scheduler.rows
                 if is_next and self._idle.begin(is_quiet=not self._running):

@@ -1,8 +1,8 @@
 """The queue of one model: what is let in, in which order it runs, and how long that will take.
 
 Requests are interactive or bulk. Interactive ones run first; of the tokens that run while both wait, bulk gets at least
-one in nine, so that it never starves. While interactive requests are expected, a bulk pass is kept so short that one
-of them soon finds a free lane.
+one in nine, so that it never starves. While interactive requests are expected, as many lanes as they need run short
+bulk passes only, so that they soon find one free.
 
 A request is let in if it will be answered in time at the measured rate, and refused at once if not. So nothing waits
 for longer than an operator allows, as long as the rate stays what it is.
@@ -66,6 +66,8 @@ class Scheduler:
         self._lanes, self._clock = lanes, clock
         self._interactive, self._bulk = Batcher(), Batcher()
         self._bulk_due = 0.0
+        # Lanes whose pass is a bulk one of any length.
+        self._long: set[int] = set()
         self._demand, self._interactive_at = 0.0, -math.inf
 
     @property
@@ -87,6 +89,7 @@ class Scheduler:
     def resize(self, lanes: int, limits: BatchLimits) -> None:
         """Make such batches for `lanes` passes at a time from now on, none of which runs now."""
         self.limits, self._lanes = limits, lanes
+        self._long.clear()
         self.throughput.resize(lanes)
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -120,12 +123,14 @@ class Scheduler:
         if self.tokens + tokens > self._max_tokens or (ahead.tokens and seconds > self._max_wait_seconds):
             raise self._overloaded(tokens, seconds)
 
-    def take(self) -> list[Row]:
-        """The next batch; empty if nothing waits."""
+    def take(self, lane: int = 0) -> list[Row]:
+        """The next batch, for a lane whose last pass has ended; empty if nothing waits."""
+        self._long.discard(lane)
         if not self._bulk.tokens:
             self._bulk_due = 0.0
             return self._interactive.take(self.limits)
-        limits = self._bulk_limits()
+        may_be_long = len(self._long) < self._lanes - self._lanes_for_interactive()
+        limits = self.limits if may_be_long else self._short_limits()
         if self._interactive.tokens and self._bulk_due < limits.max_tokens:
             rows = self._interactive.take(self.limits)
             self._bulk_due += _BULK_SHARE * sum(row.tokens for row in rows)
@@ -133,6 +138,8 @@ class Scheduler:
                 return rows
         rows = self._bulk.take(limits)
         self._bulk_due = max(0.0, self._bulk_due - sum(row.tokens for row in rows))
+        if rows and may_be_long:
+            self._long.add(lane)
         return rows or self._interactive.take(self.limits)
 
     def discard(self, rows: Sequence[Row]) -> None:
@@ -150,9 +157,15 @@ class Scheduler:
         small = max(self.limits.max_tokens, _INTERACTIVE_SECONDS * self.throughput.tokens_per_second)
         return "interactive" if tokens <= small else "bulk"
 
-    def _bulk_limits(self) -> BatchLimits:
-        if self._clock() - self._interactive_at > _EXPECTED_SECONDS:
-            return self.limits
+    def _lanes_for_interactive(self) -> int:
+        """Lanes that the interactive requests which are expected keep busy, rounded up."""
+        now, rate = self._clock(), self.throughput.tokens_per_second
+        if now - self._interactive_at > _EXPECTED_SECONDS:
+            return 0
+        share = self._decayed_demand(now) / _DEMAND_SECONDS / rate if rate else 0.0
+        return max(1, math.ceil(share * self._lanes))
+
+    def _short_limits(self) -> BatchLimits:
         most, least = self.limits.max_tokens, _LEAST_BULK_SHARE * self.limits.max_tokens
         fast = _BULK_PASS_SECONDS * self.throughput.tokens_per_second / self._lanes
         return evolve(self.limits, max_tokens=max(1, min(most, int(max(least, fast)))))

@@ -35,11 +35,13 @@ class Throughput:
         self._lanes, self._clock = lanes, clock
         self._rates: dict[int, float] = {}
         self._running: dict[int, _Pass] = {}
+        self._ended: dict[int, float] = {}
 
     def resize(self, lanes: int) -> None:
         """Measure so many lanes from now on; all together are taken to be as fast as those before."""
         rate = self.tokens_per_second
         self._lanes = lanes
+        self._ended.clear()
         self._rates = dict.fromkeys(range(lanes), rate / lanes) if rate else {}
 
     def stalled(self, seconds: float) -> list[int]:
@@ -47,9 +49,16 @@ class Throughput:
         now = self._clock()
         return [lane for lane, each in self._running.items() if now - each.since > seconds]
 
-    def began(self, lane: int, tokens: int) -> None:
-        """A lane began a pass."""
-        self._running[lane] = _Pass(tokens, self._clock())
+    def began(self, lane: int, tokens: int, *, went_on: bool = False) -> None:
+        """A lane began a pass.
+
+        Args:
+            lane: which.
+            tokens: of the pass.
+            went_on: whether the lane has waited for nothing since its last pass: what lies between them takes time too.
+        """
+        now = self._clock()
+        self._running[lane] = _Pass(tokens, self._ended.get(lane, now) if went_on else now)
 
     def ended(self, lane: int, *, is_full: bool, worked: bool = True) -> None:
         """The pass of a lane ended.
@@ -60,9 +69,10 @@ class Throughput:
             worked: whether it gave outputs. One that failed says nothing: it may have ended at once.
         """
         done = self._running.pop(lane)
+        now = self._ended[lane] = self._clock()
         if not worked:
             return
-        seconds = max(self._clock() - done.since, 1e-6)
+        seconds = max(now - done.since, 1e-6)
         rate, before = done.tokens / seconds, self._rates.get(lane)
         if before is None or (rate > before and not is_full):
             self._rates[lane] = rate

@@ -20,6 +20,7 @@ from litestar import Litestar
 from provider.engine.engine import Engine
 from provider.errors import ProviderError
 from provider.http.lifecycle import Lifecycle
+from provider.resident import settle_garbage
 from provider.server.acceptor import Acceptor
 from provider.server.connections import Arrivals, Connections
 from provider.server.http1 import Http1Protocol
@@ -103,6 +104,7 @@ class GracefulServer(uvicorn.Server):
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_draining = False
+        self._settled_with: set[tuple[str, int]] = set()
         self.failure: ProviderError | None = None
         self.exit_code = 0
         self._service.upkeep.on_stalled = self._on_stalled
@@ -137,6 +139,7 @@ class GracefulServer(uvicorn.Server):
             connections = cast("set[Http1Protocol]", self.server_state.connections)
             self._arrivals.reload_certificate()
             self._connections.look(connections, asyncio.get_running_loop().time())
+            self._settle()
         return await super().on_tick(counter)
 
     def _protocol(self) -> asyncio.Protocol:
@@ -234,11 +237,19 @@ class GracefulServer(uvicorn.Server):
             await asyncio.wait([runtime.start_loading() for runtime in asked_for])
         if self.exit_code:
             return
+        self._settle()
         if asked_for and all(runtime.failure is not None for runtime in runtimes):
             (self.failure, *_) = (runtime.failure for runtime in asked_for)
             self.should_exit = True
         else:
             self._on_loaded([name for name, each in self._service.runtimes.items() if each.failure is None])
+
+    def _settle(self) -> None:
+        """Whenever models have come or gone."""
+        models = {(name, each.created) for name, each in self._service.runtimes.items() if each.loaded is not None}
+        if models != self._settled_with:
+            self._settled_with = models
+            settle_garbage()
 
     def _on_stalled(self, model: str) -> None:
         """A model can run nothing any more, and a thread that hangs cannot be ended: only a new process helps."""

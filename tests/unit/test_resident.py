@@ -1,11 +1,14 @@
-"""What this process and its container say of memory."""
+"""What this process and its container say of memory, and garbage."""
 
+import gc
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from provider.resident import memory_limit, resident_bytes
+from provider.resident import memory_limit, resident_bytes, settle_garbage
 
 
 def test_resident_size_grows_with_what_is_written_to() -> None:
@@ -35,3 +38,28 @@ def test_the_limit_is_that_of_the_container_whichever_version_it_has(
 def test_a_system_that_does_not_say_has_size_0_and_no_limit(tmp_path: Path) -> None:
     assert resident_bytes(tmp_path / "statm") == 0
     assert memory_limit(tmp_path) is None
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+class _Node:
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.mark.usefixtures("collector")
+def test_what_there_is_stays_out_of_collections_until_it_is_garbage_at_the_next_settling() -> None:
+    garbage = weakref.ref(_Node())
+    lives = [_Node()]
+    settle_garbage()
+    assert garbage() is None
+    assert all(each is not lives for each in gc.get_objects())
+    lived = weakref.ref(lives.pop())
+    gc.collect()
+    assert lived() is not None
+    settle_garbage()
+    assert lived() is None

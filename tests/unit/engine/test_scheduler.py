@@ -15,6 +15,7 @@ from provider.engine.batcher import BatchLimits
 from provider.engine.lanes import Lanes
 from provider.engine.rows import Row, Ticket
 from provider.engine.scheduler import Scheduler
+from provider.engine.throughput import Throughput
 from provider.errors import EmbeddingFailed, Overloaded, ShuttingDown
 from provider.testing import FakeBackend, TickingClock
 
@@ -199,6 +200,47 @@ def test_bulk_passes_are_short_while_interactive_requests_are_expected() -> None
     assert len(model.run()) == 5  # 20 tokens: 0.04 s
     model.clock.advance(11)
     assert len(model.run()) == 16
+
+
+@pytest.mark.parametrize(("tokens_a_second", "long_lanes"), [(100, 3), (1_500, 2), (2_500, 1), (4_500, 0)])
+def test_as_many_lanes_as_interactive_requests_need_stay_soon_free_and_the_others_run_whole_batches(
+    tokens_a_second: int, long_lanes: int
+) -> None:
+    clock = TickingClock()
+    scheduler = Scheduler(BatchLimits(512, 512), max_tokens=10**9, max_wait_seconds=10**6, lanes=4, clock=clock)
+
+    def run(*lanes: int) -> list[int]:
+        """One pass on each of these lanes at 1,000 tokens a second; how many tokens each had."""
+        tokens = [sum(row.tokens for row in scheduler.take(lane)) for lane in lanes]
+        for lane, count in zip(lanes, tokens, strict=True):
+            scheduler.throughput.began(lane, count)
+        clock.advance(max(tokens) / 1_000)
+        for lane in lanes:
+            scheduler.throughput.ended(lane, is_full=True)
+        return tokens
+
+    scheduler.add(rows_of(1_000, 16, BULK))
+    assert run(0, 1, 2, 3) == [512] * 4
+    for _ in range(150):
+        scheduler.add(rows_of(1, tokens_a_second // 10, INTERACTIVE))
+        while scheduler._interactive.tokens:
+            scheduler.take(0)
+        clock.advance(0.1)
+    passes = run(0, 1, 2, 3)
+    assert sorted(passes) == [64] * (4 - long_lanes) + [512] * long_lanes
+    assert [sum(row.tokens for row in scheduler.take(lane)) for lane in (3, 0)] == [passes[3], passes[0]]
+
+
+@pytest.mark.parametrize(("went_on", "rate"), [(True, 100), (False, 125)])
+def test_what_lies_between_two_passes_takes_time_too_unless_the_lane_has_waited(went_on: bool, rate: float) -> None:
+    clock = TickingClock()
+    throughput = Throughput(1, clock)
+    for _ in range(20):
+        throughput.began(0, 100, went_on=went_on)
+        clock.advance(0.8)
+        throughput.ended(0, is_full=True)
+        clock.advance(0.2)
+    assert throughput.tokens_per_second == pytest.approx(rate, rel=0.01)
 
 
 def test_bulk_is_let_in_by_the_rate_that_interactive_requests_leave() -> None:
