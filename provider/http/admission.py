@@ -3,27 +3,16 @@
 import asyncio
 from collections import deque
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Protocol
+from typing import Any
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from provider.errors import CallerGone
 from provider.http.auth import caller_of
 from provider.http.body import Framing
-from provider.http.budget import Share
+from provider.http.budget import Connection, Share
 from provider.http.lifecycle import Lifecycle
 from provider.http.scheduling import read_wishes
-
-
-class Connection(Protocol):
-    """What our server puts into a request's state as `connection`; others do not."""
-
-    @property
-    def unwritten_bytes(self) -> int:
-        """Of answers that the client has yet to read; 0 where they are few."""
-
-    async def written(self) -> None:
-        """Return when the client has read most of them, or is gone."""
 
 
 class Admission:
@@ -54,10 +43,8 @@ class Admission:
             try:
                 await self._app(scope, receive, send)
                 connection: Connection | None = state.get("connection")
-                if connection is not None and (unwritten := connection.unwritten_bytes):
-                    # Nothing else is left of the request.
-                    share.add(unwritten - share.held)
-                    await connection.written()
+                if connection is not None and connection.unwritten_bytes:
+                    await share.until_read(connection)
             finally:
                 if share.held:
                     share.release()

@@ -1,9 +1,13 @@
-"""Bytes that requests hold: bodies as they arrive, and answers until they are read. Over the limit, both wait."""
+"""Bytes that requests hold: bodies as they arrive, and answers until they are read. Over the limit, both wait.
+
+Clients that do not read their answers keep nobody waiting: when others need the room, the slowest lose theirs.
+"""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from attrs import define, field
 
@@ -18,6 +22,22 @@ FREE_BYTES = 65_536
 # The allocator keeps what is freed. After so many bytes it is told to give them back, after a pause in which more come.
 _KEPT_BYTES = 32 * 1024 * 1024
 _PAUSE_SECONDS = 5.0
+# While requests wait: a client is given the time of one round trip to read on, and then looked at again and again.
+_GRACE_SECONDS, _LOOK_SECONDS = 1.0, 0.25
+
+
+class Connection(Protocol):
+    """What our server puts into a request's state as `connection`; others do not."""
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """Of answers that the client has yet to read; 0 where they are few."""
+
+    async def written(self) -> None:
+        """Return when the client has read most of them, or is gone."""
+
+    def drop_unread(self) -> None:
+        """End the connection, and forget what is unread."""
 
 
 class ByteBudget:
@@ -51,6 +71,8 @@ class ByteBudget:
         # Those that hold something, and since when, the oldest first.
         self._shares: dict[Share, float] = {}
         self._line: deque[_Wanted] = deque()
+        self._unread: dict[Share, _Unread] = {}
+        self._looking: asyncio.TimerHandle | None = None
 
     async def take(self, share: "Share", count: int) -> None:
         """See `Share.take`."""
@@ -60,6 +82,8 @@ class ByteBudget:
             return
         wanted = _Wanted(share, count)
         self._line.append(wanted)
+        if self._looking is None:
+            self._look()
         try:
             # `wait` neither cancels nor raises, so that room which comes at the last moment is not lost.
             await asyncio.wait([wanted.room], timeout=self._max_wait)
@@ -71,6 +95,16 @@ class ByteBudget:
                 if not share.held:
                     del self._shares[share]
                 self._let_in()
+
+    async def until_read(self, share: "Share", connection: Connection) -> None:
+        """See `Share.until_read`."""
+        # Nothing else is left of the request.
+        self.add(share, connection.unwritten_bytes - share.held)
+        self._unread[share] = _Unread(connection, share.held, self._clock())
+        try:
+            await connection.written()
+        finally:
+            del self._unread[share]
 
     def add(self, share: "Share", count: int) -> None:
         """See `Share.add`."""
@@ -103,11 +137,29 @@ class ByteBudget:
 
     def _let_in(self) -> None:
         for wanted in list(self._line):
-            is_next = wanted is self._line[0] and self.total + wanted.count <= self._limit
+            is_next = wanted is self._line[0] and self._lacking() <= 0
             if is_next or self._is_oldest(wanted.share):
                 self._line.remove(wanted)
                 self.add(wanted.share, wanted.count)
                 wanted.room.set_result(None)
+
+    def _look(self) -> None:
+        """See what was read meanwhile; if that is too little for the first in line, drop those who read slowest."""
+        for share, unread in self._unread.items():
+            self.add(share, unread.connection.unwritten_bytes - share.held)
+        now = self._clock()
+        late = [share for share, unread in self._unread.items() if share.held and now - unread.since >= _GRACE_SECONDS]
+        late.sort(key=lambda share: self._unread[share].bytes_per_second(share.held, now))
+        # Where all of them together are not enough, they are not what keeps others waiting.
+        while self._line and late and self._lacking() <= sum(share.held for share in late):
+            slowest = late.pop(0)
+            self._unread[slowest].connection.drop_unread()
+            self.add(slowest, -slowest.held)
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look) if self._line else None
+
+    def _lacking(self) -> int:
+        """Bytes that the first in line waits for."""
+        return self.total + self._line[0].count - self._limit
 
     def _give_memory_back(self) -> None:
         self._giving_back, self._most = None, self.total
@@ -144,6 +196,13 @@ class Share:
         """Count bytes that are there already, or are no longer there if `count` is negative."""
         self._budget.add(self, count)
 
+    async def until_read(self, connection: Connection) -> None:
+        """Hold what the client of `connection` has yet to read, until it has. If others need the room, it is dropped.
+
+        Those who read slowest are dropped first, and only what was unread for a second.
+        """
+        await self._budget.until_read(self, connection)
+
     def release(self) -> None:
         """The end of the request."""
         self._budget.release(self)
@@ -156,3 +215,15 @@ class _Wanted:
     share: Share
     count: int
     room: "asyncio.Future[None]" = field(factory=lambda: asyncio.get_running_loop().create_future())
+
+
+@define
+class _Unread:
+    """An answer that was handed to `connection`, of which `size` bytes were unread `since` then."""
+
+    connection: Connection
+    size: int
+    since: float
+
+    def bytes_per_second(self, left: int, now: float) -> float:
+        return (self.size - left) / (now - self.since)

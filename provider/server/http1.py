@@ -75,6 +75,11 @@ class Http1Protocol(HttpToolsProtocol):
         """Return when the client has read most of its answers, or is gone."""
         await self.flow.drain()
 
+    def drop_unread(self) -> None:
+        """End the connection of a client that does not read its answers in time, and forget them."""
+        self._drop("answer_unread")
+        self.transport.abort()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the event loop."""
         super().connection_made(transport)
@@ -162,8 +167,7 @@ class Http1Protocol(HttpToolsProtocol):
     def end_if_late(self, now: float) -> None:
         """See `provider.server.connections.Connection`."""
         if self._must_read_by is not None and now > self._must_read_by:
-            self._drop("answer_unread")
-            self.transport.abort()
+            self.drop_unread()
         elif self.transport.is_closing():
             self._must_read_by = self._must_read_by or now + self._limits.settings.write_seconds
         elif self._owes_since is not None and self.flow.read_paused:

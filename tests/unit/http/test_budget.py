@@ -106,6 +106,70 @@ async def test_a_refusal_says_when_there_will_be_room_by_how_long_others_held_th
     assert "try again in 10s" in caught.value.message
 
 
+class Reader:
+    """A client that has yet to read so many bytes."""
+
+    def __init__(self, unread: int) -> None:
+        self.unwritten_bytes, self.is_dropped = unread, False
+        self._over = asyncio.Event()
+
+    async def written(self) -> None:
+        await self._over.wait()
+
+    def read(self, count: int) -> None:
+        self.unwritten_bytes -= count
+        if not self.unwritten_bytes:
+            self._over.set()
+
+    def drop_unread(self) -> None:
+        self.is_dropped = True
+        self.read(self.unwritten_bytes)
+
+
+async def reading(total: ByteBudget, *readers: Reader) -> "list[asyncio.Task[None]]":
+    """Answers that are handed to these clients."""
+
+    async def answered(reader: Reader) -> None:
+        share = Share(total)
+        await share.until_read(reader)
+        share.release()
+
+    tasks = [asyncio.create_task(answered(reader)) for reader in readers]
+    await asyncio.sleep(0)
+    return tasks
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provider.http.budget._LOOK_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("often")
+async def test_when_others_need_the_room_the_slowest_readers_lose_theirs_and_only_as_many_as_needed() -> None:
+    clock = TickingClock()
+    total = ByteBudget(QueueSettings(max_request_bytes=1000, max_wait_seconds=60), clock)
+    stuck, slow, quick, late = Reader(300), Reader(400), Reader(300), Reader(100)
+    answers = await reading(total, quick, stuck, slow)
+    clock.advance(2)
+    answers += await reading(total, late)
+    slow.read(100)
+    quick.read(200)
+    await asyncio.wait_for(Share(total).take(200), PATIENCE_SECONDS)
+    assert total.total == 1000  # what was read is known by now
+    assert [each.is_dropped for each in (stuck, slow, quick, late)] == [False] * 4
+    await asyncio.wait_for(Share(total).take(250), PATIENCE_SECONDS)
+    assert [each.is_dropped for each in (stuck, slow, quick, late)] == [True, False, False, False]
+    assert total.total == 950
+    vain = await taking(Share(total), 5000)
+    await asyncio.sleep(0.01)
+    assert [each.is_dropped for each in (slow, quick, late)] == [False] * 3
+    assert not vain.done()
+    vain.cancel()
+    for each in (slow, quick, late):
+        each.read(each.unwritten_bytes)
+    await asyncio.wait_for(asyncio.gather(*answers), PATIENCE_SECONDS)
+
+
 async def test_memory_goes_back_to_the_system_after_much_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("provider.http.budget._PAUSE_SECONDS", 0)
     given_back = threading.Event()
