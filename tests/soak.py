@@ -32,7 +32,9 @@ def text(chance: random.Random, most: int) -> str:
     return " ".join(chance.choices(WORDS, k=int(most ** chance.random())))
 
 
-async def caller(client: httpx.AsyncClient, chance: random.Random, until: float, answers: Counter[str]) -> None:
+async def caller(
+    client: httpx.AsyncClient, chance: random.Random, until: float, answers: Counter[str], pause: float
+) -> None:
     """Requests one after the other: single texts, lists, long texts, wrong ones, and callers who leave."""
     while time.monotonic() < until:
         kind = chance.choices(("single", "list", "long", "large", "wrong", "left"), (50, 25, 10, 1, 10, 4))[0]
@@ -44,9 +46,12 @@ async def caller(client: httpx.AsyncClient, chance: random.Random, until: float,
             answers[f"{kind} {answer.status_code}"] += 1
         except httpx.TimeoutException:
             answers[f"{kind} timeout"] += 1
+        await asyncio.sleep(pause)
 
 
-async def soak(url: str, pid: int, minutes: float, callers: int) -> tuple[list[tuple[float, float]], Counter[str]]:
+async def soak(
+    url: str, pid: int, minutes: float, callers: int, pause: float
+) -> tuple[list[tuple[float, float]], Counter[str]]:
     """Seconds and resident sizes without the cache in MiB, and how often each kind was answered how."""
     answers: Counter[str] = Counter()
     started = time.monotonic()
@@ -58,7 +63,9 @@ async def soak(url: str, pid: int, minutes: float, callers: int) -> tuple[list[t
         return float(next(line.split()[1] for line in lines if line.startswith("emb_provider_cache_bytes"))) / 2**20
 
     async with httpx.AsyncClient(base_url=url) as client:
-        tasks = [asyncio.create_task(caller(client, random.Random(seed), until, answers)) for seed in range(callers)]
+        tasks = [
+            asyncio.create_task(caller(client, random.Random(seed), until, answers, pause)) for seed in range(callers)
+        ]
         while time.monotonic() < until:
             await asyncio.sleep(SAMPLE_SECONDS)
             sizes.append((time.monotonic() - started, resident_mib(pid) - await cached_mib()))
@@ -71,11 +78,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--callers", type=int, default=8)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between two requests of a caller")
     arguments = parser.parse_args()
     environment = clean_environment(EMB_PROVIDER_MODEL_PATH=f"package:{MODEL}")
     with tempfile.TemporaryDirectory() as folder, running([], env=environment, cwd=Path(folder)) as server:
         server.wait_until_ready()
-        sizes, answers = asyncio.run(soak(server.url, server.process.pid, arguments.minutes, arguments.callers))
+        soaking = soak(server.url, server.process.pid, arguments.minutes, arguments.callers, arguments.pause)
+        sizes, answers = asyncio.run(soaking)
     for seconds, size in sizes[:: max(1, len(sizes) // 20)]:
         print(f"{seconds:6.0f} s {size:8.1f} MiB")  # noqa: T201
     print(", ".join(f"{kind}: {count}" for kind, count in sorted(answers.items())))  # noqa: T201

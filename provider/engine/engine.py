@@ -186,6 +186,10 @@ class Engine:
             if not runtime.settings.lazy and not runtime.is_coming and (problem := runtime.problem or elsewhere)
         }
 
+    def least_wait_seconds(self, caller: Caller) -> float:
+        """How long a small request of `caller` would wait for the least busy model, at the measured rate."""
+        return min((each.wait_seconds(caller) for each in self.runtimes.values()), default=0.0)
+
     def runtime(self, name: str, caller: Caller = ANONYMOUS) -> ModelRuntime:
         """The model that `name` (or alias) means, with or without one of its prompts behind a colon.
 

@@ -112,6 +112,11 @@ class Lanes:
         with self._changed:
             return self._scheduler.throughput.tokens_per_second
 
+    def wait_seconds(self, caller: Caller) -> float:
+        """How long a small request of `caller` would wait at the measured rate; 0 as long as that is not known."""
+        with self._changed:
+            return self._scheduler.wait_seconds(caller)
+
     def stalled(self, seconds: float) -> int:
         """Lanes whose forward pass has been running for longer than `seconds`."""
         with self._changed:

@@ -228,6 +228,10 @@ class ModelRuntime:
             # From outside: a caller who leaves ends nothing.
             await asyncio.wait([self._settling])
 
+    def wait_seconds(self, caller: Caller) -> float:
+        """See `Lanes.wait_seconds`."""
+        return self.lanes.wait_seconds(caller) if self.lanes else 0.0
+
     def check_room(self, tokens: int, caller: Caller) -> None:
         """See `Lanes.check_room`."""
         if self.lanes is not None:

@@ -26,8 +26,8 @@ from provider.errors import MOST_RETRY_SECONDS, Overloaded
 _INTERACTIVE_SECONDS = 0.25
 # After an interactive request, others are expected for so long.
 _EXPECTED_SECONDS = 10.0
-# A bulk pass takes at most so long meanwhile, but has at least this share of a full batch.
-_BULK_PASS_SECONDS, _LEAST_BULK_SHARE = 0.04, 1 / 8
+# A short bulk pass takes about as long as a pass with one text, but has at least this share of a full batch.
+_BULK_PASS_SECONDS, _LEAST_BULK_SHARE = 0.01, 1 / 8
 # Bulk tokens that run for each interactive one while both wait.
 _BULK_SHARE = 1 / 8
 # Interactive tokens that came in so many seconds tell how fast they come.
@@ -91,6 +91,10 @@ class Scheduler:
         self.limits, self._lanes = limits, lanes
         self._long.clear()
         self.throughput.resize(lanes)
+
+    def wait_seconds(self, caller: Caller) -> float:
+        """How long a request of `caller` with hardly a token would wait; 0 as long as the rate is not known."""
+        return self._seconds_until_answer(self._tier(1, caller), 1, caller)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Let the rows of a request in, all or none.

@@ -67,6 +67,8 @@ class _WaitingClient(AbstractAsyncContextManager[None]):
             raise
 
     async def __aexit__(self, *_: object) -> None:
+        if self._coming is not None:
+            self._coming.cancel()
         await self._entered.aclose()
 
     async def _while_open(self, turn: "asyncio.Future[None]") -> None:
@@ -75,12 +77,12 @@ class _WaitingClient(AbstractAsyncContextManager[None]):
         try:
             while not turn.done():
                 if is_watched and self._coming is None:
-                    self._coming = asyncio.ensure_future(_message(self._receive))
+                    self._coming = asyncio.ensure_future(self._receive())
                 awaited: set[asyncio.Future[Any]] = {turn} if self._coming is None else {turn, self._coming}
                 await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
                 if self._coming is not None and self._coming.done():
                     message, self._coming = self._coming.result(), None
-                    self._kept.append(message)
+                    self._kept.append(_part_of_body(message))
                     is_watched = not message.get("more_body")
             turn.result()
         except BaseException:
@@ -99,13 +101,12 @@ class _WaitingClient(AbstractAsyncContextManager[None]):
         return await self._receive()
 
 
-async def _message(receive: Receive) -> Any:  # noqa: ANN401
-    """A part of the body.
+def _part_of_body(message: Any) -> Any:  # noqa: ANN401
+    """The message.
 
     Raises:
-        CallerGone: the client left.
+        CallerGone: it says that the client left.
     """
-    message: Any = await receive()
     if message["type"] != "http.request":
         msg = "the client closed the connection while it waited"
         raise CallerGone(msg)

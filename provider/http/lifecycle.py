@@ -24,7 +24,7 @@ class Lifecycle:
     def __init__(self, engine: Engine, settings: QueueSettings, hooks: Hook) -> None:
         """Nothing is under way yet."""
         self._engine, self.hooks = engine, hooks
-        self.requests = RequestLimiter(settings, hooks)
+        self.requests = RequestLimiter(settings, hooks, seconds_inside=engine.least_wait_seconds)
         self.budget = ByteBudget(settings)
         self.deadlines = BodyDeadlines()
         self.count_connections: Callable[[], int] = lambda: 0

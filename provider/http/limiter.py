@@ -39,10 +39,25 @@ class RequestLimiter:
         is_draining: whether no more are let in.
     """
 
-    def __init__(self, settings: QueueSettings, hooks: Hook, clock: Callable[[], float] = time.monotonic) -> None:
-        """No request is under way yet."""
+    def __init__(
+        self,
+        settings: QueueSettings,
+        hooks: Hook,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        seconds_inside: Callable[[Caller], float] = lambda _: 0.0,
+    ) -> None:
+        """No request is under way yet.
+
+        Args:
+            settings: how many may be under way, and how long others may wait.
+            hooks: hear of those that waited.
+            clock: seconds, monotonic.
+            seconds_inside: how long a request of a caller will wait for a model once it is let in, at least.
+        """
         self.active, self.is_draining = 0, False
         self._settings, self._hooks, self._clock = settings, hooks, clock
+        self._seconds_inside = seconds_inside
         self._pace = Pace()
         # For each request in line, what is done when its turn has come.
         self._line: deque[asyncio.Future[None]] = deque()
@@ -100,7 +115,7 @@ class RequestLimiter:
 
     async def _wait_for_turn(self, caller: Caller) -> None:
         """Wait in line until the request is admitted."""
-        seconds = self._seconds_until_room()
+        seconds = self._seconds_until_room() + self._seconds_inside(caller)
         most = self._settings.max_wait_seconds
         if seconds > most or not most or len(self._line) >= MOST_WAITING:
             raise self._overloaded(seconds)

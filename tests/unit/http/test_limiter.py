@@ -22,7 +22,11 @@ class Door:
     def __init__(self, **settings: Any) -> None:
         self.events: list[Any] = []
         self.clock = TickingClock()
-        self.limiter = RequestLimiter(QueueSettings(**settings), self.events.append, self.clock)
+        # How long those who are let in wait for a model.
+        self.seconds_inside = 0.0
+        self.limiter = RequestLimiter(
+            QueueSettings(**settings), self.events.append, self.clock, seconds_inside=lambda _: self.seconds_inside
+        )
         self.inside: list[int] = []
         self._leave: dict[int, asyncio.Event] = {}
         self.tasks: dict[int, asyncio.Task[None]] = {}
@@ -110,6 +114,17 @@ async def test_a_request_that_would_wait_for_too_long_is_refused_at_once_and_tol
         await at.come(1, 2, 3, 4)
         assert (await at.refused(4)).retry_after_seconds == 30
         assert (at.inside, at.limiter.waiting) == ([1], 2)
+
+
+async def test_the_wait_for_a_model_counts_too() -> None:
+    async with door(max_requests=1, max_wait_seconds=10) as at:
+        await at.come(1)
+        at.clock.advance(3)
+        await at.leave(1)
+        at.seconds_inside = 6
+        await at.come(1, 2, 3)
+        assert (await at.refused(3)).retry_after_seconds == 12
+        assert (at.inside, at.limiter.waiting) == ([1], 1)
 
 
 async def test_only_so_many_requests_wait() -> None:
