@@ -26,10 +26,14 @@ class ServerProcess:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
         self.log: list[dict[str, Any]] = []
-        self.text = ""
+        self._written: list[str] = []
         self.port = 0
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
+
+    @property
+    def text(self) -> str:
+        return "".join(self._written)
 
     @property
     def url(self) -> str:
@@ -80,7 +84,7 @@ class ServerProcess:
         return code
 
     def _keep(self, line: str) -> None:
-        self.text += line
+        self._written.append(line)
         if line.startswith("{"):
             self.log.append(json.loads(line))
 
