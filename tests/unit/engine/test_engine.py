@@ -41,7 +41,7 @@ CAT, DOG = 4937, 3899  # the model's ids of "cat" and "dog"
 
 @pytest.fixture
 def model(minilm: Path) -> ModelSettings:
-    return ModelSettings(name="m", path=str(minilm), backend="fake", lanes=1)
+    return ModelSettings(name="m", path=str(minilm), backend="fake", lanes=1, tune=False)
 
 
 Fake = Callable[..., Any]
