@@ -131,6 +131,11 @@ class RequestLimiter:
                 raise self._overloaded(self._seconds_until_room())
             outcome = "refused" if turn.exception() else "admitted"
             turn.result()
+            inside = self._seconds_inside(caller)
+            if self._clock() - started + inside > most:
+                outcome = "refused"
+                self._remove()
+                raise self._overloaded(inside)
         except asyncio.CancelledError:
             if turn.done() and not turn.exception():
                 self._remove()

@@ -127,6 +127,18 @@ async def test_the_wait_for_a_model_counts_too() -> None:
         assert (at.inside, at.limiter.waiting) == ([1], 1)
 
 
+async def test_a_turn_that_comes_too_late_for_the_model_is_a_refusal_and_the_next_moves_up() -> None:
+    async with door(max_requests=1, max_wait_seconds=10) as at:
+        await at.come(1, 2)
+        at.clock.advance(5)
+        await at.come(3)
+        at.seconds_inside = 6
+        await at.leave(1)
+        assert (await at.refused(2)).retry_after_seconds == 6
+        assert (at.inside, at.limiter.active, at.limiter.waiting) == ([3], 1, 0)
+        assert outcomes(at.events) == ["refused", "admitted"]
+
+
 async def test_only_so_many_requests_wait() -> None:
     async with door(max_requests=1) as at:
         await at.come(*range(MOST_WAITING + 2))
