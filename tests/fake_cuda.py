@@ -12,6 +12,7 @@ from attrs import define, field
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from provider.backends.kit.devices import Accelerators
+from provider.backends.protocol import Memory
 from provider.backends.torch.device import Device, PlainDevice
 from provider.backends.torch.queued import QueuedDevice
 
@@ -59,6 +60,7 @@ class FakeRuntime:
         waits: how often somebody waited for what was not complete.
         captures: graphs.
         replays: of all graphs.
+        buffers: of pinned memory that were made.
         queued: copies.
         completed: of these.
     """
@@ -69,6 +71,7 @@ class FakeRuntime:
     waits: int = 0
     captures: int = 0
     replays: int = 0
+    buffers: int = 0
     queued: int = 0
     completed: int = 0
     is_capturing: bool = False
@@ -92,6 +95,7 @@ class FakeRuntime:
         assert not self.is_capturing, "a graph cannot hold this"
 
     def pinned(self, size: int) -> torch.Tensor:
+        self.buffers += 1
         return torch.full((size,), UNSET, dtype=torch.uint8)
 
     def event(self) -> FakeEvent:
@@ -132,7 +136,7 @@ class FakeRuntime:
         finally:
             self.is_capturing = False
         # Nothing has run yet.
-        output.fill_(float("nan"))
+        output.fill_(float("nan") if output.is_floating_point() else -1)
         self.captures += 1
 
         def replay() -> None:
@@ -218,6 +222,7 @@ def install(patch: pytest.MonkeyPatch, make: Callable[[], FakeRuntime] = FakeRun
     have = Accelerators(cuda_devices=1, cuda_has_bfloat16=True)
     patch.setattr(Accelerators, "present", lambda _: have)
     patch.setattr("provider.backends.torch.backend.open_device", open_device)
+    patch.setattr("provider.backends.torch.backend.memory_of", lambda name: Memory(name, 0, 1 << 34))
     patch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     patch.setattr("torch.cuda.is_current_stream_capturing", lambda: any(each.is_capturing for each in runtimes))
     return runtimes

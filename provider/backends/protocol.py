@@ -135,6 +135,41 @@ class ChecksOptions(Protocol):
         ...
 
 
+PROCESS = "process"
+"""The place of memory that is no device's."""
+
+
+@frozen
+class Memory:
+    """Memory that models share.
+
+    Attributes:
+        place: whose it is: a device as in `BackendTraits`, or `PROCESS`.
+        held: what this process has of it, in bytes.
+        limit: what there is of it, in bytes; None for no limit.
+    """
+
+    place: str
+    held: int
+    limit: int | None
+
+
+@runtime_checkable
+class HasDeviceMemory(Protocol):
+    """What a backend class may have besides: models in the memory of a device, instead of the process's."""
+
+    @classmethod
+    def device_memory(cls, options: BackendOptions) -> Memory | None:
+        """The memory that a model loaded with these options is in; None for that of the process.
+
+        Called before and after a model is loaded: what is held more then is that model's.
+
+        Raises:
+            BackendUnavailable: the options cannot be met.
+        """
+        ...
+
+
 @runtime_checkable
 class Backend(Protocol):
     """Turns batches of token ids into outputs. Synchronous, whole batches, no text, no HTTP.

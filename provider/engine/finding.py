@@ -7,8 +7,19 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from provider.backends import Backend, BackendOptions, SelectsFiles, find_backend, find_entry_point, own_options
+from provider.backends import (
+    Backend,
+    BackendOptions,
+    HasDeviceMemory,
+    Memory,
+    SelectsFiles,
+    find_backend,
+    find_entry_point,
+    own_options,
+)
+from provider.backends.protocol import PROCESS
 from provider.backends.registry import AUTO
+from provider.cores import Worker
 from provider.domain import ModelSpec
 from provider.engine.choosing import REFERENCE, check_auto, choose_backend
 from provider.errors import SettingsError
@@ -16,6 +27,7 @@ from provider.models.prompts import given_prompts, recipe_of
 from provider.models.resolve import Resolved, resolve
 from provider.models.selection import SelectFiles, nothing_more
 from provider.models.spec import read_spec
+from provider.resident import memory_limit, resident_bytes
 from provider.settings import HubSettings, ModelSettings
 from provider.tasks import find_task
 
@@ -38,6 +50,19 @@ class FoundModel:
     def weight_bytes(self) -> int:
         """Size of the weights on disk, as far as that can be told before they are read."""
         return sum(size for _, size, _ in self.weight_stamps().values())
+
+    def memory(self, settings: ModelSettings, worker: Worker) -> Memory:
+        """Where the model will be, or is, and what this process holds there.
+
+        Raises:
+            BackendUnavailable: the backend does not run there.
+        """
+        if issubclass(self.backend_class, HasDeviceMemory):
+            asked = BackendOptions(settings.device, settings.dtype, worker=worker.number, own=self.options)
+            found = self.backend_class.device_memory(asked)
+            if found is not None:
+                return found
+        return Memory(PROCESS, resident_bytes(), memory_limit())
 
     def weight_stamps(self) -> dict[Path, tuple[int, int, int]]:
         """Each file of weights with inode, size and time of its last change: another stamp is another content."""

@@ -8,6 +8,7 @@ from functools import partial
 
 from attrs import evolve
 
+from provider.backends import Memory
 from provider.cores import ONLY_WORKER, Worker
 from provider.domain import Caller
 from provider.engine.description import ModelDescription
@@ -22,13 +23,12 @@ from provider.engine.throughput import PassWatch
 from provider.engine.upkeep import ModelUse
 from provider.engine.verdict import Verdict, Verify
 from provider.errors import ModelFailed, ModelLoading, ModelStalled, ProviderError, SettingsError, ShuttingDown
-from provider.resident import resident_bytes
 from provider.settings import HubSettings, ModelSettings, QueueSettings
 
 # A lazy model that could not be loaded is tried again after so long, when someone asks for it.
 _RETRY_SECONDS = 59
 
-MakeRoom = Callable[["ModelRuntime", int], Awaitable[None]]
+MakeRoom = Callable[["ModelRuntime", int, Memory], Awaitable[None]]
 
 
 class ModelRuntime:
@@ -65,7 +65,8 @@ class ModelRuntime:
             worker: whose share of the machine it runs on.
             show_progress: whether a download draws a progress bar.
             clock: seconds, monotonic.
-            make_room: awaited before the model is loaded, with what it will take, in bytes; see `ModelUpkeep`.
+            make_room: awaited before the model is loaded, with what it will take, in bytes, and where; see
+                `ModelUpkeep`.
             probe_seconds: pause between two probes of a model whose forward passes fail.
         """
         if settings.verify_at_start and verify is None:
@@ -274,15 +275,18 @@ class ModelRuntime:
             }
             self._enter(ModelState.LOADING, facts)
             async with self._one_at_a_time:
+                memory = partial(found.memory, self.settings, self._worker)
+                before = await in_daemon_thread(f"measure {self.name}", memory)
                 if self._make_room is not None:
-                    await self._make_room(self, found.weight_bytes)
-                before = resident_bytes()
+                    await self._make_room(self, found.weight_bytes, before)
+                    before = await in_daemon_thread(f"measure {self.name}", memory)
                 parts = await in_daemon_thread(
                     f"load {self.name}", partial(load_parts, found, self.settings, self._worker, self._watch)
                 )
                 self._running = running = self._start(parts, name=self.name, notice=self.notice, on_failures=self._look)
                 await running.run(warm_up_rows(parts))
-                self.use.bytes = max(resident_bytes() - before, parts.weight_bytes)
+                after = await in_daemon_thread(f"measure {self.name}", memory)
+                self.use.place, self.use.bytes = after.place, max(after.held - before.held, parts.weight_bytes)
                 if self.settings.verify_at_start and self._verify_parts is not None:
                     # What is verified is what serves.
                     await running.settle()

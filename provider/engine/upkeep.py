@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
+from provider.backends import Memory
+from provider.backends.protocol import PROCESS
 from provider.errors import ModelFailed
-from provider.resident import give_memory_back, memory_limit
+from provider.resident import give_memory_back
 from provider.settings import MemorySettings
 
 if TYPE_CHECKING:
@@ -26,13 +28,15 @@ class ModelUse:
 
     Attributes:
         requests: under way.
+        place: whose memory it is in: as in `Memory`.
         last: when the last one was answered, by `clock`.
-        bytes: measured when it was loaded: what the process's resident size grew by, at least the size of the weights.
+        bytes: measured when it was loaded: what is held there more, at least the size of the weights.
         failures: loads that failed in a row.
     """
 
     clock: Callable[[], float]
     requests: int = 0
+    place: str = PROCESS
     last: float = 0.0
     bytes: int = 0
     failures: int = 0
@@ -69,8 +73,7 @@ class ModelUpkeep:
             settings: how much memory they may hold.
             clock: seconds, monotonic.
         """
-        limit = memory_limit()
-        self.budget = settings.max_model_bytes or (int(_SHARE * limit) if limit is not None else None)
+        self._settings = settings
         self._runtimes, self._clock = runtimes, clock
         self.on_stalled: Callable[[str], None] = lambda _: None
         self.coming: Callable[[], Iterable[ModelRuntime]] = tuple
@@ -93,24 +96,30 @@ class ModelUpkeep:
         for runtime in tuple(self.coming()):
             runtime.fail_stalled()
 
-    async def make_room(self, runtime: "ModelRuntime", size: int) -> None:
-        """Unload idle lazy models, the least recently used first, until a lazy model of `size` bytes fits.
+    async def make_room(self, runtime: "ModelRuntime", size: int, memory: Memory) -> None:
+        """Unload idle lazy models, the least recently used first, until a lazy one of `size` bytes fits into `memory`.
 
         Raises:
             ModelFailed: there is not enough to unload.
         """
-        if self.budget is None or not runtime.settings.lazy:
+        settings, is_process = self._settings, memory.place == PROCESS
+        share = None if memory.limit is None else int(_SHARE * memory.limit)
+        budget = (settings.max_model_bytes if is_process else settings.max_device_bytes) or share
+        if budget is None or not runtime.settings.lazy:
             return
-        while (held := sum(each.use.bytes for each in self._runtimes.values())) + size > self.budget:
-            idle = [each for each in self._runtimes.values() if each is not runtime and self._is_idle(each)]
+        while (held := sum(each.use.bytes for each in self._in(memory))) + size > budget:
+            idle = [each for each in self._in(memory) if each is not runtime and self._is_idle(each)]
             if not idle:
                 msg = (
                     f"the model {runtime.name!r} needs about {size} bytes, but loaded models hold {held} of "
-                    f"{self.budget} and none of them can be unloaded; raise memory.max_model_bytes, or make models "
-                    "lazy"
+                    f"{budget} and none of them can be unloaded; raise memory.max_{'model' if is_process else 'device'}"
+                    "_bytes, or make models lazy"
                 )
                 raise ModelFailed(msg)
             await self._unload(min(idle, key=lambda each: each.use.last), f"room for {runtime.name}")
+
+    def _in(self, memory: Memory) -> list["ModelRuntime"]:
+        return [each for each in self._runtimes.values() if each.use.place == memory.place]
 
     def _is_idle(self, runtime: "ModelRuntime") -> bool:
         settings = runtime.settings

@@ -155,6 +155,11 @@ class MemorySettings:
         "most memory of loaded models, in bytes, as measured; none: 80 % of the container's limit, where it has one",
         least=1,
     )
+    max_device_bytes: int | None = option(
+        None,
+        "the same in the memory of each accelerator, where the backend measures it (torch on CUDA); none: 80 % of it",
+        least=1,
+    )
 
 
 @frozen

@@ -1,9 +1,11 @@
 """The `torch` backend on CUDA, up to the kernels: on a fake whose copies are late and whose graphs are strict."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import fake_cuda
@@ -15,9 +17,14 @@ from fake_cuda import FakeRuntime
 from waiting import finish
 
 from provider.backends import BackendOptions, BackendUnavailable, ModelSpec, TokenBatch
+from provider.backends.protocol import Memory
 from provider.backends.torch import graphs
 from provider.backends.torch.backend import TorchBackend, TorchOptions
+from provider.backends.torch.device import memory_of
+from provider.domain import EmbedRequest
+from provider.engine.engine import Engine
 from provider.models.spec import read_spec
+from provider.settings import CacheSettings, ModelSettings, Settings
 from provider.testing import BackendContract
 from provider.testing.tiny import TINY_SHAPES, tiny_bert, tiny_mpnet, tiny_multi_vector, tiny_qwen3, tiny_reranker
 
@@ -177,6 +184,23 @@ def test_graphs_that_give_other_vectors_are_not_used(
     assert "differ by 2.0e-01 of their length, allowed 4e-02" in caplog.text
 
 
+def test_a_card_without_the_kernel_runs_padded_and_says_why(
+    tmp_path: Path, runtimes: list[FakeRuntime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        msg = "FlashAttention only supports Ampere GPUs or newer."
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", refuse)
+    spec = spec_of(tiny_bert(tmp_path / "model"))
+    cuda, cpu = load(spec), load(spec, device="cpu", dtype="float32")
+    assert "RuntimeError: FlashAttention only supports Ampere" in cuda.traits.extra["padded_because"]
+    assert not cuda.traits.padding_is_free
+    assert cuda.traits.extra["graphs"] > 0
+    for lengths in ((7,), LENGTHS):
+        assert cosines(cuda.run(batch_of(*lengths))["dense"], cpu.run(batch_of(*lengths))["dense"]).min() > 0.999
+
+
 def test_graphs_can_be_switched_off(tmp_path: Path, runtimes: list[FakeRuntime]) -> None:
     cuda = load(spec_of(tiny_bert(tmp_path / "model")), graphs=False)
     assert runtimes[0].captures == 0
@@ -248,3 +272,31 @@ def test_more_tokens_than_positions_are_one_pass_where_the_class_can(
     runtime.uploads = 0
     assert cosines(cuda.run(batch)["dense"], cpu.run(batch)["dense"]).min() > 0.999
     assert runtime.uploads == 1
+
+
+def test_memory_of_a_card_is_what_torch_has_reserved_without_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("empty"))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda name: asked.append(name) or 7)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=9))
+    assert memory_of("cuda:1") == Memory("cuda:1", 7, 9)
+    assert asked == ["empty", "cuda:1"]
+    assert memory_of("cpu") is memory_of("mps") is None
+
+
+async def test_an_engine_runs_a_model_on_it_by_two_lanes(tmp_path: Path, runtimes: list[FakeRuntime]) -> None:
+    folder = str(tiny_bert(tmp_path / "model"))
+    texts = tuple(["a cat", "the quick brown fox jumps over the lazy dog", "?"] * 20)
+    requests = [EmbedRequest("m", each) for each in (*((text,) for text in texts), texts, texts[:3])]
+    found = []
+    for device in ("cuda", "cpu"):
+        model = ModelSettings("m", folder, device=device, tune=False)
+        async with Engine.open(Settings(model=model, cache=CacheSettings(enabled=False))) as engine:
+            answers = await asyncio.gather(*map(engine.embed, requests))
+            loaded = engine.runtimes["m"].loaded
+            assert loaded is not None
+            assert loaded.plan.lanes == 2 or device == "cpu"
+            found.append(np.concatenate([answer.outputs["dense"] for answer in answers]))
+    assert cosines(*found).min() > 0.999
+    assert runtimes[0].replays > 0
+    assert runtimes[0].is_closed

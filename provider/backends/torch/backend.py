@@ -20,9 +20,9 @@ from provider.backends.kit.devices import (
 )
 from provider.backends.kit.pooling import pool
 from provider.backends.kit.sparse import TokenWeights
-from provider.backends.protocol import BackendOptions, BackendTraits
+from provider.backends.protocol import BackendOptions, BackendTraits, Memory
 from provider.backends.torch.blocks import Block, StateEncoder, pooled
-from provider.backends.torch.device import Device, open_device
+from provider.backends.torch.device import Device, memory_of, open_device
 from provider.backends.torch.graphs import Graphs, RectangleEncoder
 from provider.backends.torch.head import load_head, load_steps
 from provider.backends.torch.int8 import weight_bits
@@ -103,6 +103,12 @@ class TorchBackend:
         """See `ChecksOptions.check_options`."""
         have = Accelerators.present(torch)
         choose_dtype(options.dtype, choose_device(options.device, have, worker=options.worker), have, has_int8=True)
+
+    @classmethod
+    def device_memory(cls, options: BackendOptions) -> Memory | None:
+        """See `HasDeviceMemory.device_memory`."""
+        name = choose_device(options.device, Accelerators.present(torch), worker=options.worker)
+        return memory_of(name)
 
     @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:

@@ -11,6 +11,8 @@ import torch
 from attrs import frozen
 from numpy.typing import NDArray
 
+from provider.backends.protocol import Memory
+
 Array = NDArray[Any]
 Function = Callable[[Sequence[torch.Tensor]], torch.Tensor]
 """From the tensors of some arrays to the result."""
@@ -120,7 +122,9 @@ class PlainDevice:
         return array
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Give back what torch has cached on MPS."""
+        if self.place.type == "mps":
+            torch.mps.empty_cache()
 
 
 CPU = PlainDevice(torch.device("cpu"))
@@ -133,3 +137,12 @@ def open_device(name: str) -> Device:
     from provider.backends.torch.queued import CudaRuntime, QueuedDevice  # noqa: PLC0415
 
     return QueuedDevice(name, CudaRuntime(torch.device(name)))
+
+
+def memory_of(name: str) -> Memory | None:
+    """The memory of a device of that name; None for that of the process."""
+    if torch.device(name).type != "cuda":
+        return None
+    # What is free in torch's own cache belongs to no model.
+    torch.cuda.empty_cache()
+    return Memory(name, torch.cuda.memory_reserved(name), torch.cuda.get_device_properties(name).total_memory)

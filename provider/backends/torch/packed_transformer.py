@@ -36,11 +36,16 @@ Places = Callable[[Ids, NDArray[np.int64]], NDArray[np.int64]]
 
 
 class PackedTransformer:
-    """An encoder of transformers that needs no padding. Safe from several threads."""
+    """An encoder of transformers that needs no padding. Safe from several threads.
+
+    Attributes:
+        failure: of its trial.
+    """
 
     def __init__(self, model: PreTrainedModel, places: Places, device: Device) -> None:
         """Use `of`."""
         self._model = model
+        self.failure: str | None = None
         self._base = cast("PreTrainedModel", model.base_model)
         self._places = places
         self._device = device
@@ -85,7 +90,8 @@ class PackedTransformer:
                     packed._try_more_tokens(alone, batch)
                     return packed
         model.set_attn_implementation("sdpa")
-        return f"a trial of {name} without padding failed, or gave other outputs than with it"
+        why = "" if packed.failure is None else f" ({packed.failure})"
+        return f"a trial of {name} without padding failed, or gave other outputs than with it{why}"
 
     def pooled(self, batch: TokenBatch, modes: Sequence[PoolingMode]) -> torch.Tensor:
         """Run the encoder and pool: (rows, len(modes) * hidden_size) float32, in the order of the batch."""
@@ -213,7 +219,8 @@ class PackedTransformer:
         """Whether the rows of `batch` have these hidden states."""
         try:
             blocks = self.equal_blocks(batch)
-        except Exception:  # noqa: BLE001 - whatever a class fails by, it runs padded
+        except Exception as exc:  # noqa: BLE001 - whatever a class fails by, it runs padded
+            self.failure = " ".join(f"{type(exc).__name__}: {exc}".split())
             return False
         found = {int(place): state for block in blocks for place, state in zip(block.rows, block.states, strict=True)}
         return all(is_close(found[i], states) for i, states in enumerate(alone))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from provider.backends import BackendOptions
 from provider.cores import Worker
@@ -67,6 +68,22 @@ async def test_a_worker_plans_with_its_share_of_the_cores_and_tells_its_backend_
         assert [(each.threads, each.worker) for each in told] == [(2, 1)]
     finally:
         await service.close()
+
+
+@pytest.mark.parametrize(("lanes", "is_concurrent", "plan"), [(None, True, 1), (2, True, 2), (2, False, 1)])
+def test_an_accelerator_has_as_many_lanes_as_its_backend_says(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, lanes: int | None, is_concurrent: bool, plan: int
+) -> None:
+    def load(cls: type[FakeBackend], spec: ModelSpec, _options: BackendOptions) -> FakeBackend:
+        backend = cls(spec.dense.dimension)
+        backend.traits = evolve(backend.traits, device="card:0", lanes=lanes)
+        return backend
+
+    monkeypatch.setattr(FakeBackend, "load", classmethod(load))
+    monkeypatch.setattr(FakeBackend, "concurrent", is_concurrent)
+    settings = ModelSettings("m", str(tiny), backend="fake")
+    found = find_model(settings, HubSettings(), show_progress=False, notify_download=lambda *_: None)
+    assert load_parts(found, settings).plan.lanes == plan
 
 
 async def test_the_first_forward_pass_is_one_token_and_runs_before_there_are_lanes(

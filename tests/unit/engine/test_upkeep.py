@@ -6,13 +6,14 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from waiting import PATIENCE_SECONDS, until, until_set
 
-from provider.domain import Embedded, EmbedRequest, Outputs, TokenBatch
+from provider.backends import BackendOptions, Memory
+from provider.domain import Embedded, EmbedRequest, ModelSpec, Outputs, TokenBatch
 from provider.engine.engine import Engine
 from provider.engine.hooks import Event, Hooks, ModelChanged, ModelState
 from provider.engine.probing import FAILURES_UNTIL_PROBED
@@ -294,3 +295,70 @@ async def test_a_model_for_which_no_other_can_leave_is_refused_with_the_sum(mini
         assert failure is not None
         assert f"loaded models hold {WEIGHTS} of {budget.max_model_bytes}" in failure.message
         assert not service.problems
+
+
+class OnDevice(FakeBackend):
+    """A backend whose models are in a device's memory: so many bytes each, by `device`."""
+
+    held: ClassVar[dict[str, int]] = {}
+
+    @classmethod
+    def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
+        """Take the memory."""
+        made = super().load(spec, evolve(options, device="auto"))
+        made.place = f"card:{options.worker}"
+        cls.held[made.place] = cls.held.get(made.place, 0) + WEIGHTS
+        return made
+
+    @classmethod
+    def device_memory(cls, options: BackendOptions) -> Memory:
+        """What is held."""
+        place = f"card:{options.worker}"
+        return Memory(place, cls.held.get(place, 0), int(3.7 * WEIGHTS))
+
+    def close(self) -> None:
+        """Give it back."""
+        super().close()
+        type(self).held[self.place] -= WEIGHTS
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> type[OnDevice]:
+    monkeypatch.setattr(OnDevice, "held", {})
+    monkeypatch.setattr("provider.engine.finding.find_backend", lambda _: OnDevice)
+    return OnDevice
+
+
+@pytest.mark.parametrize("budget", [None, int(2.5 * WEIGHTS)], ids=["80 % of the device", "configured"])
+async def test_models_in_a_devices_memory_share_that(
+    minilm: Path, clock: TickingClock, on_device: type[OnDevice], budget: int | None
+) -> None:
+    models = [fake(minilm, name, lazy=True) for name in ("a", "b", "c")]
+    # What the process may hold does not matter.
+    memory = MemorySettings(max_model_bytes=1, max_device_bytes=budget)
+    async with opened(*models, clock=clock, memory=memory) as service:
+        for name in ("a", "b", "a", "c"):
+            await embed(service, "text", name)
+            clock.advance(1)
+        states = {name: runtime.state for name, runtime in service.runtimes.items()}
+        assert states == {"a": ModelState.READY, "b": ModelState.WAITING, "c": ModelState.READY}
+        assert {name: runtime.use.bytes for name, runtime in service.runtimes.items()} == {
+            "a": WEIGHTS,
+            "b": 0,
+            "c": WEIGHTS,
+        }
+        assert on_device.held == {"card:0": 2 * WEIGHTS}
+
+
+async def test_a_device_that_is_full_is_told_with_its_setting(
+    minilm: Path, clock: TickingClock, on_device: type[OnDevice]
+) -> None:
+    memory = MemorySettings(max_device_bytes=int(1.5 * WEIGHTS))
+    async with opened(fake(minilm), fake(minilm, "b", lazy=True), clock=clock, memory=memory) as service:
+        with pytest.raises(ModelFailed):
+            await embed(service, "text", "b")
+        failure = service.runtimes["b"].failure
+        assert failure is not None
+        assert f"hold {WEIGHTS} of {memory.max_device_bytes}" in failure.message
+        assert "raise memory.max_device_bytes" in failure.message
+        assert on_device.held == {"card:0": WEIGHTS}
