@@ -84,13 +84,15 @@ class PackedTransformer:
             alone = _alone(base, batch, "last_hidden_state")
             logits = None if model is base else _alone(model, batch, "logits")
             model.set_attn_implementation(PACKED)
+            failures: list[str] = []
             for places in (_from_zero, _behind_padding(spec.pad_id)):
                 packed = cls(model, places, device)
                 if packed._gives(alone, batch) and (logits is None or take_states(model, alone, logits, batch)):
                     packed._try_more_tokens(alone, batch)
                     return packed
+                failures += [packed.failure] if packed.failure is not None else []
         model.set_attn_implementation("sdpa")
-        why = "" if packed.failure is None else f" ({packed.failure})"
+        why = f" ({'; '.join(dict.fromkeys(failures))})" if failures else ""
         return f"a trial of {name} without padding failed, or gave other outputs than with it{why}"
 
     def pooled(self, batch: TokenBatch, modes: Sequence[PoolingMode]) -> torch.Tensor:
