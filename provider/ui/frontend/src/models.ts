@@ -28,7 +28,7 @@ export interface Model {
   threads_per_lane: number | null;
   batch_tokens: number | null;
   resident_bytes: number | null;
-  tuning: { source: string; tokens_per_second?: Record<string, number> } | null;
+  tuning: { state: string; tokens_per_second?: Record<string, number> } | null;
 }
 
 /** All models by their configured names; null: not known yet. */

@@ -104,7 +104,7 @@ function Tuning({ model }: { model: Model }) {
   const most = Math.max(...plans.map(([, speed]) => speed));
   return (
     <details>
-      <summary>Tuning ({model.tuning.source})</summary>
+      <summary>Tuning ({model.tuning.state})</summary>
       <table>
         <caption class="hint">Lanes × threads and most tokens of a batch; tokens a second of each</caption>
         <tbody>
