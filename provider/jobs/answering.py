@@ -1,6 +1,7 @@
 """Requests of one job, answered in pieces of its input, several at a time and in their order."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import NamedTuple
@@ -15,7 +16,9 @@ from provider.jobs.records import Job
 from provider.jobs.results import Result, answered, request_id
 
 # A piece of the input: small enough that it waits in the queue for less than the queue allows on a slow model.
-_PIECE_LINES, _PIECE_BYTES = 128, 32_768
+_FIRST_LINES, _LEAST_LINES, _MOST_LINES, _PIECE_BYTES = 16, 8, 128, 32_768
+# And so small that counts of a slow job move: what is answered in about so long.
+_PIECE_SECONDS = 0.5
 _FIRST_PIECES, _MOST_PIECES = 2, 8
 # Of results that are not on the disk yet, about.
 _MOST_RESULT_BYTES = 64 * 1024 * 1024
@@ -57,7 +60,7 @@ class Answering:
             on_obstacle: told why a request has to wait.
         """
         self._job, self._calls, self._find_caller, self._on_obstacle = job, calls, find_caller, on_obstacle
-        self._most, self._ceiling = _FIRST_PIECES, _MOST_PIECES
+        self._lines, self._most, self._ceiling = _FIRST_LINES, _FIRST_PIECES, _MOST_PIECES
 
     async def pieces(self, source: InputFile, stop: asyncio.Event) -> AsyncGenerator[list[Piece], None]:
         """Pieces that are answered, in the order of the input, until its end or `stop`.
@@ -67,10 +70,11 @@ class Answering:
         """
         coming: deque[_Coming] = deque()
         stopping = asyncio.create_task(stop.wait())
+        answered_at = time.monotonic()
         try:
             while True:
                 while len(coming) < self._most and not stop.is_set():
-                    lines = await asyncio.to_thread(source.next_lines, _PIECE_LINES, _PIECE_BYTES)
+                    lines = await asyncio.to_thread(source.next_lines, self._lines, _PIECE_BYTES)
                     if not lines:
                         break
                     coming.append(_Coming(lines, asyncio.create_task(self._answer_piece(lines))))
@@ -83,6 +87,9 @@ class Answering:
                     done.append(Piece(piece.lines, piece.results.result()))
                 if done:
                     yield done
+                    seconds, answered_at = time.monotonic() - answered_at, time.monotonic()
+                    rate = sum(len(piece.lines) for piece in done) / max(seconds, 0.001)
+                    self._lines = max(_LEAST_LINES, min(_MOST_LINES, int(rate * _PIECE_SECONDS)))
                     size = max(sum(len(each.line) for each in piece.results) for piece in done)
                     self._most = min(self._ceiling, self._most + 1, max(1, _MOST_RESULT_BYTES // max(1, size)))
         finally:

@@ -20,6 +20,7 @@ __all__ = [
     "CacheSettings",
     "DialectSettings",
     "HubSettings",
+    "JobSettings",
     "LimitSettings",
     "LogSettings",
     "MemorySettings",
