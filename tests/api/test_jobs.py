@@ -399,9 +399,12 @@ async def test_a_full_disk_pauses_the_job_and_says_so(client: Any, monkeypatch: 
 
 async def test_jobs_are_counted_apart_from_requests(client: Any) -> None:
     await ended(client, await submit(client, lines("a", "b")))
-    text = (await client.get("/metrics")).text
+    text = ""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        # The state is counted once it is in the database, where it was seen.
+        while 'emb_provider_jobs_total{state="completed"} 1.0' not in text:
+            text = (await client.get("/metrics")).text
     assert 'emb_provider_job_requests_total{endpoint="/v1/embeddings",model="org/model",status="200"} 2.0' in text
-    assert 'emb_provider_jobs_total{state="completed"} 1.0' in text
     assert 'emb_provider_requests_total{method="POST",model="org/model",route="/v1/embeddings"' in text
     assert 'route="/v1/embeddings",status="200",task="embed"} 0.0' in text
     assert 'emb_provider_inputs_total{model="org/model"} 2.0' in text
