@@ -23,6 +23,7 @@ from provider.domain import Embedded, EmbedRequest, Scored, ScoreRequest
 from provider.engine.engine import Engine
 from provider.engine.hooks import BatchDone, Event, Hooks
 from provider.engine.loading import ModelParts
+from provider.engine.pairs import PairOptions
 from provider.errors import ProviderError
 from provider.models.folder import read_config
 from provider.settings import CacheSettings
@@ -134,7 +135,7 @@ class InProcessEngine:
         prompt = self._model.spec.default_prompt
         if self._ranks:
             assert self._model.pairs is not None, "a model that reranks has a tokenizer for pairs"  # noqa: S101
-            encoded = self._model.pairs.encode((self._texts.query(0),), texts, prompt=prompt, truncate="end")
+            encoded = self._model.pairs.encode((self._texts.query(0),), texts, PairOptions(prompt, "end"))
         else:
             encoded = self._model.tokenizer.encode(texts, prompt=prompt, truncate="end")
         return [len(each.ids) for each in encoded]

@@ -6,13 +6,12 @@ A field of another API that would change the answer is never ignored. Fields tha
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NoReturn, Self, TypeVar, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import msgspec
 from attrs import frozen
 
 from provider.dialects.malformed import UTF8_BOM, explain, is_encoded_twice
-from provider.domain import Truncation
 from provider.engine.prompts import role_of
 from provider.errors import InvalidRequest, MissingModel
 
@@ -20,9 +19,6 @@ from provider.errors import InvalidRequest, MissingModel
 SHOWN_CHARACTERS = 100
 MAX_INT32 = 2**31 - 1
 _NOT_GIVEN: tuple[object, ...] = (None, "", [])
-_TRUNCATIONS: dict[object, Truncation] = {False: "none", True: "end", "none": "none", "start": "start", "end": "end"}
-_SIDES: Mapping[str, Truncation] = {"left": "start", "right": "end"}
-LENGTH_IS_CONFIGURED = "Another length is the operator's to set (`max_context_length`)."
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -121,76 +117,6 @@ def only(*served: object, instead: str) -> Read:
     return read
 
 
-def token_limit(body: object, name: str, value: int, given_as: dict[str, str]) -> None:
-    """As vLLM has it: -1 cuts to the model's maximum, a positive number to as many tokens."""
-    if value != -1:
-        raise refusal(name, value, (-1,), f"-1 cuts inputs to the model's maximum. {LENGTH_IS_CONFIGURED}")
-    alias_of("truncate")(body, name, True, given_as)  # noqa: FBT003 - a value of the wire
-
-
-@frozen
-class Cut:
-    """Whether and where too long inputs are cut, as TEI has it: the end that is cut off is said by itself.
-
-    Attributes:
-        truncate: what was asked for; None: as the model is configured.
-        side: which end, where it is cut at all; None: as `truncate` or the model's configuration says.
-    """
-
-    truncate: Truncation | None = None
-    side: Truncation | None = None
-
-    @classmethod
-    def of(cls, truncate: bool | str | None, direction: str | None) -> Self:  # noqa: FBT001 - a value of the wire
-        """What a body asks for.
-
-        Raises:
-            InvalidRequest: `truncate` or `truncation_direction` is none that is served.
-        """
-        param = "truncation_direction"
-        side = _SIDES.get(direction.lower()) if direction else None
-        if direction and side is None:
-            raise refusal(param, direction, ("Left", "Right"), "")
-        asked = truncation(truncate)
-        if side and isinstance(truncate, str) and asked not in {None, side, "none"}:
-            raise contradiction(param, direction, "truncate", truncate)
-        return cls(asked, side)
-
-    def resolved(self, configured: Truncation) -> Truncation:
-        """What becomes of an input of a model that is `configured` so."""
-        truncate = configured if self.truncate is None else self.truncate
-        return truncate if truncate == "none" or self.side is None else self.side
-
-
-def truncation_side(body: Any, name: str, value: str, given_as: dict[str, str]) -> None:  # noqa: ANN401 - of a dialect
-    """As vLLM and TEI have it: which end is cut off, where truncation is asked for by another field."""
-    side = _SIDES.get(value.lower())
-    if side is None:
-        raise refusal(name, value, tuple(_SIDES), "")
-    if body.truncate is None:
-        msg = f"Invalid '{name}': it says which end is cut off, not whether. Send \"truncate\": true as well."
-        raise InvalidRequest(msg, param=name, code="invalid_value")
-    if body.truncate is True:
-        body.truncate = side
-    elif truncation(body.truncate) not in {side, "none"}:
-        raise contradiction(name, value, given_as.get("truncate", "truncate"), body.truncate)
-
-
-def truncation(value: str | bool | None) -> Truncation | None:  # noqa: FBT001 - a value of the wire
-    """What a value of `truncate` means; None where nothing was said.
-
-    Raises:
-        InvalidRequest: it is none of those.
-    """
-    if value is None or value == "":
-        return None
-    found = _TRUNCATIONS.get(value.lower() if isinstance(value, str) else value)
-    if found is None:
-        msg = f"Invalid value: {shown(value)}. Supported values are: true, false, 'NONE', 'START' and 'END'."
-        raise InvalidRequest(msg, param="truncate", code="invalid_value")
-    return found
-
-
 def model_of(given: str | None, *, is_needed: bool) -> str:
     """The model's name; empty where none was named.
 
@@ -244,7 +170,7 @@ def contradiction(name: str, value: object, other: str, present: object) -> Inva
 
 
 # By what values of our fields are compared, where equal things have several names.
-_MEANINGS: Mapping[str, Callable[[Any], object]] = {"truncate": truncation, "input_type": role_of}
+_MEANINGS: Mapping[str, Callable[[Any], object]] = {"input_type": role_of}
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _GOT = re.compile(r"^Expected `(?P<expected>[^`]*)`, got `(?P<got>[^`]*)`$")

@@ -7,31 +7,24 @@ SGLang, Superlinked, TEI, Vertex AI, vLLM, Voyage and watsonx.
 from collections.abc import Mapping
 from typing import Any
 
-from provider.dialects.fields import (
-    LENGTH_IS_CONFIGURED,
-    ForeignField,
-    Read,
-    alias_of,
-    only,
-    refusal,
-    token_limit,
-    truncation_side,
-)
+from provider.dialects.fields import ForeignField, Read, alias_of, only, refusal
+from provider.dialects.truncation import LimitFields, token_limit, truncates, truncation_side
 from provider.errors import InvalidRequest
 
-CUT_AT_MAXIMUM = f'Send "truncate": true to cut at the model\'s maximum. {LENGTH_IS_CONFIGURED}'
+CUT_AT_MAXIMUM = 'Send "truncate": true to cut at the model\'s maximum, or "max_tokens" to cut to fewer tokens.'
 _AS_CONFIGURED = "Adapters are no part of a request: serve the merged model under a name of its own."
 _WHOLE = "Every text goes through the model as a whole: split it on your side."
 _Words = bool | str | None
+_Whole = int | float | None
 
 
-def _cuts(word: str) -> Read:
-    """Reads a field whose value `word` cuts what is too long, where others average over parts or drop the start."""
+def _cuts(word: str, truncate: bool | str) -> Read:  # noqa: FBT001 - a value of the wire
+    """Reads a field whose value `word` is `truncate`, where others average over parts or drop the start."""
 
-    def read(body: object, name: str, value: str, given_as: dict[str, str]) -> None:
+    def read(body: LimitFields, name: str, value: str, given_as: dict[str, str]) -> None:
         if value.lower() != word:
             raise refusal(name, value, (word,), f"{CUT_AT_MAXIMUM} {_WHOLE}")
-        alias_of("truncate")(body, name, True, given_as)  # noqa: FBT003 - a value of the wire
+        truncates(body, name, truncate, given_as)
 
     return read
 
@@ -46,19 +39,17 @@ def _nested(_body: object, name: str, value: object, _given_as: dict[str, str]) 
 
 
 COMMON: Mapping[str, ForeignField] = {
-    **{name: ForeignField(_Words, alias_of("truncate")) for name in ("truncation", "truncation_strategy")},
-    **{
-        name: ForeignField(bool | None, alias_of("truncate"))
-        for name in ("auto_truncate", "autoTruncate", "truncate_inputs")
-    },
-    **{name: ForeignField(int | None, token_limit) for name in ("truncate_prompt_tokens", "truncate_input_tokens")},
-    "long_text_mode": ForeignField(str | None, _cuts("truncate")),
-    "overflow_strategy": ForeignField(str | None, _cuts("drop_end")),
+    **{name: ForeignField(_Words, truncates) for name in ("truncation", "truncation_strategy")},
+    **{name: ForeignField(bool | None, truncates) for name in ("auto_truncate", "autoTruncate", "truncate_inputs")},
+    **{name: ForeignField(_Whole, token_limit) for name in ("truncate_prompt_tokens", "truncate_input_tokens")},
+    **{name: ForeignField(_Whole, alias_of("max_tokens")) for name in ("max_length", "max_seq_length")},
+    "long_text_mode": ForeignField(str | None, _cuts("truncate", True)),  # noqa: FBT003 - a value of the wire
+    "overflow_strategy": ForeignField(str | None, _cuts("drop_end", "END")),
     # After the fields that ask for truncation: see `truncation_side`.
     **{name: ForeignField(str | None, truncation_side) for name in ("truncation_side", "truncation_direction")},
     **{
         name: ForeignField(Any, only(instead=CUT_AT_MAXIMUM))
-        for name in ("max_length", "max_seq_length", "max_query_length", "query_max_length", "passage_max_length")
+        for name in ("max_query_length", "query_max_length", "passage_max_length")
     },
     **{
         name: ForeignField(Any, only(False, instead=_WHOLE))  # noqa: FBT003 - a value of the wire

@@ -135,6 +135,9 @@ def _several_labels(exc: errors.SeveralLabels, _: FieldNames) -> Phrase:
 
 def _input_too_long(exc: errors.InputTooLong, names: FieldNames) -> Phrase:
     field, tokens, limit = names.place(exc.index), f"{'' if exc.is_counted else 'more than '}{exc.tokens}", exc.limit
+    if exc.is_requested:
+        bound = f"'{names.option('max_tokens')}' allows {limit} tokens, however"
+        return _invalid(field, f"{bound} it has {tokens}. Shorten it, raise the limit, or send {names.cut}.")
     if exc.is_pair:
         return _invalid(
             field,

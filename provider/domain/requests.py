@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from provider.domain.batch import DENSE, MULTI_VECTOR, SPARSE, Ids, SparseVector, Vectors
 
-Truncation = Literal["none", "start", "end"]
-"""What happens to an input that is too long: an error, or tokens are cut off at its start or at its end."""
+Truncation = Literal["none", "start", "end", "auto"]
+"""What happens to an input that is too long: an error, or tokens are cut off at its start, at its end, or at the end
+that the model's files say, as sentence-transformers does.
+"""
 
 Tier = Literal["interactive", "bulk"]
 """How requests are scheduled: answered soon, or as a long job that gives way to those."""
@@ -27,6 +29,8 @@ class EmbedRequest:
         prompt_name: a key of the model's prompts.
         input_type: `query`, `document` or another prompt's name; ignored by models without prompts.
         truncate: None for the model's configured way.
+        max_tokens: most tokens of an input, special tokens and prompt included; longer ones are cut, unless `truncate`
+            says otherwise. None for the model's own limit, which holds in any case.
         dimensions: width of the answer; None for the model's own.
         normalize: whether vectors have unit length; None for the model's own way.
         outputs: names of the outputs that are wanted.
@@ -38,6 +42,7 @@ class EmbedRequest:
     prompt_name: str | None = None
     input_type: str | None = None
     truncate: Truncation | None = None
+    max_tokens: int | None = None
     dimensions: int | None = None
     normalize: bool | None = None
     outputs: tuple[str, ...] = (DENSE,)
@@ -51,7 +56,8 @@ class ScoreRequest:
         model: name or alias.
         texts: the documents, or with `queries` None the texts to classify.
         queries: one for all `texts`, or as many as `texts`; None to score each text alone.
-        truncate: None for the model's configured way; `end` cuts the longest of a pair first.
+        truncate: None for the model's configured way; the longest of a pair is cut first.
+        max_tokens: most tokens of a text, with its query and special tokens; as in `EmbedRequest`.
         max_document_tokens: documents are cut to so many tokens before they are paired, and that is reported; None for
             no such limit.
         raw: logits instead of the model's own activation of them.
@@ -62,6 +68,7 @@ class ScoreRequest:
     texts: tuple[str, ...]
     queries: tuple[str, ...] | None = None
     truncate: Truncation | None = None
+    max_tokens: int | None = None
     max_document_tokens: int | None = None
     raw: bool = False
     instruction: str | None = None

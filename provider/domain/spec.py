@@ -42,6 +42,7 @@ class TokenizerSpec:
         markers: texts that stand before queries and documents and are one token each, where the vocabulary has them.
         queries: how queries become token ids, where that differs; None where they are as documents.
         document_tokens: most tokens of an input that is said to be a document; None for the model's own limit.
+        cuts_start: whether it cuts texts that are too long at their start, where nothing else is asked for.
     """
 
     stands_alone: bool = True
@@ -53,6 +54,7 @@ class TokenizerSpec:
     markers: tuple[str, ...] = ()
     queries: QueryInput | None = None
     document_tokens: int | None = None
+    cuts_start: bool = False
 
 
 @frozen

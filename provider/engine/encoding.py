@@ -12,9 +12,11 @@ from provider.domain import DENSE, SCORES, EmbedRequest, Features, Ids, ModelSpe
 from provider.engine.cache import SeenTexts
 from provider.engine.cl100k import OPENAI_MODELS, decode
 from provider.engine.loading import ModelParts
+from provider.engine.pairs import PairOptions
 from provider.engine.prompts import are_queries, prompt_for, role_of
 from provider.engine.text_encoder import CHARACTERS_PER_TOKEN
-from provider.engine.tokenizer import Encoded, Tokenizer
+from provider.engine.tokenizer import Tokenizer
+from provider.engine.truncation import Encoded
 from provider.errors import InvalidOption, Overloaded, PromptTooLong, TokenIdsNotAccepted, TooManyTokens
 from provider.settings import ModelSettings
 
@@ -58,7 +60,8 @@ async def encode_inputs(
         TokenIdsNotAccepted: token ids came, and the model is not configured for them.
         TooManyTokens: the inputs have more than `max_tokens`.
     """
-    truncate: Truncation = request.truncate or settings.truncate
+    most = request.max_tokens
+    truncate = request.truncate or (settings.truncate if most is None else _where_limited(settings))
     tokenizer = tokenizer_for(request, model.spec, model.tokenizer)
     encoded: Sequence[Encoded]
     texts: Sequence[str] = [each for each in request.inputs if isinstance(each, str)]
@@ -67,17 +70,19 @@ async def encode_inputs(
         texts, ids = await _decoded(ids, max_tokens), []
     if ids:
         _check_token_ids(settings, request, model.spec)
-        encoded = tokenizer.check_ids(ids, truncate=truncate)
+        encoded = tokenizer.check_ids(ids, truncate=truncate, max_tokens=most)
     else:
         prompt = prompt_for(request, model.spec)
         if room.seen is not None and len(texts) == 1 and len(prompt) + len(texts[0]) <= _REMEMBERED_CHARACTERS:
-            encoded = (tokenizer.remembered(texts[0], prompt, truncate),)
+            encoded = (tokenizer.remembered(texts[0], prompt, truncate, most),)
             room.seen.add(texts)
         else:
             _check_prompt(prompt, len(texts), max_tokens)
             lengths = [len(prompt) + len(text) for text in texts]
-            gather = _Gathering(texts, lengths, tokenizer.max_tokens, max_tokens, request.outputs, room, waiting)
-            return await gather.all(lambda inputs: tokenizer.chunks(texts[inputs], prompt=prompt, truncate=truncate))
+            limit = min(tokenizer.max_tokens, most or tokenizer.max_tokens)
+            gather = _Gathering(texts, lengths, limit, max_tokens, request.outputs, room, waiting)
+            encode = partial(tokenizer.chunks, prompt=prompt, truncate=truncate, max_tokens=most)
+            return await gather.all(lambda inputs: encode(texts[inputs]))
     if (tokens := sum([len(each.ids) for each in encoded])) > max_tokens:
         raise TooManyTokens(tokens, limit=max_tokens)
     return _giving(request.outputs, encoded)
@@ -96,6 +101,11 @@ class Room:
     check: Callable[[int], None]
     is_at_hand: Callable[[Features], bool]
     seen: SeenTexts | None
+
+
+def _where_limited(settings: ModelSettings) -> Truncation:
+    """Who only says how many tokens may stay wants longer inputs cut."""
+    return "auto" if settings.truncate == "none" else settings.truncate
 
 
 def truncations(encoded: Sequence[Encoded]) -> tuple[Truncated, ...]:
@@ -244,8 +254,11 @@ async def encode_scored(
     texts, queries = request.texts, request.queries or ()
     # One query goes with every text, and tokenising it is part of the work.
     lengths = [len(text) + len(queries[i % len(queries)] if queries else "") for i, text in enumerate(texts)]
-    gather = _Gathering(texts, lengths, model.tokenizer.max_tokens, max_tokens, (SCORES,), room, waiting)
-    return await gather.all(partial(_scored_chunks, model, request, request.truncate or settings.truncate))
+    most = request.max_tokens
+    truncate = request.truncate or (settings.truncate if most is None else _where_limited(settings))
+    limit = min(model.tokenizer.max_tokens, most or model.tokenizer.max_tokens)
+    gather = _Gathering(texts, lengths, limit, max_tokens, (SCORES,), room, waiting)
+    return await gather.all(partial(_scored_chunks, model, request, truncate))
 
 
 def _check_scored(model: ModelParts, request: ScoreRequest) -> None:
@@ -275,14 +288,9 @@ def _scored_chunks(
     prompt = model.spec.default_prompt if request.instruction is None else request.instruction
     texts, queries = request.texts[inputs], request.queries
     if queries is None:
-        return model.tokenizer.chunks(texts, prompt=prompt, truncate=truncate)
+        return model.tokenizer.chunks(texts, prompt=prompt, truncate=truncate, max_tokens=request.max_tokens)
     if model.pairs is None:
         msg = f"the model {model.spec.name!r} was loaded without a tokenizer for pairs"
         raise AssertionError(msg)
-    return model.pairs.chunks(
-        queries if len(queries) == 1 else queries[inputs],
-        texts,
-        prompt=prompt,
-        truncate=truncate,
-        max_document_tokens=request.max_document_tokens,
-    )
+    options = PairOptions(prompt, truncate, request.max_tokens, request.max_document_tokens)
+    return model.pairs.chunks(queries if len(queries) == 1 else queries[inputs], texts, options)

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
+from attrs import frozen
 
 from provider.domain import Features, Ids, ScoreTask, Truncation
 from provider.engine.text_encoder import MOST_CHARACTERS, Content, chunks_of, placed_behind
-from provider.engine.tokenizer import Encoded, Tokenizer
+from provider.engine.tokenizer import Tokenizer
 from provider.engine.tokenizer_loading import panics_raised
-from provider.errors import InputTooLong, InvalidInput, InvalidModel, InvalidOption
+from provider.engine.truncation import Encoded, TokenLimit
+from provider.errors import InvalidInput, InvalidModel, InvalidOption
 from provider.models.tokenizer_json import pair_parts
 
 Render = Callable[[str, str, str], str]
@@ -23,6 +25,23 @@ _FILLERS = ("0", "1 2 3 4")
 _CHARACTERS_PER_TOKEN = 64
 
 
+@frozen
+class PairOptions:
+    """How pairs are written and cut.
+
+    Attributes:
+        prompt: put before each query, or the instruction of a chat template; "" for none.
+        truncate: what happens to pairs over the limit.
+        max_tokens: most tokens of a pair, all included; None for the model's limit.
+        max_document_tokens: texts are cut to so many tokens first; such a cut is reported, not refused.
+    """
+
+    prompt: str = ""
+    truncate: Truncation = "none"
+    max_tokens: int | None = None
+    max_document_tokens: int | None = None
+
+
 class PairTokenizer(ABC):
     """How a model's pairs become token ids. Safe to use from several threads at the same time."""
 
@@ -30,38 +49,24 @@ class PairTokenizer(ABC):
         self,
         queries: Sequence[str],
         texts: Sequence[str],
-        *,
-        prompt: str = "",
-        truncate: Truncation = "none",
-        max_document_tokens: int | None = None,
+        options: PairOptions = PairOptions(),
     ) -> list[Encoded]:
         """Token ids of each pair.
 
         Args:
             queries: one for all texts, or one for each.
             texts: the documents.
-            prompt: put before each query, or the instruction of a chat template; "" for none.
-            truncate: what happens to pairs over the limit.
-            max_document_tokens: texts are cut to so many tokens first; such a cut is reported, not refused.
+            options: how they are written and cut.
 
         Raises:
-            InputTooLong: a pair is over the limit and `truncate` is "none".
+            InputTooLong: a pair is over the limit and is not to be cut.
             InvalidInput: a text or a query is not valid Unicode, or has a token without a row in the model's table.
-            InvalidOption: pairs of this model cannot be cut at their start.
+            InvalidOption: pairs of this model cannot be cut at their start, or the limit leaves no room for text.
         """
-        chunks = self.chunks(queries, texts, prompt=prompt, truncate=truncate, max_document_tokens=max_document_tokens)
-        return [each for chunk in chunks for each in chunk]
+        return [each for chunk in self.chunks(queries, texts, options) for each in chunk]
 
     @abstractmethod
-    def chunks(
-        self,
-        queries: Sequence[str],
-        texts: Sequence[str],
-        *,
-        prompt: str = "",
-        truncate: Truncation = "none",
-        max_document_tokens: int | None = None,
-    ) -> Iterator[list[Encoded]]:
+    def chunks(self, queries: Sequence[str], texts: Sequence[str], options: PairOptions) -> Iterator[list[Encoded]]:
         """As `encode`, a bounded number of characters at a time: what comes behind an error is never read."""
 
 
@@ -97,53 +102,40 @@ class SegmentPairs(PairTokenizer):
             msg = f"the model's tokenizer is not supported for pairs: {exc}; choose another model"
             raise InvalidModel(msg) from exc
         self._tokenizer, self._gives_types = tokenizer, gives_types
-        self._room = tokenizer.max_tokens - sum(len(part.ids) for part in self._parts)
+        self._special = sum(len(part.ids) for part in self._parts)
 
-    def chunks(
-        self,
-        queries: Sequence[str],
-        texts: Sequence[str],
-        *,
-        prompt: str = "",
-        truncate: Truncation = "none",
-        max_document_tokens: int | None = None,
-    ) -> Iterator[list[Encoded]]:
+    def chunks(self, queries: Sequence[str], texts: Sequence[str], options: PairOptions) -> Iterator[list[Encoded]]:
         """See `PairTokenizer.chunks`."""
-        from_end = truncate == "start"
+        limit = self._tokenizer.limit(options.truncate, options.max_tokens, self._special)
+        from_end, document_tokens = limit.cuts_start, options.max_document_tokens
         alone = len(queries) == 1
-        asked = [prompt + query for query in queries]
+        asked = [options.prompt + query for query in queries]
         firsts = _queries(self._tokenizer, asked, alone=True, from_end=from_end) if alone else []
         for part in chunks_of([len(text) + (0 if alone else len(asked[i])) for i, text in enumerate(texts)]):
             with placed_behind(part.start):
                 if not alone:
                     firsts = _queries(self._tokenizer, asked[part], alone=False, from_end=from_end)
                 # A document is cut at its end; only what is left may be cut at its start.
-                seconds = self._tokenizer.contents(texts[part], from_end=from_end and max_document_tokens is None)
+                seconds = self._tokenizer.contents(texts[part], from_end=from_end and document_tokens is None)
                 pairs = zip(firsts * (len(seconds) if alone else 1), seconds, strict=True)
-                chunk = [self._pair(i, *pair, truncate, max_document_tokens) for i, pair in enumerate(pairs)]
+                chunk = [self._pair(i, *pair, limit, document_tokens) for i, pair in enumerate(pairs)]
             yield chunk
 
     def _pair(
-        self, index: int, first: Content, second: Content, truncate: Truncation, max_document_tokens: int | None
+        self, index: int, first: Content, second: Content, limit: TokenLimit, document_tokens: int | None
     ) -> Encoded:
         query, text = first.ids, second.ids
-        special = self._tokenizer.max_tokens - self._room
         is_counted = first.is_whole and second.is_whole
-        original = special + len(query) + len(text)
-        was_cut = max_document_tokens is not None and len(text) > max_document_tokens
+        original = self._special + len(query) + len(text)
+        was_cut = document_tokens is not None and len(text) > document_tokens
         if was_cut:
-            text = text[:max_document_tokens]
-        if len(query) + len(text) > self._room:
-            if truncate == "none":
-                tokens = special + len(query) + len(text)
-                limit = self._tokenizer.max_tokens
-                raise InputTooLong(index, tokens=tokens, limit=limit, is_counted=is_counted, is_pair=True)
+            text = text[:document_tokens]
+        tokens = self._special + len(query) + len(text)
+        if tokens > limit.tokens:
+            limit.check(index, tokens, is_counted=is_counted, is_pair=True)
             was_cut = True
-            kept = longest_first(len(query), len(text), self._room)
-            if truncate == "end":
-                query, text = query[: kept[0]], text[: kept[1]]
-            else:
-                query, text = query[len(query) - kept[0] :], text[len(text) - kept[1] :]
+            kept = longest_first(len(query), len(text), limit.tokens - self._special)
+            query, text = limit.kept(query, kept[0]), limit.kept(text, kept[1])
         features = self._joined(query, text)
         if not was_cut:
             return Encoded(features)
@@ -167,40 +159,28 @@ class RenderedPairs(PairTokenizer):
         self._tokenizer, self._render = tokenizer, render
         self._end = lru_cache(64)(self._end_of_template)
 
-    def chunks(
-        self,
-        queries: Sequence[str],
-        texts: Sequence[str],
-        *,
-        prompt: str = "",
-        truncate: Truncation = "none",
-        max_document_tokens: int | None = None,
-    ) -> Iterator[list[Encoded]]:
+    def chunks(self, queries: Sequence[str], texts: Sequence[str], options: PairOptions) -> Iterator[list[Encoded]]:
         """See `PairTokenizer.chunks`."""
-        if truncate == "start":
+        if options.truncate == "start":
             reason = "this model's pairs can be cut at the end only: a chat template stands at their start."
             raise InvalidOption(option="truncate", reason=reason)
+        end = self._end(options.prompt)
+        limit = self._tokenizer.limit(options.truncate, options.max_tokens, len(end))
         alone = len(queries) == 1
         asked = [*queries] * (len(texts) if alone else 1)
         for part in chunks_of([len(query) + len(text) for query, text in zip(asked, texts, strict=True)]):
             with placed_behind(part.start):
                 # What cannot be tokenised is told by itself: in the rendered text it could be anywhere.
                 _queries(self._tokenizer, queries if alone else asked[part], alone=alone, from_end=False)
-                chunk = self._rendered(asked[part], texts[part], prompt, truncate, max_document_tokens)
+                chunk = self._rendered(asked[part], texts[part], options, limit, end)
             yield chunk
 
     def _rendered(
-        self,
-        queries: Sequence[str],
-        texts: Sequence[str],
-        prompt: str,
-        truncate: Truncation,
-        max_document_tokens: int | None,
+        self, queries: Sequence[str], texts: Sequence[str], options: PairOptions, limit: TokenLimit, end: Ids
     ) -> list[Encoded]:
-        shortened = self._shortened(texts, max_document_tokens)
+        prompt, shortened = options.prompt, self._shortened(texts, options.max_document_tokens)
         pairs = list(zip(queries, shortened, strict=True))
-        rendered = self._tokenizer.contents([self._render(prompt, *pair) for pair in pairs])
-        limit = self._tokenizer.max_tokens
+        rendered = self._tokenizer.contents([self._render(prompt, *pair) for pair in pairs], from_end=limit.cuts_start)
         encoded = []
         for index, content in enumerate(rendered):
             ids = content.ids
@@ -209,12 +189,9 @@ class RenderedPairs(PairTokenizer):
             if was_cut:
                 (whole,) = self._tokenizer.contents([self._render(prompt, pairs[index][0], texts[index])])
                 original = len(whole.ids) if whole.is_whole else None
-            if len(ids) > limit:
-                if truncate == "none":
-                    tokens, is_counted = len(ids), content.is_whole
-                    raise InputTooLong(index, tokens=tokens, limit=limit, is_counted=is_counted, is_pair=True)
-                end = self._end(prompt)[-limit:]
-                ids = np.concatenate([ids[: limit - len(end)], end])
+            if len(ids) > limit.tokens:
+                limit.check(index, len(ids), is_counted=content.is_whole, is_pair=True)
+                ids = np.concatenate([limit.kept(ids, limit.tokens)[: limit.tokens - len(end)], end])
                 was_cut = True
             encoded.append(Encoded(Features(ids), was_cut=was_cut, original_tokens=original if was_cut else None))
         return encoded

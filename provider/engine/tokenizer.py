@@ -10,41 +10,17 @@ from pathlib import Path
 from typing import Literal, Self
 
 import tokenizers
-from attrs import evolve, frozen
+from attrs import evolve
 
 from provider.domain import Features, Ids, QueryInput, TokenizerSpec, Truncation
 from provider.engine.text_encoder import Content, TextEncoder, chunks_of, placed_behind
 from provider.engine.tokenizer_loading import BuiltTokenizer, load_tokenizer, named_special_ids
+from provider.engine.truncation import Encoded, TokenLimit
 from provider.engine.vocabulary import Filling, Vocabulary
-from provider.errors import InputTooLong, InvalidInput, InvalidModel, InvalidOption, PromptTooLong
+from provider.errors import InvalidInput, InvalidModel, InvalidOption, PromptTooLong
 
 # Encodings of single texts that are kept; a few hundred bytes each.
 _REMEMBERED_TEXTS = 4096
-
-
-@frozen(eq=False)
-class Encoded:
-    """One input, tokenised.
-
-    Attributes:
-        features: what goes into the model, at most as many tokens as it takes.
-        was_cut: whether tokens were left out.
-        original_tokens: tokens before the cut; None where the text was too long to count them all.
-    """
-
-    features: Features
-    was_cut: bool = False
-    original_tokens: int | None = None
-
-    @property
-    def ids(self) -> Ids:
-        """Its token ids, special tokens included."""
-        return self.features.ids
-
-    @property
-    def skip(self) -> int:
-        """Its leading tokens that take no part in pooling."""
-        return self.features.skip
 
 
 class Tokenizer:
@@ -69,6 +45,7 @@ class Tokenizer:
         is_query: bool = False,
         built: BuiltTokenizer | None = None,
         filling: QueryInput | None = None,
+        cuts_start: bool = False,
     ) -> None:
         """Take over a loaded tokenizer.
 
@@ -84,13 +61,14 @@ class Tokenizer:
             is_query: whether this is one for queries alone.
             built: transformers' tokenizer that it was taken from, if any.
             filling: what shorter inputs are filled up with; None for nothing.
+            cuts_start: where inputs are cut that are too long, if nothing else is asked for.
 
         Raises:
             InvalidModel: the special tokens do not stand around the text, or have a type, or no row in the table.
         """
         self._tokenizer, self._built = tokenizer, built
         self.max_tokens = max_tokens
-        self._pools_prompt = pools_prompt
+        self._pools_prompt, self._cuts_start = pools_prompt, cuts_start
         self._queries, self._documents, self._is_query = queries, documents, is_query
         self._named_special = frozenset(named_special)
         self._encoder = TextEncoder(tokenizer, max_tokens)
@@ -130,6 +108,7 @@ class Tokenizer:
             documents=documents,
             is_query=is_query,
             filling=filling,
+            cuts_start=spec.cuts_start,
         )
 
     @property
@@ -163,41 +142,64 @@ class Tokenizer:
         """That of inputs that are said to be documents: another one where these have a limit of their own."""
         return self._documents or self
 
-    def encode(self, texts: Sequence[str], *, prompt: str = "", truncate: Truncation = "none") -> list[Encoded]:
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        truncate: Truncation = "none",
+        max_tokens: int | None = None,
+    ) -> list[Encoded]:
         """Token ids of each text, `prompt` put before it.
 
         Args:
             texts: the inputs.
-            prompt: counts as tokens like the text itself; kept when the text's start is cut.
+            prompt: counts as tokens like the text itself; kept when `start` cuts the text's start.
             truncate: what happens to inputs over the limit.
+            max_tokens: most tokens of an input, special tokens and prompt included; None for the model's limit.
 
         Raises:
             InputTooLong: an input is over the limit and `truncate` is "none".
             InvalidInput: an input is not valid Unicode, has no tokens at all, or one without a row in the model's
                 table.
-            InvalidOption: the prompt cannot be tokenised, or has too many characters (PromptTooLong).
+            InvalidOption: the prompt cannot be tokenised, or has too many characters (PromptTooLong), or `max_tokens`
+                leaves no room for text.
         """
-        return [each for chunk in self.chunks(texts, prompt=prompt, truncate=truncate) for each in chunk]
+        chunks = self.chunks(texts, prompt=prompt, truncate=truncate, max_tokens=max_tokens)
+        return [each for chunk in chunks for each in chunk]
 
     def chunks(
-        self, texts: Sequence[str], *, prompt: str = "", truncate: Truncation = "none"
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        truncate: Truncation = "none",
+        max_tokens: int | None = None,
     ) -> Iterator[list[Encoded]]:
         """As `encode`, a bounded number of characters at a time: what comes behind an error is never read."""
+        limit = self.limit(truncate, max_tokens, self.vocabulary.special_tokens)
         before = self._prompt_ids(prompt) if prompt else []
         skip = 0 if self._pools_prompt or not prompt else self._left_out(before)
+        kept = len(before) if limit.keeps_prompt else 0
         for part in chunks_of([len(prompt) + len(text) for text in texts]):
             with placed_behind(part.start):
-                chunk = self._encode_chunk([prompt + text for text in texts[part]], len(before), skip, truncate)
+                chunk = self._encode_chunk([prompt + text for text in texts[part]], kept, skip, limit)
             yield chunk
 
-    def _encode_chunk(self, joined: list[str], prompt_tokens: int, skip: int, truncate: Truncation) -> list[Encoded]:
+    def limit(self, truncate: Truncation, max_tokens: int | None, needed: int) -> TokenLimit:
+        """See `TokenLimit.of`; `needed` tokens stand around every text."""
+        return TokenLimit.of(
+            truncate, max_tokens, model_tokens=self.max_tokens, needed=needed, cuts_start=self._cuts_start
+        )
+
+    def _encode_chunk(self, joined: list[str], prompt_tokens: int, skip: int, limit: TokenLimit) -> list[Encoded]:
         encoded = []
         for index, ids in enumerate(self._encoder.short(joined)):
             if ids is None:
-                one = self._encode_long(index, joined[index], prompt_tokens, truncate)
-            elif len(ids) > self.max_tokens:
+                one = self._encode_long(index, joined[index], prompt_tokens, limit)
+            elif len(ids) > limit.tokens:
                 content = ids[len(self.vocabulary.prefix) : len(ids) - len(self.vocabulary.suffix)]
-                one = self._cut(index, content, len(ids), prompt_tokens, truncate)
+                one = self._cut(index, content, len(ids), prompt_tokens, limit)
             else:
                 one = Encoded(self._filling.features(ids))
             if not len(one.ids):
@@ -205,7 +207,7 @@ class Tokenizer:
                     index, "this model's tokenizer finds no tokens in it. Leave it out, or send a text with words."
                 )
             self.vocabulary.check_text(index, one.ids)
-            encoded.append(_with_skip(one, skip) if skip else one)
+            encoded.append(one.with_skip(skip) if skip else one)
         return self._with_role(encoded)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
@@ -242,11 +244,13 @@ class Tokenizer:
             self.vocabulary.check_text(index, content.ids)
         return contents
 
-    def _encode_one(self, text: str, prompt: str, truncate: Truncation) -> Encoded:
+    def _encode_one(self, text: str, prompt: str, truncate: Truncation, max_tokens: int | None) -> Encoded:
         """As `encode`, for one text. `remembered` is this with a memory: a query comes again more often than not."""
-        return self.encode((text,), prompt=prompt, truncate=truncate)[0]
+        return self.encode((text,), prompt=prompt, truncate=truncate, max_tokens=max_tokens)[0]
 
-    def check_ids(self, inputs: Sequence[Ids], *, truncate: Truncation = "none") -> list[Encoded]:
+    def check_ids(
+        self, inputs: Sequence[Ids], *, truncate: Truncation = "none", max_tokens: int | None = None
+    ) -> list[Encoded]:
         """Token ids that the caller made with this model's own tokenizer, special tokens included, used as they are.
 
         Raises:
@@ -254,15 +258,14 @@ class Tokenizer:
             InputTooLong: as for texts.
         """
         encoded = []
+        limit = self.limit(truncate, max_tokens, 0)
         for index, ids in enumerate(inputs):
             self.vocabulary.check_ids(index, ids)
-            if len(ids) <= self.max_tokens:
+            if len(ids) <= limit.tokens:
                 encoded.append(Encoded(Features(ids)))
                 continue
-            if truncate == "none":
-                raise InputTooLong(index, tokens=len(ids), limit=self.max_tokens)
-            kept = ids[: self.max_tokens] if truncate == "end" else ids[-self.max_tokens :]
-            encoded.append(Encoded(Features(kept), was_cut=True, original_tokens=len(ids)))
+            limit.check(index, len(ids))
+            encoded.append(Encoded(Features(limit.kept(ids, limit.tokens)), was_cut=True, original_tokens=len(ids)))
         return self._with_role(encoded)
 
     def _with_role(self, encoded: list[Encoded]) -> list[Encoded]:
@@ -270,35 +273,22 @@ class Tokenizer:
             return encoded
         return [evolve(each, features=evolve(each.features, is_query=True)) for each in encoded]
 
-    def _encode_long(self, index: int, text: str, prompt_tokens: int, truncate: Truncation) -> Encoded:
-        content, is_whole = self._encoder.long(index, text, from_end=truncate == "start")
+    def _encode_long(self, index: int, text: str, prompt_tokens: int, limit: TokenLimit) -> Encoded:
+        content, is_whole = self._encoder.long(index, text, from_end=limit.cuts_start)
         if not is_whole:
-            if truncate == "start" and prompt_tokens:
+            if limit.cuts_start and prompt_tokens:
                 # The prompt stands at the text's start, which this part does not reach.
                 content = self._encoder.start_of_long(index, text)[:prompt_tokens] + content
-            return self._cut(index, content, None, prompt_tokens, truncate)
+            return self._cut(index, content, None, prompt_tokens, limit)
         total = len(content) + self.vocabulary.special_tokens
-        if total <= self.max_tokens:
+        if total <= limit.tokens:
             return Encoded(self._filling.features([*self.vocabulary.prefix, *content, *self.vocabulary.suffix]))
-        return self._cut(index, content, total, prompt_tokens, truncate)
+        return self._cut(index, content, total, prompt_tokens, limit)
 
-    def _cut(
-        self, index: int, content: list[int], total: int | None, prompt_tokens: int, truncate: Truncation
-    ) -> Encoded:
-        if truncate == "none":
-            tokens = len(content) if total is None else total
-            raise InputTooLong(index, tokens=tokens, limit=self.max_tokens, is_counted=total is not None)
-        room = self.max_tokens - self.vocabulary.special_tokens
-        if truncate == "end":
-            kept = content[:room]
-        else:
-            lead = content[: min(prompt_tokens, room)]
-            kept = lead + content[len(content) - (room - len(lead)) :]
+    def _cut(self, index: int, content: list[int], total: int | None, prompt_tokens: int, limit: TokenLimit) -> Encoded:
+        limit.check(index, len(content) if total is None else total, is_counted=total is not None)
+        room = limit.tokens - self.vocabulary.special_tokens
+        lead = content[: min(prompt_tokens, room)] if limit.cuts_start else []
+        kept = lead + limit.kept(content, room - len(lead))
         ids = [*self.vocabulary.prefix, *kept, *self.vocabulary.suffix]
         return Encoded(self._filling.features(ids), was_cut=True, original_tokens=total)
-
-
-def _with_skip(encoded: Encoded, skip: int) -> Encoded:
-    # At least one token is pooled, even if the text behind the prompt is empty.
-    features = evolve(encoded.features, skip=min(skip, len(encoded.ids) - 1))
-    return evolve(encoded, features=features)

@@ -142,26 +142,43 @@ class TooManyCharacters(InvalidInput):
 
 
 class InputTooLong(RequestError):
-    """One input has more tokens than the model takes, and truncation was not asked for.
+    """One input has more tokens than the model takes or the request allows, and truncation was not asked for.
 
     Attributes:
         index: its place in the request.
         tokens: how many it has; at least so many if `is_counted` is False: long texts are not counted to their end.
-        limit: how many the model takes.
+        limit: how many are allowed.
         is_pair: whether the tokens are those of a text and its query.
+        is_requested: whether the request itself set the limit, and the model takes more.
     """
 
-    def __init__(self, index: int, *, tokens: int, limit: int, is_counted: bool = True, is_pair: bool = False) -> None:
+    def __init__(
+        self,
+        index: int,
+        *,
+        tokens: int,
+        limit: int,
+        is_counted: bool = True,
+        is_pair: bool = False,
+        is_requested: bool = False,
+    ) -> None:
         more = "" if is_counted else "more than "
         with_query = " with its query" if is_pair else ""
-        super().__init__(f"input {index}{with_query} has {more}{tokens} tokens, the model takes {limit}")
+        bound = f"the request allows {limit}" if is_requested else f"the model takes {limit}"
+        super().__init__(f"input {index}{with_query} has {more}{tokens} tokens, {bound}")
         self.index, self.tokens, self.limit = index, tokens, limit
-        self.is_counted, self.is_pair = is_counted, is_pair
+        self.is_counted, self.is_pair, self.is_requested = is_counted, is_pair, is_requested
 
     def behind(self, inputs: int) -> "InputTooLong":
         """The same where so many further `inputs` come first."""
-        index, is_counted, is_pair = self.index + inputs, self.is_counted, self.is_pair
-        return InputTooLong(index, tokens=self.tokens, limit=self.limit, is_counted=is_counted, is_pair=is_pair)
+        return InputTooLong(
+            self.index + inputs,
+            tokens=self.tokens,
+            limit=self.limit,
+            is_counted=self.is_counted,
+            is_pair=self.is_pair,
+            is_requested=self.is_requested,
+        )
 
 
 class TooManyTokens(RequestError):

@@ -41,7 +41,6 @@ class StaticFiles:
         dimension: width of the table.
         rows: token ids that have a vector.
         limit: most tokens that its tokenizer gives; None for no limit.
-        cuts_the_start: whether the tokenizer cuts the start of longer texts.
         tokenizer: how texts become ids.
         files: the tokenizer and the table.
     """
@@ -49,7 +48,6 @@ class StaticFiles:
     dimension: int
     rows: int
     limit: int | None
-    cuts_the_start: bool
     tokenizer: TokenizerSpec
     files: tuple[Path, ...]
 
@@ -119,8 +117,9 @@ def read_static(folder: Path) -> StaticFiles:
         dimension,
         rows,
         limit,
-        str(truncation.get("direction")).lower() == "left",
-        TokenizerSpec(adds_special_tokens=False, ids=ids),
+        TokenizerSpec(
+            adds_special_tokens=False, ids=ids, cuts_start=str(truncation.get("direction")).lower() == "left"
+        ),
         (where, folder / SINGLE_FILE),
     )
 
@@ -144,7 +143,7 @@ def read_static_spec(
     check_adapter(place)
     static = read_static(place)
     pipeline = read_pipeline(folder, way, static.dimension)
-    notices = [CUTS_THE_START] if static.cuts_the_start else []
+    notices = [CUTS_THE_START] if static.tokenizer.cuts_start else []
     files = [path for path in pipeline.files if path.is_file()]
     if not files:
         files, notices = [folder / "config.json"], [*notices, AS_SENTENCE_TRANSFORMERS]

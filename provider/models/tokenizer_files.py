@@ -118,19 +118,20 @@ def read_tokenizer(
     )
     lowercase = bool(transformer.get("do_lower_case"))
     ids = count_ids(document) if alone else None
-    spec = TokenizerSpec(alone, lowercase, applied, ids, gives_types(about, config) if alone else None)
+    types = gives_types(about, config) if alone else None
     side = arguments.get("truncation_side") or about.get("truncation_side") or _direction(document)
-    notices = () if str(side).lower() != "left" else (CUTS_THE_START,)
+    cuts_start = str(side).lower() == "left"
+    spec = TokenizerSpec(alone, lowercase, applied, ids, types, cuts_start=cuts_start)
     files = (folder / "tokenizer.json",) if alone else found
     if where is not None and (lowercase or applied):
         files = (*files, where)
     limit = _limit(transformer=transformer, arguments=arguments, called=called, about=about, config=config, where=where)
-    return TokenizerFiles(spec, files, limit, _pad_id(tokens, document), notices)
+    return TokenizerFiles(spec, files, limit, _pad_id(tokens, document), (CUTS_THE_START,) if cuts_start else ())
 
 
 CUTS_THE_START = (
     "the model's tokenizer cuts the start of texts that are too long (truncation_side is left); "
-    'here requests choose: "truncate": "start" cuts as the model does, "end" the other way'
+    'so does "truncate": true, where "start" keeps the prompt, and "end" cuts the end'
 )
 """What to tell an operator of a tokenizer that cuts texts at their start."""
 

@@ -71,7 +71,9 @@ class ModelSettings:
         least=3,
     )
     truncate: Truncation = option(
-        "none", "what happens to longer inputs unless the request says: none (an error), start or end (what is cut off)"
+        "none",
+        "what happens to longer inputs unless the request says: none (an error), start or end (what is cut off), or "
+        "auto (what the model's files say)",
     )
     token_input: Literal["auto", "reject", "native", "cl100k"] = option(
         "auto",

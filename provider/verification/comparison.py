@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from attrs import define
 
-from provider.engine.tokenizer import Encoded
+from provider.engine.truncation import Encoded
 from provider.verification.corpus import Corpus
 from provider.verification.runner import Compositions, ModelRunner
 from provider.verification.thresholds import Thresholds

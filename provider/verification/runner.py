@@ -14,11 +14,12 @@ from provider.domain import SCORES, EmbedRequest, ModelSpec, RowOutput
 from provider.engine.batcher import BatchLimits
 from provider.engine.lanes import Lanes
 from provider.engine.loading import ModelParts
-from provider.engine.pairs import PairTokenizer
+from provider.engine.pairs import PairOptions, PairTokenizer
 from provider.engine.prompts import prompt_for
 from provider.engine.rows import Row, Ticket
 from provider.engine.scheduler import Scheduler
-from provider.engine.tokenizer import Encoded, Tokenizer
+from provider.engine.tokenizer import Tokenizer
+from provider.engine.truncation import Encoded
 from provider.errors import InvalidInput, VerificationFailed
 from provider.settings import ModelSettings
 from provider.tasks import all_outputs, check_outputs
@@ -93,7 +94,7 @@ class ModelRunner:
         if self.pairs is None:
             msg = f"the model {self.spec.name!r} gives {', '.join(self.spec.outputs)}, not scores of pairs"
             raise VerificationFailed(msg)
-        encoded = self.pairs.encode(queries, texts, prompt=self.spec.default_prompt, truncate="end")
+        encoded = self.pairs.encode(queries, texts, PairOptions(self.spec.default_prompt, "end"))
         return [evolve(each, features=evolve(each.features, outputs=(SCORES,))) for each in encoded]
 
     def run(self, inputs: Sequence[Encoded]) -> list[RowOutputs]:

@@ -8,7 +8,7 @@ from attrs import define
 from numpy.typing import NDArray
 
 from provider.domain import SCORES, Vectors
-from provider.engine.tokenizer import Encoded
+from provider.engine.truncation import Encoded
 from provider.errors import InvalidInput
 from provider.tasks.scores import activate
 from provider.verification.comparison import Comparison

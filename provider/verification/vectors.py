@@ -8,7 +8,7 @@ import numpy as np
 from attrs import define, frozen
 
 from provider.domain import DENSE
-from provider.engine.tokenizer import Encoded
+from provider.engine.truncation import Encoded
 from provider.verification.answers import (
     Answer,
     agreement,

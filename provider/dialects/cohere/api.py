@@ -10,7 +10,7 @@ from litestar.types import ASGIApp
 from provider.dialects import vectors
 from provider.dialects.cohere import wire
 from provider.dialects.dialect import Dialect, Failure, Route
-from provider.dialects.openai.schemas import TRUNCATED, text
+from provider.dialects.openai.schemas import MAX_TOKENS, TRUNCATED, text
 from provider.domain import DENSE
 from provider.engine.engine import Engine
 from provider.http.exchange import answer, parsed
@@ -75,6 +75,7 @@ _REQUEST = Schema(
             items=text("", enum=["float", "base64", "int8", "uint8", "binary", "ubinary"]),
             description="Default: `float`.",
         ),
+        "max_tokens": MAX_TOKENS,
         "truncate": text("What happens to texts that are too long.", enum=["NONE", "START", "END"], default="END"),
         "output_dimension": Schema(type=OpenAPIType.INTEGER, minimum=1, description="Keep the leading dimensions."),
     },

@@ -9,10 +9,10 @@ import numpy as np
 import orjson
 from attrs import evolve
 
-from provider.dialects.fields import BodyReader, ForeignField, model_of, only, refusal, truncation, whole
-from provider.dialects.foreign import CUT_AT_MAXIMUM
+from provider.dialects.fields import BodyReader, ForeignField, model_of, only, refusal, whole
 from provider.dialects.phrases import FieldNames
 from provider.dialects.scores.common import cuts, missing, not_empty, texts_of
+from provider.dialects.truncation import limit_of
 from provider.domain import Embedded, EmbedRequest
 from provider.errors import InvalidRequest
 from provider.tasks.quantisation import ElementType, Ranges, quantise
@@ -37,6 +37,7 @@ class CohereFields(msgspec.Struct, forbid_unknown_fields=True):
     input_type: str | None = None
     embedding_types: list[str] | None = None
     truncate: str | None = None
+    max_tokens: int | float | None = None
     output_dimension: int | float | None = None
 
 
@@ -67,7 +68,6 @@ INPUTS_NAMES = evolve(NAMES, inputs="inputs")
 _ONLY_TEXT = "Only text is embedded."
 FOREIGN = {
     **{name: ForeignField(Any, only(instead=_ONLY_TEXT)) for name in ("images", "image")},
-    "max_tokens": ForeignField(Any, only(instead=CUT_AT_MAXIMUM)),
 }
 _reader = BodyReader(CohereFields, FOREIGN)
 
@@ -86,11 +86,13 @@ def parse(body: bytes, *, max_inputs: int, needs_model: bool = True) -> CohereCa
         if each not in _ELEMENT_TYPES:
             raise refusal(_TYPES_FIELD, each, tuple(_ELEMENT_TYPES), "")
     texts = _texts(fields, max_inputs)
+    truncate, max_tokens = limit_of(fields.truncate, fields.max_tokens, default="end")
     request = EmbedRequest(
         model=model_of(fields.model, is_needed=needs_model),
         inputs=texts,
         input_type=fields.input_type or None,
-        truncate=truncation(fields.truncate) or "end",
+        truncate=truncate,
+        max_tokens=max_tokens,
         dimensions=None
         if fields.output_dimension is None
         else whole(fields.output_dimension, "output_dimension", least=1, instead="Leave it out for all dimensions."),

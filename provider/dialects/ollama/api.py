@@ -112,9 +112,6 @@ async def _answer(
     loading = time.perf_counter_ns()
     model = await engine.runtime(asked.model, caller).ready()
     load_ns = time.perf_counter_ns() - loading
-    if call.context_length is not None and call.context_length < (limit := model.spec.max_tokens):
-        msg = f"Invalid 'options.num_ctx' = {call.context_length}: this model reads {limit} tokens. Leave it out."
-        raise InvalidRequest(msg, param="options.num_ctx", code="invalid_value")
     embedded = await vectors.embed(request, engine, asked) if asked.inputs else None
     times = wire.Times(time.perf_counter_ns() - started, load_ns)
     return await answer(
@@ -131,7 +128,7 @@ _TEXTS = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.STRING))
 _VECTOR = Schema(type=OpenAPIType.ARRAY, items=_NUMBER)
 _OPTIONS = Schema(
     type=OpenAPIType.OBJECT,
-    description="Of `num_ctx`, values below the model's limit are refused. The rest is ignored.",
+    description="`num_ctx`: most tokens of an input. The rest is ignored.",
 )
 _MODEL = text("A model's name or alias; `:latest` may follow.")
 _EMBED_REQUEST = Schema(
@@ -140,7 +137,7 @@ _EMBED_REQUEST = Schema(
     properties={
         "model": _MODEL,
         "input": Schema(one_of=[Schema(type=OpenAPIType.STRING), _TEXTS]),
-        "truncate": Schema(type=OpenAPIType.BOOLEAN, description="Whether ends are cut off. Default: true."),
+        "truncate": Schema(type=OpenAPIType.BOOLEAN, description="Whether long texts are cut. Default: true."),
         "dimensions": _INTEGER,
         "options": _OPTIONS,
     },

@@ -1,4 +1,4 @@
-"""Ollama's JSON to an `EmbedRequest`, and back. Long texts are cut at their end, unless the request says otherwise."""
+"""Ollama's JSON to an `EmbedRequest`, and back. Long texts are cut, unless the request says otherwise."""
 
 from typing import Any, NamedTuple
 
@@ -45,12 +45,10 @@ class OllamaCall(NamedTuple):
 
     Attributes:
         request: what to embed; without inputs, nothing: clients load models so.
-        context_length: `num_ctx`, the most tokens of an input; None for the model's own.
         is_prompt: whether it is one `prompt`, of the former route.
     """
 
     request: EmbedRequest
-    context_length: int | None
     is_prompt: bool = False
 
     @property
@@ -76,7 +74,8 @@ def _not_for(own: str, instead: str) -> ForeignField:
     return ForeignField(Any, read)
 
 
-_NAMES, _PROMPT_NAMES = FieldNames(), FieldNames("prompt")
+_OPTIONS = {"max_tokens": "options.num_ctx"}
+_NAMES, _PROMPT_NAMES = FieldNames(options=_OPTIONS), FieldNames("prompt", options=_OPTIONS)
 _FOREIGN = {
     name: ForeignField(Any, only(instead="Only text is embedded.")) for name in ("images", "image", "audio", "video")
 }
@@ -101,12 +100,12 @@ def parse(body: bytes, *, max_inputs: int, needs_model: bool = True) -> OllamaCa
         EmbedRequest(
             model=model_of(fields.model, is_needed=needs_model),
             inputs=tuple(not_empty(each, f"input[{i}]") for i, each in enumerate(inputs)),
-            truncate="none" if fields.truncate is False else "end",
+            truncate="none" if fields.truncate is False else "auto",
+            max_tokens=_context_length(fields.options),
             dimensions=None
             if fields.dimensions is None
             else whole(fields.dimensions, "dimensions", least=1, instead="Leave it out for all dimensions."),
-        ),
-        _context_length(fields.options),
+        )
     )
 
 
@@ -115,7 +114,8 @@ def parse_prompt(body: bytes, *, max_inputs: int, needs_model: bool = True) -> O
     fields = _prompt_reader.read(body)
     inputs = (fields.prompt,) if fields.prompt else ()
     model = model_of(fields.model, is_needed=needs_model)
-    return OllamaCall(EmbedRequest(model, inputs, truncate="end"), _context_length(fields.options), is_prompt=True)
+    limit = _context_length(fields.options)
+    return OllamaCall(EmbedRequest(model, inputs, truncate="auto", max_tokens=limit), is_prompt=True)
 
 
 def parse_name(body: bytes, *, max_inputs: int, needs_model: bool = True) -> str:  # noqa: ARG001 - no texts

@@ -18,7 +18,7 @@ from provider.dialects.fields import (
     only,
     refusal,
 )
-from provider.dialects.foreign import COMMON, CUT_AT_MAXIMUM
+from provider.dialects.foreign import COMMON
 from provider.domain import DENSE, MULTI_VECTOR, SCORES, SPARSE
 from provider.errors import InvalidRequest
 from provider.tasks.quantisation import ElementType
@@ -35,6 +35,7 @@ class OwnFields(msgspec.Struct, forbid_unknown_fields=True):
     encoding_format: str | None = None
     dimensions: int | float | None = None
     truncate: bool | str | None = None
+    max_tokens: int | float | None = None
     input_type: str | None = None
     prompt_name: str | None = None
     prompt: str | None = None
@@ -188,7 +189,6 @@ FOREIGN: Mapping[str, ForeignField] = {
     "pooling": ForeignField(Any, only(instead="The model's files decide its pooling; `GET /v1/models` shows it.")),
     **{name: ForeignField(Any, only(instead=_AS_PROMPT)) for name in _INSTRUCTIONS},
     "title": ForeignField(_Text, only(instead='Put it into the text, as the model\'s card says, or into "prompt".')),
-    "max_tokens": ForeignField(Any, only(instead=CUT_AT_MAXIMUM)),
     "max_active_dims": ForeignField(Any, only(instead="Keep the largest weights on your side.")),
     "pruning_ratio": ForeignField(Any, only(instead="Keep the largest weights on your side.")),
     "muvera": ForeignField(Any, only(instead="Encode the multi-vectors on your side.")),

@@ -54,12 +54,20 @@ _INPUT = Schema(
 )
 
 TRUNCATE = Schema(
-    description="What happens to inputs that are too long: `true` or `END` cut the end, `START` the start, "
+    description="What happens to inputs that are too long: `true` cuts them, `END` at the end, `START` at the start, "
     "`false` or `NONE` make it an error. Default: as the model is configured (error).",
     one_of=[
         Schema(type=OpenAPIType.BOOLEAN),
         Schema(type=OpenAPIType.STRING, enum=["NONE", "START", "END"]),
     ],
+)
+
+MAX_TOKENS = Schema(
+    type=OpenAPIType.INTEGER,
+    minimum=1,
+    maximum=MAX_INT32,
+    description="Most tokens of an input, special tokens and prompt (or query) included. Longer ones are cut, unless "
+    "`truncate` says otherwise.",
 )
 
 USAGE = Schema(
@@ -100,6 +108,7 @@ _OPTIONS = {
         description="Keep the leading dimensions only, before the vector is scaled to length 1.",
     ),
     "truncate": TRUNCATE,
+    "max_tokens": MAX_TOKENS,
     "input_type": text("`query` or `document`: puts the model's own prompt for that before every input."),
     "prompt_name": text("The name of one of the model's prompts."),
     "prompt": text("A text to put before every input."),

@@ -10,10 +10,11 @@ import orjson
 from attrs import evolve
 from numpy.typing import NDArray
 
-from provider.dialects.fields import SHOWN_CHARACTERS, BodyReader, model_of, truncation
+from provider.dialects.fields import SHOWN_CHARACTERS, BodyReader, model_of
 from provider.dialects.inputs import dimensions_of, inputs_of
 from provider.dialects.openai.fields import READER, OwnFields, element_type, output_types
 from provider.dialects.scores.common import cuts
+from provider.dialects.truncation import limit_of
 from provider.domain import DENSE, MULTI_VECTOR, Embedded, EmbedRequest, SparseVector
 from provider.errors import InvalidRequest
 from provider.tasks.quantisation import ElementType, Ranges, quantise
@@ -77,13 +78,17 @@ def parse(body: bytes, *, max_inputs: int, needs_model: bool = True, reader: Bod
         given = str(fields.encoding_format)[:SHOWN_CHARACTERS]
         msg = f"Invalid value for 'encoding_format' = {given}. Supported values: ['float', 'base64']."
         raise InvalidRequest(msg, param="encoding_format")
+    truncate, max_tokens = None, None
+    if fields.truncate is not None or fields.max_tokens is not None:
+        truncate, max_tokens = limit_of(fields.truncate, fields.max_tokens)
     request = EmbedRequest(
         model=model,
         inputs=inputs_of(fields.input, "input", max_inputs),
         prompt=fields.prompt,
         prompt_name=fields.prompt_name or None,
         input_type=fields.input_type or None,
-        truncate=None if fields.truncate is None else truncation(fields.truncate),
+        truncate=truncate,
+        max_tokens=max_tokens,
         dimensions=None if fields.dimensions is None else dimensions_of(fields.dimensions),
         normalize=fields.normalize,
         outputs=output_types(fields.output_types),

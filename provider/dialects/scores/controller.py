@@ -9,10 +9,10 @@ from litestar import Controller, Request, post
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
-from provider.dialects.fields import Cut
 from provider.dialects.phrases import FieldNames
 from provider.dialects.scores import rerank, vllm
 from provider.dialects.scores.operations import ClassifyOperation, ScoreOperation
+from provider.dialects.truncation import Cut
 from provider.domain import ModelSpec, Scored, ScoreRequest, ScoreTask
 from provider.engine.engine import Engine
 from provider.http.admission import Admission

@@ -18,6 +18,7 @@ from provider.dialects.fields import MAX_INT32
 from provider.dialects.openai.error_examples import ERRORS
 from provider.dialects.openai.schemas import (
     ANSWER_HEADERS,
+    MAX_TOKENS,
     MODEL,
     TRUNCATE,
     TRUNCATED,
@@ -56,6 +57,7 @@ def _text_or_texts(description: str, text_itself: Schema) -> Schema:
 _COMMON = {
     "model": MODEL,
     "truncate": optional(TRUNCATE),
+    "max_tokens": optional(MAX_TOKENS),
     "raw_scores": optional(_RAW),
     "instruction": optional(_INSTRUCTION),
     "user": USER,

@@ -14,17 +14,10 @@ import numpy as np
 import orjson
 from attrs import evolve, frozen
 
-from provider.dialects.fields import (
-    BodyReader,
-    Cut,
-    ForeignField,
-    alias_of,
-    model_of,
-    only,
-    whole,
-)
+from provider.dialects.fields import BodyReader, ForeignField, alias_of, model_of, only, whole
 from provider.dialects.phrases import FieldNames
 from provider.dialects.scores.common import SHARED, cuts, missing, not_empty, text_of, texts_of, usage
+from provider.dialects.truncation import Cut
 from provider.domain import Scored, ScoreRequest
 from provider.errors import InvalidRequest
 
@@ -42,6 +35,7 @@ class RerankFields(msgspec.Struct, forbid_unknown_fields=True):
     return_documents: bool | None = None
     max_tokens_per_doc: int | float | None = None
     truncate: bool | str | None = None
+    max_tokens: int | float | None = None
     truncation_direction: str | None = None
     raw_scores: bool | None = None
     instruction: str | None = None
@@ -122,12 +116,13 @@ def parse(body: bytes, *, max_inputs: int, needs_model: bool = True, is_tei: boo
     all_of_them = "Leave it out for all documents."
     top_n = None if fields.top_n is None else whole(fields.top_n, "top_n", least=0, instead=all_of_them)
     limit = fields.max_tokens_per_doc
-    cut = Cut.of(fields.truncate, fields.truncation_direction)
+    cut = Cut.of(fields)
     request = ScoreRequest(
         model=model,
         texts=texts_of(documents, param, max_inputs),
         queries=(query,),
         truncate=cut.truncate,
+        max_tokens=cut.max_tokens,
         max_document_tokens=None
         if limit is None
         else whole(limit, "max_tokens_per_doc", least=1, instead="Leave it out for no limit."),

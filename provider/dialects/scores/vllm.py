@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 import orjson
 
-from provider.dialects.fields import BodyReader, ForeignField, alias_of, model_of, only, truncation
+from provider.dialects.fields import BodyReader, ForeignField, alias_of, model_of, only
 from provider.dialects.phrases import FieldNames
 from provider.dialects.scores.common import SHARED, cuts, missing, not_empty, texts_of, usage
+from provider.dialects.truncation import limit_of
 from provider.domain import Scored, ScoreRequest
 from provider.errors import InvalidRequest
 
@@ -25,6 +26,7 @@ class ScoreFields(msgspec.Struct, forbid_unknown_fields=True):
     text_2: Side | None = None
     model: str | None = None
     truncate: bool | str | None = None
+    max_tokens: int | float | None = None
     raw_scores: bool | None = None
     instruction: str | None = None
     user: Any = None
@@ -36,6 +38,7 @@ class ClassifyFields(msgspec.Struct, forbid_unknown_fields=True):
     input: Inputs | None = None
     model: str | None = None
     truncate: bool | str | None = None
+    max_tokens: int | float | None = None
     raw_scores: bool | None = None
     instruction: str | None = None
     user: Any = None
@@ -139,11 +142,13 @@ def write_classes(scored: Scored, *, model: str, request_id: str) -> bytes:
 def _request(
     fields: ScoreFields | ClassifyFields, model: str, texts: tuple[str, ...], queries: tuple[str, ...] | None
 ) -> ScoreRequest:
+    truncate, max_tokens = limit_of(fields.truncate, fields.max_tokens)
     return ScoreRequest(
         model=model,
         texts=texts,
         queries=queries,
-        truncate=truncation(fields.truncate),
+        truncate=truncate,
+        max_tokens=max_tokens,
         raw=bool(fields.raw_scores),
         instruction=fields.instruction or None,
     )

@@ -7,11 +7,12 @@ import msgspec
 import numpy as np
 from attrs import frozen
 
-from provider.dialects.fields import BodyReader, Cut, ForeignField, alias_of, contradiction, only, refusal
+from provider.dialects.fields import BodyReader, ForeignField, alias_of, contradiction, only, refusal
 from provider.dialects.foreign import COMMON
 from provider.dialects.inputs import Inputs, dimensions_of, inputs_of
 from provider.dialects.phrases import FieldNames
 from provider.dialects.scores.common import SHARED, missing, not_empty
+from provider.dialects.truncation import Cut
 from provider.domain import DENSE, EmbedRequest, Ids, ScoreRequest
 from provider.errors import InvalidRequest
 
@@ -27,6 +28,7 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
 class _CutFields(_Fields):
     truncate: bool | str | None = None
     truncation_direction: str | None = None
+    max_tokens: int | float | None = None
 
 
 class EmbedFields(_CutFields):
@@ -151,16 +153,18 @@ def parse_embed(
     else:
         _check_batch(fields.inputs)
         inputs = inputs_of(fields.inputs, "inputs", max_inputs)
+    cut = Cut.of(fields)
     request = EmbedRequest(
         model=fields.model or "",
         inputs=inputs,
+        max_tokens=cut.max_tokens,
         prompt_name=fields.prompt_name or None,
         dimensions=None if fields.dimensions is None else dimensions_of(fields.dimensions),
         # TEI's default, whatever the model's files say.
         normalize=(fields.normalize is not False) if outputs == (DENSE,) else fields.normalize,
         outputs=outputs,
     )
-    return EmbedCall(request, Cut.of(fields.truncate, fields.truncation_direction), is_similarity)
+    return EmbedCall(request, cut, is_similarity)
 
 
 def parse_similarity(body: bytes, *, max_inputs: int, needs_model: bool) -> EmbedCall:
@@ -201,15 +205,16 @@ def parse_predict(
         )
         raise InvalidRequest(msg, param="inputs", code="invalid_type")
     texts = tuple(str(row[-1]) for row in rows)
-    is_pairs = sizes == {2}
+    is_pairs, cut = sizes == {2}, Cut.of(fields)
     request = ScoreRequest(
         model=fields.model or "",
         texts=texts if is_pairs else tuple(not_empty(each, f"inputs[{i}]") for i, each in enumerate(texts)),
         queries=tuple(not_empty(str(row[0]), f"inputs[{i}][0]") for i, row in enumerate(rows)) if is_pairs else None,
+        max_tokens=cut.max_tokens,
         raw=bool(fields.raw_scores),
         instruction=fields.instruction or None,
     )
-    return request, Cut.of(fields.truncate, fields.truncation_direction), is_one
+    return request, cut, is_one
 
 
 def parse_tokenize(

@@ -4,7 +4,7 @@ from typing import Any
 
 from litestar.openapi.spec import OpenAPIType, Schema
 
-from provider.dialects.openai.schemas import text
+from provider.dialects.openai.schemas import MAX_TOKENS, text
 
 _TEXT, _NUMBER = Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.NUMBER)
 _INTEGER, _FLAG = Schema(type=OpenAPIType.INTEGER), Schema(type=OpenAPIType.BOOLEAN)
@@ -14,6 +14,7 @@ _CUT = {
         type=OpenAPIType.BOOLEAN, description="Whether too long inputs are cut. Default: as the model is configured."
     ),
     "truncation_direction": text("Which end is cut off.", enum=["Left", "Right"]),
+    "max_tokens": MAX_TOKENS,
 }
 _PROMPT_NAME = text("The name of one of the model's prompts.")
 

@@ -94,7 +94,7 @@ def parse(body: bytes, *, max_inputs: int, needs_model: bool = True) -> VectorsC
         model="",
         inputs=texts,
         input_type=_ROLES[role],
-        truncate="end",
+        truncate="auto",
         dimensions=whole(config.dimensions, "config.dimensions", least=1, instead=limit) if config.dimensions else None,
     )
     return VectorsCall(request, is_single, pooling == _CLS)
@@ -106,7 +106,7 @@ def parse_rank(body: bytes, *, max_inputs: int, needs_model: bool = True) -> Sco
     if fields.query is None or fields.documents is None:
         raise missing(param="query" if fields.query is None else "documents")
     texts = texts_of(fields.documents, "documents", max_inputs)
-    return ScoreRequest("", texts, (not_empty(fields.query, "query"),), truncate="end")
+    return ScoreRequest("", texts, (not_empty(fields.query, "query"),), truncate="auto")
 
 
 def write(call: VectorsCall, embedded: Embedded) -> bytes:

@@ -95,7 +95,8 @@ async def test_what_cannot_be_honoured_is_refused(client: Any) -> None:
         ({"truncate": "MIDDLE"}, "'MIDDLE'"),
         ({"output_dimension": 0}, "output_dimension"),
         ({"output_dimension": 10_000}, "output_dimension"),
-        ({"max_tokens": 5}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 2}, "max_tokens"),
         ({"model": None}, "model"),
     ]
     for body, words in wrong:

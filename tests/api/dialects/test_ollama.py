@@ -92,7 +92,7 @@ async def test_what_cannot_be_honoured_is_refused(client: Any) -> None:
         ({"input": ["a", ""]}, "input[1]"),
         ({"input": "a", "truncate": "END"}, "truncate"),
         ({"input": "a", "dimensions": 0}, "dimensions"),
-        ({"input": "a", "options": {"num_ctx": 8}}, "num_ctx"),
+        ({"input": "a", "options": {"num_ctx": 2}}, "'options.num_ctx'"),
         ({"input": "a", "options": {"num_ctx": "8"}}, "num_ctx"),
         ({"input": "a", "images": ["x"]}, "images"),
     ]

@@ -99,7 +99,7 @@ def test_the_best_label_is_named_and_all_have_a_probability() -> None:
     [
         ({"top_n": 1}, "top_n", "POST /v1/rerank"),
         ({"return_documents": True}, "return_documents", "POST /v1/rerank"),
-        ({"truncate_input_tokens": 64}, "truncate_input_tokens", "max_context_length"),
+        ({"truncate_input_tokens": 0}, "truncate_input_tokens", "max_context_length"),
         ({"parameters": {"raw_scores": True}}, "parameters", "raw_scores"),
     ],
 )

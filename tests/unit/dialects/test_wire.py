@@ -137,7 +137,7 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
 
 @pytest.mark.parametrize(
     ("given", "means"),
-    [(True, "end"), (False, "none"), ("NONE", "none"), ("START", "start"), ("END", "end"), (None, None)],
+    [(True, "auto"), (False, "none"), ("NONE", "none"), ("START", "start"), ("END", "end"), (None, None)],
 )
 def test_truncation_is_asked_for_in_either_dialect(given: Any, means: str | None) -> None:
     assert parse("a", truncate=given).request.truncate == means

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from provider.engine.tokenizer import Tokenizer
-from provider.errors import InvalidInput, InvalidModel
+from provider.errors import InputTooLong, InvalidInput, InvalidModel, InvalidOption
 from provider.models.spec import read_spec
 from provider.testing import tiny
 
@@ -58,6 +58,14 @@ def equals_theirs(folder: Path) -> bool:
             with pytest.raises(InvalidInput, match="has no embedding" if theirs else "finds no tokens"):
                 tokenizer.encode([text], truncate="end")
     return alone
+
+
+def cuts_left(folder: Path) -> None:
+    put(
+        folder,
+        "tokenizer.json",
+        truncation={"direction": "Left", "max_length": 64, "strategy": "LongestFirst", "stride": 0},
+    )
 
 
 def put(folder: Path, name: str, **changes: Any) -> None:
@@ -361,3 +369,58 @@ def test_a_class_that_is_no_tokenizers_is_refused_by_its_name(tmp_path: Path) ->
 
 def edit_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
+
+
+LONG = "one the cat and the dog " * 20
+
+
+@pytest.mark.parametrize("prompt", ["", "query: the "])
+@pytest.mark.parametrize(
+    ("edit", "cuts_start"),
+    [
+        (about(truncation_side="left"), True),
+        (module(tokenizer_args={"truncation_side": "left"}), True),
+        (cuts_left, True),
+        (both(cuts_left, about(truncation_side="right")), False),
+        (both(about(truncation_side="left"), module(tokenizer_args={"truncation_side": "right"})), False),
+    ],
+)
+def test_long_texts_are_cut_where_sentence_transformers_cuts_them(
+    tmp_path: Path, edit: Edit, cuts_start: bool, prompt: str
+) -> None:
+    folder = tiny.tiny_bert(tmp_path / "m")
+    edit(folder)
+    theirs = SentenceTransformer(str(folder), device="cpu").preprocess([LONG], prompt=prompt)["input_ids"][0].tolist()
+    tokenizer, _ = tokenizer_of(folder)
+    cut = {each: tokenizer.encode([LONG], prompt=prompt, truncate=each)[0] for each in ("auto", "start", "end")}
+    assert cut["auto"].ids.tolist() == theirs
+    assert (cut["auto"].ids.tolist() == cut["end"].ids.tolist()) is not cuts_start
+    # What a request asks for by itself keeps its prompt.
+    kept = len(tokenizer.contents([prompt])[0].ids)
+    assert cut["start"].ids.tolist()[: 1 + kept] == cut["end"].ids.tolist()[: 1 + kept]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_requests_own_limit_cuts_as_the_library_does(tmp_path: Path, side: str) -> None:
+    folder = tiny.tiny_bert(tmp_path / "m")
+    about(truncation_side=side)(folder)
+    model = SentenceTransformer(str(folder), device="cpu")
+    tokenizer, _ = tokenizer_of(folder)
+    for most in (3, 17, 63, 64, 500):
+        model.max_seq_length = min(most, tokenizer.max_tokens)
+        for text in (LONG, "the cat " * 10_000, "the cat", "the"):
+            (mine,) = tokenizer.encode([text], truncate="auto", max_tokens=most)
+            assert mine.ids.tolist() == model.preprocess([text])["input_ids"][0].tolist()
+
+
+def test_a_requests_own_limit_is_told_by_errors(tmp_path: Path) -> None:
+    tokenizer, _ = tokenizer_of(tiny.tiny_bert(tmp_path / "m"))
+    with pytest.raises(InputTooLong, match="input 1 has 12 tokens, the request allows 11") as raised:
+        tokenizer.encode(["the", "the " * 10], max_tokens=11)
+    assert raised.value.is_requested
+    with pytest.raises(InputTooLong, match="the model takes 64"):
+        tokenizer.encode(["the " * 100], max_tokens=100)
+    with pytest.raises(InvalidOption, match=r"2 leave no room for text, as this model adds 2\. Send 3 or more\."):
+        tokenizer.encode(["the"], truncate="end", max_tokens=2)
+    ids = tokenizer.encode(["the " * 10])[0].ids
+    assert tokenizer.check_ids([ids], truncate="end", max_tokens=1)[0].ids.tolist() == ids[:1].tolist()
