@@ -46,9 +46,10 @@ async def chosen(request: Request[Any, Any, Any], engine: Engine, named: str, ou
     Raises:
         MissingModel, NotAvailable: as `model_for`.
     """
-    wanted = f"give {', '.join(outputs)}"
-    caller = caller_of(request.scope)
-    model = named or await model_for(engine, caller, wanted, lambda spec: {*outputs} <= {*spec.outputs})
+    model = named
+    if not named:
+        caller, does = caller_of(request.scope), f"give {', '.join(outputs)}"
+        model = await model_for(engine, caller, does, lambda spec: {*outputs} <= {*spec.outputs})
     request.scope["state"]["model"] = model
     return model
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from attrs import define, evolve, field, frozen
 
@@ -64,10 +64,12 @@ async def encode_inputs(
     truncate = request.truncate or (settings.truncate if most is None else _where_limited(settings))
     tokenizer = tokenizer_for(request, model.spec, model.tokenizer)
     encoded: Sequence[Encoded]
-    texts: Sequence[str] = [each for each in request.inputs if isinstance(each, str)]
-    ids = [each for each in request.inputs if not isinstance(each, str)]
-    if ids and _token_input(settings, request.model) == "cl100k":
-        texts, ids = await _decoded(ids, max_tokens), []
+    texts: Sequence[str] = cast("Sequence[str]", request.inputs)
+    ids: Sequence[Ids] = ()
+    if not isinstance(request.inputs[0], str):
+        texts, ids = (), cast("Sequence[Ids]", request.inputs)
+        if _token_input(settings, request.model) == "cl100k":
+            texts, ids = await _decoded(ids, max_tokens), ()
     if ids:
         _check_token_ids(settings, request, model.spec)
         encoded = tokenizer.check_ids(ids, truncate=truncate, max_tokens=most)
@@ -83,7 +85,7 @@ async def encode_inputs(
             gather = _Gathering(texts, lengths, limit, max_tokens, request.outputs, room, waiting)
             encode = partial(tokenizer.chunks, prompt=prompt, truncate=truncate, max_tokens=most)
             return await gather.all(lambda inputs: encode(texts[inputs]))
-    if (tokens := sum([len(each.ids) for each in encoded])) > max_tokens:
+    if (tokens := sum([len(each.features.ids) for each in encoded])) > max_tokens:
         raise TooManyTokens(tokens, limit=max_tokens)
     return _giving(request.outputs, encoded)
 
@@ -204,7 +206,8 @@ def tokenizer_for(request: EmbedRequest, spec: ModelSpec, tokenizer: Tokenizer) 
     """
     if are_queries(request, spec):
         return tokenizer.queries
-    return tokenizer.documents if role_of(request.input_type or "") == "document" else tokenizer
+    is_document = request.input_type is not None and role_of(request.input_type) == "document"
+    return tokenizer.documents if is_document else tokenizer
 
 
 def _token_input(settings: ModelSettings, name: str) -> str:

@@ -26,7 +26,7 @@ from provider.engine.execution import Charge, execute
 from provider.engine.hooks import Event, Hook, Hooks, RequestAnswered
 from provider.engine.loading import ModelParts
 from provider.engine.model_set import ModelSet
-from provider.engine.prompts import IGNORED, check_named, is_ignored, lacking, lacks_prompt, with_named
+from provider.engine.prompts import check_named, notice_of, with_named
 from provider.engine.response_cache import ResponseCache
 from provider.engine.runtime import ModelRuntime
 from provider.engine.upkeep import ModelUpkeep
@@ -78,8 +78,8 @@ class Engine:
         # A plain function that raises would fail the work that it hears of.
         hooks = hooks if isinstance(hooks, Hooks) else Hooks(hooks)
         self.limits, self._settings, self._hooks = settings.limits, settings, hooks
-        self._charge = charge
         self._cache = OutputCache(settings.cache)
+        self._execute = partial(execute, cache=self._cache, charge=charge)
         self.runtimes: dict[str, ModelRuntime] = {}
         self.upkeep = ModelUpkeep(self.runtimes, settings.memory, clock=clock)
         self._caring: asyncio.Task[None] | None = None
@@ -237,10 +237,8 @@ class Engine:
             specs = wanted(model.spec, request.outputs)
             if request.dimensions is not None and (dense := model.spec.find(DenseTask)) is not None:
                 check_dimensions(request.dimensions, dense.dimension)
-            if is_ignored(request, model.spec):
-                runtime.notice(IGNORED)
-            if lacks_prompt(request, model.spec):
-                runtime.notice(lacking(runtime.name, model.spec))
+            if (notice := notice_of(request, model.spec, runtime.name)) is not None:
+                runtime.notice(notice)
             started = time.monotonic()
             encoded = await encode_inputs(
                 model,
@@ -251,15 +249,8 @@ class Engine:
                 waiting=waiting,
             )
             features = [each.features for each in encoded]
-            done = await execute(
-                runtime,
-                self._cache,
-                model.fingerprint,
-                features,
-                caller=caller,
-                charge=self._charge,
-                started=started,
-                waiting=waiting,
+            done = await self._execute(
+                runtime, model.fingerprint, features, caller=caller, started=started, waiting=waiting
             )
         outputs: dict[str, Any] = {}
         for spec in specs:
@@ -304,15 +295,8 @@ class Engine:
                 waiting=waiting,
             )
             features = [each.features for each in encoded]
-            done = await execute(
-                runtime,
-                self._cache,
-                model.fingerprint,
-                features,
-                caller=caller,
-                charge=self._charge,
-                started=started,
-                waiting=waiting,
+            done = await self._execute(
+                runtime, model.fingerprint, features, caller=caller, started=started, waiting=waiting
             )
         task = model.spec.scores
         scores = finish_scores(task, [each[SCORES] for each in done.outputs], raw=request.raw)

@@ -31,12 +31,12 @@ class Executed(NamedTuple):
 
 async def execute(
     runtime: ModelRuntime,
-    cache: OutputCache,
     fingerprint: str,
     inputs: Sequence[Features],
     *,
-    caller: Caller,
+    cache: OutputCache,
     charge: Charge | None,
+    caller: Caller,
     started: float,
     waiting: Waiting | None = None,
 ) -> Executed:

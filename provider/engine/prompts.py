@@ -30,7 +30,7 @@ def role_of(input_type: str) -> str:
 def prompt_for(request: EmbedRequest, spec: ModelSpec) -> str:
     """The text to put before the inputs: `prompt`, else that of `prompt_name`, of `input_type`, or the model's default.
 
-    A model without prompts ignores `input_type` (see `is_ignored`): many clients always send it. With prompts, an input
+    A model without prompts ignores `input_type` (see `notice_of`): many clients always send it. With prompts, an input
     type that means nothing to it is an error, because ignoring it would silently answer other vectors than were asked
     for.
 
@@ -44,7 +44,7 @@ def prompt_for(request: EmbedRequest, spec: ModelSpec) -> str:
         if request.prompt_name not in spec.prompts:
             raise UnknownPrompt(request.prompt_name, known=sorted(spec.prompts))
         return spec.prompts[request.prompt_name]
-    if request.input_type is not None and not is_ignored(request, spec):
+    if request.input_type is not None and not _is_ignored(request, spec):
         return _for_input_type(request.input_type, spec)
     return spec.default_prompt
 
@@ -56,7 +56,19 @@ IGNORED = (
 """What to tell an operator of a model that ignores `input_type`."""
 
 
-def is_ignored(request: EmbedRequest, spec: ModelSpec) -> bool:
+def notice_of(request: EmbedRequest, spec: ModelSpec, name: str) -> str | None:
+    """What an operator should know of a request to a model called `name`; None: nothing.
+
+    Its input type has no effect, or it chose none of the model's prompts.
+    """
+    if request.input_type is not None:
+        return IGNORED if _is_ignored(request, spec) else None
+    is_silent = request.prompt is None and request.prompt_name is None and isinstance(request.inputs[0], str)
+    has_prompts = bool(spec.prompts or spec.recipe) and any(_prompts(spec).values())
+    return _lacking(name, spec) if is_silent and has_prompts and not spec.default_prompt else None
+
+
+def _is_ignored(request: EmbedRequest, spec: ModelSpec) -> bool:
     """Whether the request's `input_type` has no effect, because the model has no prompts and one way for all inputs."""
     return request.input_type is not None and not tells_roles_apart(spec)
 
@@ -66,20 +78,12 @@ def tells_roles_apart(spec: ModelSpec) -> bool:
     return any(spec.prompts.values()) or spec.queries is not None or spec.tokenizer.queries is not None
 
 
-def lacks_prompt(request: EmbedRequest, spec: ModelSpec) -> bool:
-    """Whether texts go without a prompt into a model that has some, because the request chose none."""
-    is_silent = request.prompt is None and request.prompt_name is None and request.input_type is None
-    is_text = isinstance(request.inputs[0], str)
-    return is_silent and is_text and not spec.default_prompt and any(_prompts(spec).values())
-
-
 def _prompts(spec: ModelSpec) -> Mapping[str, str]:
     """Those that a name may ask for."""
     return spec.prompts if any(spec.prompts.values()) else {**spec.prompts, **spec.recipe}
 
 
-def lacking(name: str, spec: ModelSpec) -> str:
-    """What to tell an operator of a model called `name` whose callers choose no prompt."""
+def _lacking(name: str, spec: ModelSpec) -> str:
     prompts = ", ".join(prompt for prompt, text in sorted(_prompts(spec).items()) if text)
     if spec.recipe:
         return (

@@ -49,7 +49,7 @@ class ResponseCache:
         # A model that was loaded again may have other weights.
         if runtime is None or runtime.loaded is None or runtime.loaded.fingerprint != found.key.fingerprint:
             return None
-        if caller.models is not None and not caller.may_use(event.model):
+        if caller.models is not None and event.model not in caller.models:
             return None
         if self._charge is not None:
             self._charge(caller, event.usage.tokens)

@@ -1,6 +1,5 @@
 """`POST /v1/embeddings`."""
 
-from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
@@ -13,14 +12,12 @@ from provider.dialects import vectors
 from provider.dialects.openai import wire
 from provider.dialects.openai.operations import EmbeddingsOperation
 from provider.dialects.phrases import FieldNames
-from provider.domain import Embedded
 from provider.engine.engine import Engine
 from provider.http.admission import Admission
 from provider.http.auth import RequireKey, caller_of
 from provider.http.exchange import WrittenResponse, answer, parsed, whole_body
 from provider.http.openapi import NEEDS_KEY
 from provider.http.routes import EMBEDDINGS_PATHS
-from provider.tasks.quantisation import Ranges
 
 _NAMES = FieldNames()
 _BYTES_PER_NUMBER = {"float": 12, "base64": 6}
@@ -58,7 +55,9 @@ async def answer_embeddings(
     asked = await vectors.with_model(request, service, call.request, _NAMES)
     embedded = await vectors.embed(request, service, asked)
     ranges = await vectors.ranges(request, asked, embedded, call.element_type)
-    response = await _answer(request, call, embedded, asked.model, ranges)
+    size = sum(map(wire.numbers, embedded.outputs.values())) * _BYTES_PER_NUMBER[call.encoding_format]
+    write = partial(wire.write, embedded, call, model=asked.model, ranges=ranges)
+    response = await answer(request, write, size=size, fingerprint=embedded.fingerprint, truncated=embedded.truncated)
     if call.request.model and not named:
         # Without a name in the body, it also depends on the path, or on which models are loaded.
         service.responses.keep(body, response, embedded, revision=revision, size=len(response.content))
@@ -68,15 +67,3 @@ async def answer_embeddings(
 def _parse(body: bytes, *, named: str | None, max_inputs: int, needs_model: bool) -> wire.Parsed:
     call = wire.parse(body, max_inputs=max_inputs, needs_model=needs_model and named is None)
     return call if named is None else call._replace(request=evolve(call.request, model=named))
-
-
-def _answer(
-    request: Request[Any, Any, Any],
-    call: wire.Parsed,
-    embedded: Embedded,
-    model: str,
-    ranges: dict[str, Ranges] | None,
-) -> Awaitable[WrittenResponse]:
-    size = sum(map(wire.numbers, embedded.outputs.values())) * _BYTES_PER_NUMBER[call.encoding_format]
-    write = partial(wire.write, embedded, call, model=model, ranges=ranges)
-    return answer(request, write, size=size, fingerprint=embedded.fingerprint, truncated=embedded.truncated)

@@ -91,8 +91,10 @@ def parse(body: bytes, *, max_inputs: int, needs_model: bool = True, reader: Bod
         max_tokens=max_tokens,
         dimensions=None if fields.dimensions is None else dimensions_of(fields.dimensions),
         normalize=fields.normalize,
-        outputs=output_types(fields.output_types),
+        outputs=(DENSE,) if fields.output_types is None else output_types(fields.output_types),
     )
+    if fields.output_dtype is None:
+        return Parsed(request, encoding_format)
     parsed = Parsed(request, encoding_format, element_type(fields.output_dtype))
     if parsed.element_type != "float32" and not parsed.quantised:
         msg = f"Invalid 'output_dtype': {', '.join(request.outputs)} has float numbers only. Leave the field out."
@@ -180,5 +182,5 @@ def _rows(matrix: NDArray[Any], parsed: Parsed) -> list[Any]:
         return list(np.ascontiguousarray(matrix))
     little_endian = (matrix if _IS_LITTLE else matrix.byteswap()).tobytes()
     width = len(little_endian) // len(matrix)
-    rows = (little_endian[start : start + width] for start in range(0, len(little_endian), width))
-    return [b2a_base64(row, newline=False).decode("ascii") for row in rows]
+    starts = range(0, len(little_endian), width)
+    return [b2a_base64(little_endian[start : start + width], newline=False).decode("ascii") for start in starts]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from provider.domain import DenseTask, EmbedRequest, ModelSpec
-from provider.engine.prompts import is_ignored, lacking, lacks_prompt, prompt_for, with_named
+from provider.engine.prompts import IGNORED, notice_of, prompt_for, with_named
 from provider.errors import PromptNotFound, UnknownInputType, UnknownPrompt
 
 
@@ -71,14 +71,13 @@ def test_the_card_s_prompts_are_put_where_the_name_asks_for_them(
 ) -> None:
     bge = spec(prompts, recipe={"query": "search: "})
     named = with_named(ask(), prompt, bge)
-    assert (prompt_for(named, bge), is_ignored(named, bge)) == (expected, False)
+    assert (prompt_for(named, bge), notice_of(named, bge, "m")) == (expected, None)
 
 
 def test_the_card_s_prompts_are_never_put_in_silence() -> None:
     bge = spec({}, recipe={"query": "search: "})
     assert [prompt_for(each, bge) for each in (ask(), ask(input_type="query"))] == ["", ""]
-    assert is_ignored(ask(input_type="query"), bge)
-    assert lacks_prompt(ask(), bge)
-    assert "model.prompts: recipe" in lacking("m", bge)
+    assert notice_of(ask(input_type="query"), bge, "m") == IGNORED
+    assert "model.prompts: recipe" in (notice_of(ask(), bge, "m") or "")
     with pytest.raises(PromptNotFound, match="there are: m:document, m:query"):
         with_named(ask(), "other", bge)
