@@ -44,6 +44,12 @@ class Row:
     is_measured: bool = False
 
 
+def liveness(probes: Sequence[float]) -> Row:
+    """How long liveness took at worst, in seconds, while an attack went on."""
+    worst = max(probes, default=0)
+    return Row("  liveness meanwhile, worst", f"{1e3 * worst:.0f} ms", "100 ms", worst < 0.1, True)
+
+
 class Target:
     """A server under attack, and how much of it there is to be."""
 
@@ -208,13 +214,7 @@ def large_heads(target: Target) -> Iterator[Row]:
         )
         seconds = target.cpu_seconds - before
     yield Row("  CPU of all of them", f"{seconds:.2f} s", "1 s", seconds < 1, True)
-    yield Row(
-        "  liveness meanwhile, worst",
-        f"{1e3 * max(probes, default=0):.0f} ms",
-        "100 ms",
-        max(probes, default=0) < 0.1,
-        True,
-    )
+    yield liveness(probes)
 
 
 def idle_connections(target: Target) -> Iterator[Row]:
@@ -302,13 +302,7 @@ def many_elements(target: Target) -> Iterator[Row]:
         with target.watched() as probes:
             status = target.ask(body)[0]
         yield Row(f"16 MiB of {name}", str(status), "400", status == 400)
-        yield Row(
-            "  liveness meanwhile, worst",
-            f"{1e3 * max(probes, default=0):.0f} ms",
-            "100 ms",
-            max(probes, default=0) < 0.1,
-            True,
-        )
+        yield liveness(probes)
 
 
 def hang_ups(target: Target) -> Iterator[Row]:

@@ -12,8 +12,9 @@ from provider.engine.encoding import tokenizer_for
 from provider.engine.loading import ModelParts
 from provider.engine.prompts import prompt_for
 from provider.engine.text_encoder import MOST_CHARACTERS, chunks_of
-from provider.engine.tokenizer import Encoded, Tokenizer
+from provider.engine.tokenizer import Tokenizer
 from provider.engine.tokenizer_loading import panics_raised
+from provider.engine.truncation import Encoded, TokenLimit
 from provider.errors import InvalidInput, TooManyCharacters, TooManyTokens
 from provider.tasks.multi_vector import kept_tokens
 
@@ -88,7 +89,7 @@ async def read_texts(model: ModelParts, request: EmbedRequest, *, max_tokens: in
 
     Args:
         model: loaded.
-        request: texts, with what chooses their prompt and says which end is cut; `none` is taken for `end`.
+        request: texts, with what chooses their prompt and says which end is cut; `none` is taken for `auto`.
         max_tokens: most tokens of all texts together, before they are cut.
 
     Raises:
@@ -98,23 +99,23 @@ async def read_texts(model: ModelParts, request: EmbedRequest, *, max_tokens: in
     tokenizer, prompt = tokenizer_for(request, model.spec, model.tokenizer), prompt_for(request, model.spec)
     texts = [str(each) for each in request.inputs]
     rows = await tokenise(tokenizer, texts, prompt=prompt, max_tokens=max_tokens)
-    truncate: Truncation = "start" if request.truncate == "start" else "end"
-    encoded = await asyncio.to_thread(tokenizer.encode, texts, prompt=prompt, truncate=truncate)
-    read = partial(_read, model, tokenizer, len(prompt), from_start=truncate == "start")
+    truncate: Truncation = "auto" if request.truncate in (None, "none") else request.truncate
+    limit = tokenizer.limit(truncate, request.max_tokens, tokenizer.vocabulary.special_tokens)
+    encode = partial(tokenizer.encode, prompt=prompt, truncate=truncate, max_tokens=request.max_tokens)
+    encoded = await asyncio.to_thread(encode, texts)
+    read = partial(_read, model, tokenizer, len(prompt), limit=limit)
     return [read(row, each) for row, each in zip(rows, encoded, strict=True)]
 
 
 def _read(
-    model: ModelParts, tokenizer: Tokenizer, prompt: int, row: list[Token], encoded: Encoded, *, from_start: bool
+    model: ModelParts, tokenizer: Tokenizer, prompt: int, row: list[Token], encoded: Encoded, *, limit: TokenLimit
 ) -> list[ReadToken]:
     vocabulary = tokenizer.vocabulary
     prompt_tokens = sum(each.stop is not None and each.stop <= prompt for each in row)
     first, cut = len(row), len(row) - len(encoded.ids) if encoded.was_cut else 0
     if cut:
-        first = len(vocabulary.prefix)
-        first += min(prompt_tokens, len(row) - vocabulary.special_tokens - cut) if from_start else 0
-        if not from_start:
-            first = len(row) - len(vocabulary.suffix) - cut
+        kept = min(prompt_tokens, len(row) - vocabulary.special_tokens - cut) if limit.keeps_prompt else 0
+        first = len(vocabulary.prefix) + kept if limit.cuts_start else len(row) - len(vocabulary.suffix) - cut
     filling = encoded.ids[len(row) - cut :].tolist()
     name = tokenizer.library.id_to_token
     names = [Token(each, name(each) or "", is_special=True, start=None, stop=None) for each in filling]

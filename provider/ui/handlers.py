@@ -14,10 +14,11 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.types import ASGIApp, ControllerRouterHandler
 
-from provider.dialects.fields import BodyReader, truncation
+from provider.dialects.fields import BodyReader
 from provider.dialects.inputs import Inputs, inputs_of
 from provider.dialects.phrases import FieldNames
 from provider.dialects.tokens import readings_of, texts_of
+from provider.dialects.truncation import truncation
 from provider.domain import EmbedRequest, Ids
 from provider.engine.engine import Engine
 from provider.engine.token_texts import ReadToken

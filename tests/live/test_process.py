@@ -333,6 +333,40 @@ def test_a_hangup_signal_reads_the_configuration_again(tmp_path: Path, workers: 
         assert "Traceback" not in server.text
 
 
+def test_keys_and_metrics_follow_the_models_of_a_reload(tmp_path: Path) -> None:
+    def write(*models: dict[str, Any]) -> None:
+        first, *others = [{"path": PACKAGE, "backend": "example", "tune": False} | each for each in models]
+        auth = {"keys": ["all", "limited name=bob models=late"]}
+        (tmp_path / "litestar.yaml").write_text(json.dumps({"model": first, "models": others, "auth": auth}))
+
+    write({"name": "first"})
+    with running([], env=clean_environment(), cwd=tmp_path) as server:
+
+        def ask(model: str) -> int:
+            response = httpx.post(
+                f"{server.url}/v1/embeddings",
+                json={"model": model, "input": "a"},
+                headers={"authorization": "Bearer limited"},
+                timeout=PATIENCE_SECONDS,
+            )
+            return response.status_code
+
+        server.wait_until_ready()
+        assert (ask("first"), ask("late")) == (403, 404)
+        write({"name": "first"}, {"name": "new", "aliases": ["late"]})
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: ask("late") == 200)
+        assert (ask("first"), ask("new")) == (403, 200)
+        metrics = server.metrics()
+        assert 'emb_provider_inputs_total{model="new"} 2.0' in metrics
+        assert 'emb_provider_caller_requests_total{caller="bob",model="new",status="200"} 2.0' in metrics
+        assert 'emb_provider_model_state{model="new",state="ready"} 1.0' in metrics
+        write({"name": "first"})
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: ask("late") == 404)
+        assert 'emb_provider_model_state{model="new",state="ready"} 0.0' in server.metrics()
+
+
 def test_under_nohup_a_hangup_is_ignored(tmp_path: Path) -> None:
     env = clean_environment(EMB_PROVIDER_MODEL_PATH=PACKAGE, EMB_PROVIDER_BACKEND="example")
     command = ["nohup", sys.executable, "-m", "provider", "serve", "--port", "0"]

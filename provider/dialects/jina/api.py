@@ -11,7 +11,7 @@ from provider.dialects import vectors
 from provider.dialects.dialect import Dialect, Route
 from provider.dialects.openai import wire
 from provider.dialects.openai.api import envelope
-from provider.dialects.openai.schemas import TRUNCATED, USAGE, text
+from provider.dialects.openai.schemas import NUMBERS, listing, text
 from provider.dialects.phrases import FieldNames
 from provider.domain import MULTI_VECTOR
 from provider.engine.engine import Engine
@@ -46,28 +46,7 @@ _REQUEST = Schema(
         "embedding_type": text("", enum=["float", "base64", "int8", "uint8", "binary", "ubinary"]),
     },
 )
-_RESPONSE = Schema(
-    type=OpenAPIType.OBJECT,
-    properties={
-        "object": text("Always `list`."),
-        "data": Schema(
-            type=OpenAPIType.ARRAY,
-            items=Schema(
-                type=OpenAPIType.OBJECT,
-                properties={
-                    "index": Schema(type=OpenAPIType.INTEGER),
-                    "embeddings": Schema(
-                        type=OpenAPIType.ARRAY,
-                        items=Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER)),
-                    ),
-                },
-            ),
-        ),
-        "model": text("The model as the request named it."),
-        "usage": USAGE,
-        "truncated": TRUNCATED,
-    },
-)
+_RESPONSE = listing({"embeddings": Schema(type=OpenAPIType.ARRAY, items=NUMBERS)})
 
 JINA = Dialect(
     name="jina",

@@ -1,5 +1,6 @@
 """What requests and answers look like, for the OpenAPI document."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -146,6 +147,30 @@ REQUEST = Schema(
     },
 )
 
+
+def listing(entry: Mapping[str, Schema], before: Mapping[str, Schema] = {}) -> Schema:
+    """An answer with an `entry` for each input, in the order of the request, and fields `before` these."""
+    return Schema(
+        type=OpenAPIType.OBJECT,
+        properties={
+            **before,
+            "object": text("Always `list`."),
+            "data": Schema(
+                type=OpenAPIType.ARRAY,
+                items=Schema(
+                    type=OpenAPIType.OBJECT,
+                    properties={"index": Schema(type=OpenAPIType.INTEGER), **entry},
+                ),
+            ),
+            "model": text("The model as the request named it."),
+            "usage": USAGE,
+            "truncated": TRUNCATED,
+        },
+    )
+
+
+NUMBERS = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER))
+
 RESPONSE = Schema(
     type=OpenAPIType.OBJECT,
     title="CreateEmbeddingResponse",
@@ -162,7 +187,7 @@ RESPONSE = Schema(
                     "embedding": Schema(
                         description="The dense vector, if it was asked for.",
                         one_of=[
-                            Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER)),
+                            NUMBERS,
                             Schema(type=OpenAPIType.STRING, content_encoding="base64"),
                         ],
                     ),
@@ -172,7 +197,7 @@ RESPONSE = Schema(
                         "their weights.",
                         properties={
                             "indices": Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.INTEGER)),
-                            "values": Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER)),
+                            "values": NUMBERS,
                         },
                     ),
                     "multi_vector": Schema(
@@ -180,7 +205,7 @@ RESPONSE = Schema(
                         description="A vector for each token, if they were asked for, each written as `embedding` is.",
                         items=Schema(
                             one_of=[
-                                Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER)),
+                                NUMBERS,
                                 Schema(type=OpenAPIType.STRING, content_encoding="base64"),
                             ]
                         ),

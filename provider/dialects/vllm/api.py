@@ -4,7 +4,7 @@ from litestar.openapi.spec import OpenAPIType, Schema
 
 from provider.dialects.dialect import Dialect, Route
 from provider.dialects.openai.api import envelope
-from provider.dialects.openai.schemas import REQUEST, TRUNCATED, USAGE, text
+from provider.dialects.openai.schemas import NUMBERS, REQUEST, listing, text
 from provider.dialects.vllm.pooling import pool
 from provider.dialects.vllm.tokens import answer_detokenize, answer_tokenize
 
@@ -21,30 +21,17 @@ _POOLING_REQUEST = Schema(
         "task": text("Default: what the model gives.", enum=["embed", "token_embed", "classify"]),
     },
 )
-_NUMBERS = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER))
-_POOLING_RESPONSE = Schema(
-    type=OpenAPIType.OBJECT,
-    properties={
-        "id": text("`pool-` and the request's id in the log."),
-        "object": text("Always `list`."),
-        "created": Schema(type=OpenAPIType.INTEGER),
-        "model": text("The model as the request named it."),
+_POOLING_RESPONSE = listing(
+    {
+        "object": text("Always `pooling`."),
         "data": Schema(
-            type=OpenAPIType.ARRAY,
-            items=Schema(
-                type=OpenAPIType.OBJECT,
-                properties={
-                    "index": Schema(type=OpenAPIType.INTEGER),
-                    "object": text("Always `pooling`."),
-                    "data": Schema(
-                        description="A vector, a vector for each token, or the probability of each label.",
-                        one_of=[_NUMBERS, Schema(type=OpenAPIType.ARRAY, items=_NUMBERS)],
-                    ),
-                },
-            ),
+            description="A vector, a vector for each token, or the probability of each label.",
+            one_of=[NUMBERS, Schema(type=OpenAPIType.ARRAY, items=NUMBERS)],
         ),
-        "usage": USAGE,
-        "truncated": TRUNCATED,
+    },
+    before={
+        "id": text("`pool-` and the request's id in the log."),
+        "created": Schema(type=OpenAPIType.INTEGER),
     },
 )
 
