@@ -83,8 +83,8 @@ async def encode_inputs(
             lengths = [len(prompt) + len(text) for text in texts]
             limit = min(tokenizer.max_tokens, most or tokenizer.max_tokens)
             gather = _Gathering(texts, lengths, limit, max_tokens, request.outputs, room, waiting)
-            encode = partial(tokenizer.chunks, prompt=prompt, truncate=truncate, max_tokens=most)
-            return await gather.all(lambda inputs: encode(texts[inputs]))
+            options: dict[str, Any] = {"prompt": prompt, "truncate": truncate, "max_tokens": most}
+            return await gather.all(lambda inputs: tokenizer.chunks(texts[inputs], **options))
     if (tokens := sum([len(each.features.ids) for each in encoded])) > max_tokens:
         raise TooManyTokens(tokens, limit=max_tokens)
     return _giving(request.outputs, encoded)
