@@ -57,11 +57,17 @@ export function askForKey(reason: string): Promise<boolean> {
 
 export async function call<T>(path: string, options: Options = {}): Promise<Answer<T>> {
   for (;;) {
+    const used = key.value;
     try {
       return await once<T>(path, options);
     } catch (error) {
       const isRefused = error instanceof ApiError && error.status === 401;
-      if (!isRefused || options.asksKey === false || !(await askForKey(error.message))) throw error;
+      if (!isRefused || options.asksKey === false) throw error;
+      // Another call was given one meanwhile.
+      if (key.value !== used) continue;
+      // One that is wrong is not kept.
+      key.value = "";
+      if (!(await askForKey(error.message))) throw error;
     }
   }
 }

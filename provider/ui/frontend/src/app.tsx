@@ -1,10 +1,10 @@
 /** The frame around the views: navigation, theme, key. */
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { askForKey, keyRequest, ROOT } from "./api";
+import { ApiError, askForKey, keyRequest, ROOT } from "./api";
 import { CompareView } from "./compare";
 import { LiveView } from "./live/live";
-import { models, pending, refreshModels } from "./models";
+import { models, modelsError, pending, readEndpoints, refreshModels } from "./models";
 import { SearchView } from "./search/search";
 import { key, type Theme, theme, type View, VIEWS, view } from "./store";
 import { TryView } from "./try/try";
@@ -19,11 +19,14 @@ const LOADING_POLL = 2000;
 
 export function App() {
   useEffect(() => {
+    models.value = null;
+    void readEndpoints();
     void refreshModels();
   }, [key.value]);
   useEffect(() => {
     const timer = setInterval(() => {
-      if (models.value === null || pending.value.length) void refreshModels(false);
+      const isRefused = modelsError.value instanceof ApiError && [401, 403].includes(modelsError.value.status);
+      if (!isRefused && (models.value === null || pending.value.length)) void refreshModels(false);
     }, LOADING_POLL);
     return () => clearInterval(timer);
   }, []);
@@ -32,10 +35,10 @@ export function App() {
   }, [view.value]);
   return (
     <>
-      <a class="skip" href={`#${view.value}`} onClick={() => document.querySelector<HTMLElement>("main")?.focus()}>
-        Skip to content
-      </a>
       <header class="top">
+        <a class="skip" href={`#${view.value}`} onClick={() => document.querySelector<HTMLElement>("main")?.focus()}>
+          Skip to content
+        </a>
         <span class="brand">
           <img src="./icon.svg" alt="" width="24" height="24" />
           emb-provider
@@ -53,7 +56,7 @@ export function App() {
           <ThemeButton />
         </div>
       </header>
-      <main tabIndex={-1}>
+      <main id={view.value} tabIndex={-1}>
         <h1 class="offscreen">{NAMES[view.value]}</h1>
         {view.value === "try" && <TryView />}
         {view.value === "search" && <SearchView />}

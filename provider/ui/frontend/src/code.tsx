@@ -85,7 +85,7 @@ export function Code(props: { request: ApiRequest; note?: string }) {
           <div class="actions">
             <CopyButton text={text} />
           </div>
-          <pre tabIndex={0} aria-label="Code">
+          <pre tabIndex={0} aria-label="Request as code">
             {text}
           </pre>
         </div>

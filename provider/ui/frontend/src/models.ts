@@ -35,6 +35,17 @@ export interface Model {
 export const models = signal<Model[] | null>(null);
 export const modelsError = signal<unknown>(null);
 
+/** What the server has, by what it is for; null: not known yet. */
+export const endpoints = signal<Record<string, string> | null>(null);
+
+export async function readEndpoints(): Promise<void> {
+  try {
+    endpoints.value = (await call<{ endpoints: Record<string, string> }>("", { asksKey: false })).data.endpoints;
+  } catch {
+    // The list of models says why.
+  }
+}
+
 export async function refreshModels(asksKey = true): Promise<void> {
   try {
     const { data } = await call<{ data: Model[] }>("v1/models", { asksKey });

@@ -45,7 +45,10 @@ export function Chart({ title, lines, format, most }: Props) {
       height: HEIGHT,
       legend: { show: false },
       cursor: { sync: { key: "live" }, points: { size: 6 }, drag: { setScale: false, x: false, y: false } },
-      scales: { y: { range: (_, low, high) => rangeOf(low, high, most) } },
+      scales: {
+        x: { range: (_, first, last) => minuteOf(first, last) },
+        y: { range: (_, low, high) => rangeOf(low, high, most) },
+      },
       axes: [
         { ...axis, size: 30, gap: 8, space: 80, values: (_, all) => all.map((each) => clock.format(each * 1000)) },
         { ...axis, size: 62, space: 34, values: (_, all) => all.map(format) },
@@ -97,4 +100,10 @@ export function Chart({ title, lines, format, most }: Props) {
 
 function rangeOf(_: number | null, high: number | null, most?: number): [number, number] {
   return [0, most ?? (high && high > 0 ? high * 1.1 : 1)];
+}
+
+/** From the first point on, a minute or more. */
+function minuteOf(first: number | null, last: number | null): [number, number] {
+  const start = first ?? Date.now() / 1000;
+  return [start, Math.max(last ?? start, start + 60)];
 }

@@ -1,8 +1,9 @@
 /** The server at work: moving charts, its models, usage by key. */
 import { useEffect } from "preact/hooks";
 import { ApiError } from "../api";
-import { models, refreshModels } from "../models";
+import { endpoints, models, refreshModels } from "../models";
 import { Problem, Select } from "../parts";
+import { key } from "../store";
 import { Chart } from "./chart";
 import { bytes, count, percent, time } from "./format";
 import { isPaused, onlyModel, POLL, points, poll, problem, refusals, restart, workers } from "./history";
@@ -15,18 +16,19 @@ export function LiveView() {
     let isOver = false;
     const next = async () => {
       if (!isPaused.peek() && document.visibilityState === "visible") {
-        await poll();
+        if (hasMetrics()) await poll();
         await refreshModels(false);
       }
       if (!isOver) timer = window.setTimeout(() => void next(), POLL);
     };
+    problem.value = null;
     restart();
     void next();
     return () => {
       isOver = true;
       clearTimeout(timer);
     };
-  }, []);
+  }, [key.value]);
   return (
     <>
       <div class="row live-head">
@@ -47,6 +49,7 @@ export function LiveView() {
         </button>
       </div>
       {problem.value !== null && <MetricsProblem error={problem.value} />}
+      <h2 class="offscreen">Charts</h2>
       <div class="charts">
         <Chart
           title="Requests a second"
@@ -104,7 +107,16 @@ export function LiveView() {
   );
 }
 
+/** Not asked for again where they are not. */
+function hasMetrics(): boolean {
+  const { value } = endpoints;
+  const error = problem.peek();
+  const isRefused = error instanceof ApiError && [401, 403, 404].includes(error.status);
+  return value !== null && "metrics" in value && !isRefused;
+}
+
 function status(): string {
+  if (endpoints.value && !("metrics" in endpoints.value)) return "Metrics are switched off (metrics.enabled).";
   if (isPaused.value) return "Paused.";
   const of = workers.value > 1 ? ` of ${workers.value} workers` : "";
   return points.value.length ? `Metrics${of}, every ${POLL / 1000} s.` : "Waiting for the second look at the metrics …";
@@ -117,7 +129,7 @@ function MetricsProblem({ error }: { error: unknown }) {
         <p>
           <strong>There are no metrics at this address.</strong>
         </p>
-        <p>They are switched off (metrics.enabled) or at another port (server.admin_port). The charts stay empty.</p>
+        <p>They are at another port (server.admin_port). The charts stay empty.</p>
       </div>
     );
   }

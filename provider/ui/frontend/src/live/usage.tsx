@@ -2,6 +2,7 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError, call } from "../api";
+import { endpoints } from "../models";
 import { Empty, Problem } from "../parts";
 import { key } from "../store";
 import { count } from "./format";
@@ -34,6 +35,9 @@ interface Bucket {
 const used = signal<Used[] | null>(null);
 const error = signal<unknown>(null);
 
+/** Whether asking again could help: not where usage is not recorded, or not for this key. */
+const canAsk = () => !(error.peek() instanceof ApiError && [401, 403].includes((error.peek() as ApiError).status));
+
 async function read(): Promise<void> {
   try {
     const { data } = await call<{ data: Bucket[] }>(`v1/usage?group_by=api_key_id&limit=${DAYS}`, { asksKey: false });
@@ -65,11 +69,13 @@ function byKey(buckets: Bucket[]): Used[] {
 }
 
 export function UsageTable() {
+  const isRecorded = endpoints.value !== null && "usage" in endpoints.value;
   useEffect(() => {
+    if (!isRecorded) return;
     void read();
-    const timer = setInterval(() => void read(), 10_000);
+    const timer = setInterval(() => canAsk() && void read(), 10_000);
     return () => clearInterval(timer);
-  }, [key.value]);
+  }, [key.value, isRecorded]);
   return (
     <section class="card">
       <h2>Usage by key</h2>
@@ -80,7 +86,7 @@ export function UsageTable() {
 
 function Content() {
   const problem = error.value;
-  if (problem instanceof ApiError && problem.status === 404) {
+  if (endpoints.value !== null && !("usage" in endpoints.value)) {
     return (
       <Empty title="Usage is not recorded">
         <p>Set auth.usage_file to count requests and tokens by day, key and model.</p>

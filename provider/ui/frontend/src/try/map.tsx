@@ -74,7 +74,13 @@ export function TextMap({ result }: { result: Result }) {
     event.preventDefault();
     if (places.length) at.value = at.value === null ? 0 : (at.value + by + places.length) % places.length;
   };
-  if (!hasMap) return <p class="hint">A map needs three texts or more.</p>;
+  if (!hasMap) {
+    return (
+      <div ref={box}>
+        <p class="hint">A map needs three texts or more.</p>
+      </div>
+    );
+  }
   return (
     <div class="map" ref={box}>
       <p class="readout" aria-live="polite">
@@ -86,34 +92,35 @@ export function TextMap({ result }: { result: Result }) {
           </span>
         )}
       </p>
-      <svg
-        viewBox={`0 0 ${width || 1} ${height}`}
+      <div
         tabIndex={0}
         role="application"
         aria-roledescription="map"
         aria-label={`Map of ${places.length} texts. Arrow keys go from text to text.`}
         onKeyDown={move}
       >
-        {places.map(
-          ({ label }, index) =>
-            label && (
-              <text key={index} x={label.x} y={label.y} class={at.value === index ? "chosen" : ""}>
-                {label.text}
-              </text>
-            ),
-        )}
-        {places.map((place, index) => (
-          <circle
-            key={index}
-            cx={place.x}
-            cy={place.y}
-            r={at.value === index ? 8 : 5}
-            class={at.value === index ? "chosen" : ""}
-            onPointerEnter={() => (at.value = index)}
-            onPointerDown={() => (at.value = index)}
-          />
-        ))}
-      </svg>
+        <svg viewBox={`0 0 ${width || 1} ${height}`} aria-hidden="true">
+          {places.map(
+            ({ label }, index) =>
+              label && (
+                <text key={index} x={label.x} y={label.y} class={at.value === index ? "chosen" : ""}>
+                  {label.text}
+                </text>
+              ),
+          )}
+          {places.map((place, index) => (
+            <circle
+              key={index}
+              cx={place.x}
+              cy={place.y}
+              r={at.value === index ? 8 : 5}
+              class={at.value === index ? "chosen" : ""}
+              onPointerEnter={() => (at.value = index)}
+              onPointerDown={() => (at.value = index)}
+            />
+          ))}
+        </svg>
+      </div>
       <p class="hint">
         Principal components 1 (across) and 2 (up) of the vectors. They hold{" "}
         <span class="number">{Math.round(100 * result.map.share)} %</span> of the variance: near points may be further
