@@ -156,7 +156,9 @@ class Checkpoint:
         with written.open("r+b") as file:
             os.fsync(file.fileno())
         if not self._format.has_metadata:
-            (self._folder / _ABOUT).write_text(json.dumps(self._about, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            (self._folder / _ABOUT).write_text(
+                json.dumps(self._about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
             (self._folder / _ABOUT).replace(metadata_path(self._target))
         written.replace(self._target)
         self._clear()

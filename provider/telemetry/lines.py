@@ -91,9 +91,9 @@ class LineWriter(logging.Handler):
         with self._lock:
             if self._waiting + len(text) > _MOST_WAITING:
                 self._dropped += 1
-                return
-            self._waiting += len(text)
-            self._lines.append(text)
+            else:
+                self._waiting += len(text)
+                self._lines.append(text)
         if not self._wanted.is_set():
             self._wanted.set()
 

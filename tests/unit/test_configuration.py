@@ -281,7 +281,7 @@ def test_every_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: 
 def test_every_setting_that_is_a_file_or_folder_is_a_path() -> None:
     for shape in SECTIONS.values():
         for each in attrs.fields(shape):
-            is_named_so = each.name in ("path", "uds") or each.name.endswith(("_path", "_file", "_folder"))
+            is_named_so = each.name in ("path", "folder", "uds") or each.name.endswith(("_path", "_file", "_folder"))
             assert each.metadata["path"] == is_named_so, each.name
 
 

@@ -211,7 +211,7 @@ async def test_where_work_hangs_on_the_only_lane_none_is_left() -> None:
         assert lanes.fail_stalled(7)
         for each in (work, ticket.wait()):
             with pytest.raises(ModelStalled):
-                await each
+                await asyncio.wait_for(each, PATIENCE_SECONDS)
         go.set()
 
 
