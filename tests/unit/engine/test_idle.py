@@ -209,9 +209,9 @@ async def test_where_work_hangs_on_the_only_lane_none_is_left() -> None:
         ticket = submit(lanes)
         clock.advance(8)
         assert lanes.fail_stalled(7)
-        for each in (work, ticket.wait()):
+        for each in (work, asyncio.wait_for(ticket.wait(), PATIENCE_SECONDS)):
             with pytest.raises(ModelStalled):
-                await asyncio.wait_for(each, PATIENCE_SECONDS)
+                await each
         go.set()
 
 
