@@ -5,21 +5,19 @@ While nothing waits, lanes do other work, such as passes that measure; their num
 """
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from provider.backends import Backend, TokenBatch
 from provider.domain import Caller, Outputs
 from provider.engine.batcher import BatchLimits
 from provider.engine.idle import IdleTask, IdleWork
-from provider.engine.memory import PassLock, TokenBudget
 from provider.engine.outcome import BatchOutcome
-from provider.engine.rows import Row
+from provider.engine.passes import Passes
+from provider.engine.rows import Row, fail_rows
 from provider.engine.scheduler import Scheduler
-from provider.errors import ModelStalled, NotAvailable, ShuttingDown
+from provider.errors import ModelStalled, ShuttingDown
 
 _JOIN_SECONDS = 2.0
 # How often lanes see whether they have waited long enough for one that is in a pass.
@@ -53,22 +51,18 @@ class Lanes:
             on_row: called on the event loop's thread for each settled row (the cache keeps outputs).
             clock: seconds, monotonic.
         """
-        self._backend, self._scheduler, self._check = backend, scheduler, check
-        self._budget = TokenBudget(scheduler.limits, scheduler.limits)
-        self._passes = PassLock()
-        self._on_batch, self._on_row, self._clock = on_batch, on_row, clock
+        self._scheduler = scheduler
+        self._passes = Passes(backend, check=check, on_pass=self._ended, on_batch=on_batch, on_row=on_row, clock=clock)
         self._changed = threading.Condition()
         self._closed = False
         self._running: dict[int, Sequence[Row]] = {}
         self._idle = IdleWork()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.failures_in_a_row = 0
         self._name, self._count = name, count
         self._threads: dict[int, threading.Thread] = {}
 
     def start(self) -> None:
         """Start the threads; outcomes go to the running event loop."""
-        self._loop = asyncio.get_running_loop()
+        self._passes.start()
         with self._changed:
             self._start_threads(self._count)
 
@@ -84,6 +78,11 @@ class Lanes:
     def count(self) -> int:
         """Forward passes at a time."""
         return self._count
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """See `Passes`."""
+        return self._passes.failures_in_a_row
 
     @property
     def waiting_rows(self) -> int:
@@ -140,7 +139,7 @@ class Lanes:
             is_none_left = len(stalled) == self._count
             if is_none_left:
                 left += self._scheduler.take_all()
-        _fail(left, _stalled())
+        fail_rows(left, _stalled())
         return is_none_left
 
     def check_room(self, tokens: int, caller: Caller) -> None:
@@ -161,7 +160,7 @@ class Lanes:
         """
         with self._changed:
             if self._closed:
-                raise _shutting_down()
+                raise ShuttingDown
             self._scheduler.add(rows)
             for row in rows:
                 row.withdraw = self._withdraw
@@ -197,14 +196,14 @@ class Lanes:
         """
         with self._changed:
             if self._closed:
-                raise _shutting_down()
+                raise ShuttingDown
             self._start_threads(len(work))
             task = IdleTask(work, alone, before, after, drains)
             self._idle.put(task)
             self._changed.notify_all()
             self._changed.wait_for(lambda: task.is_done or self._closed)
             if not task.is_done:
-                raise _shutting_down()
+                raise ShuttingDown
         if task.error is not None:
             raise task.error
         return task.seconds
@@ -217,10 +216,8 @@ class Lanes:
         with self._changed:
             if self._closed:
                 return
-            if limits != self._budget.limits:
-                self._budget = TokenBudget(limits, limits)
             self._count = count
-            self._scheduler.resize(count, self._budget.now)
+            self._scheduler.resize(count, limits)
             self._idle.release()
             self._start_threads(count)
             self._changed.notify_all()
@@ -239,7 +236,7 @@ class Lanes:
             self._closed = True
             left, threads = self._scheduler.take_all(), list(self._threads.values())
             self._changed.notify_all()
-        _fail(left, _shutting_down())
+        fail_rows(left, ShuttingDown())
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in threads:
             if thread.is_alive():
@@ -247,7 +244,7 @@ class Lanes:
         # The outcomes that the threads handed over come first.
         await asyncio.sleep(0)
         for rows in tuple(self._running.values()):
-            _fail(rows, _shutting_down())
+            fail_rows(rows, ShuttingDown())
         return not any(thread.is_alive() for thread in threads)
 
     def _run(self, lane: int) -> None:
@@ -257,10 +254,9 @@ class Lanes:
             worked = False
             try:
                 if work is None:
-                    worked = self._run_batch(rows)
+                    worked = self._passes.run(rows)
                 else:
-                    with self._passes.shared():
-                        work()
+                    self._passes.run_other(work)
             finally:
                 with self._changed:
                     throughput.ended(lane, is_full=is_full, worked=worked)
@@ -292,85 +288,10 @@ class Lanes:
                 else:
                     self._changed.wait(_LOOK_SECONDS if is_draining else None)
 
-    def _run_batch(self, rows: Sequence[Row], *, alone: bool = False) -> bool:
-        """One forward pass. If it fails, its halves are tried, so that one bad row fails alone.
-
-        A row for which memory runs out is tried once more while no other pass runs.
-
-        Args:
-            rows: of the batch.
-            alone: whether no other pass may run beside it.
-
-        Returns:
-            Whether the pass over all of them worked.
-        """
-        outcome = self._pass(rows, alone=alone)
-        ran_out = isinstance(outcome.error, MemoryError)
-        is_final = outcome.error is None or (len(rows) == 1 and (alone or not ran_out))
-        if outcome.error is None:
-            self.failures_in_a_row = 0
-        elif is_final or not ran_out:
-            self.failures_in_a_row += 1
-        self._adjust_budget(rows, ran_out=ran_out, ran=outcome.error is None)
-        self._call(self._settle, outcome, is_final)
-        if is_final:
-            return outcome.error is None
-        middle = len(rows) // 2
-        for half in (rows[:middle], rows[middle:]):
-            if wanted := [row for row in half if row.is_wanted]:
-                self._run_batch(wanted, alone=ran_out and len(rows) == 1)
-        return False
-
-    def _pass(self, rows: Sequence[Row], *, alone: bool) -> BatchOutcome:
-        outputs: Outputs | None = None
-        error: Exception | None = None
-        with self._passes.alone() if alone else self._passes.shared():
-            started = self._clock()
-            try:
-                batch = TokenBatch.of([row.features for row in rows])
-                outputs = self._backend.run(batch)
-                self._check(outputs, batch)
-            except MemoryError as exc:
-                # A new one: the frames of this one's traceback hold what filled the memory.
-                outputs, error = None, MemoryError(str(exc))
-            except BaseException as exc:  # noqa: BLE001 - whatever a backend raises, the lane lives on
-                outputs, error = None, exc if isinstance(exc, Exception) else RuntimeError(repr(exc))
-            return BatchOutcome(rows, outputs, error, started, self._clock() - started)
-
-    def _adjust_budget(self, rows: Sequence[Row], *, ran_out: bool, ran: bool) -> None:
-        if not ran_out and (not ran or self._budget.is_full):
-            return
+    def _ended(self, outcome: BatchOutcome) -> None:
         with self._changed:
-            if ran_out:
-                self._budget.ran_out(self._scheduler.limits.cost([row.tokens for row in rows]))
-            else:
-                self._budget.ran()
-            self._scheduler.limits = self._budget.now
-
-    def _call(self, what: Callable[..., None], *args: Any) -> None:  # noqa: ANN401 - what is called knows them
-        # The loop may be closed already, when the process was told to end at once: then nobody waits for the outcome.
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(what, *args)
-
-    def _settle(self, outcome: BatchOutcome, is_final: bool) -> None:  # noqa: FBT001 - call_soon_threadsafe takes no keywords
-        # Callers first: whatever a listener does, nobody is left waiting.
-        if is_final:
-            outcome.settle()
-            for row in outcome.rows:
-                self._on_row(row)
-        self._on_batch(outcome)
-
-
-def _fail(rows: Sequence[Row], error: NotAvailable) -> None:
-    for row in rows:
-        if not row.is_settled:
-            row.settle(error=error)
+            self._scheduler.ended(outcome)
 
 
 def _stalled() -> ModelStalled:
     return ModelStalled("A forward pass of the model hangs. Please try again later.", retry_after_seconds=5)
-
-
-def _shutting_down() -> ShuttingDown:
-    return ShuttingDown("The service is shutting down. Please try again later.", retry_after_seconds=5)

@@ -15,7 +15,7 @@ _GROWTH = 1 / 8
 
 @define(eq=False)
 class TokenBudget:
-    """Tokens of a batch: halved when memory runs out, and grown back slowly. Not thread-safe: `Lanes` guards it.
+    """Tokens of a batch: halved when memory runs out, and grown back slowly. Not thread-safe.
 
     Attributes:
         limits: as chosen at the start: what the budget grows back to.

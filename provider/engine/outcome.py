@@ -27,6 +27,11 @@ class BatchOutcome:
     forward_seconds: float
 
     @property
+    def ran_out(self) -> bool:
+        """Whether it failed because memory ran out."""
+        return isinstance(self.error, MemoryError)
+
+    @property
     def tokens(self) -> int:
         """Tokens of its rows, padding not counted."""
         return sum(row.tokens for row in self.rows)
@@ -46,6 +51,6 @@ class BatchOutcome:
                 row.settle(outputs={name: outputs[name][i] for name in row.features.outputs})
             else:
                 reason = f"the forward pass failed ({type(self.error).__name__})"
-                failure = EmbeddingFailed(reason, is_lasting=not isinstance(self.error, MemoryError))
+                failure = EmbeddingFailed(reason, is_lasting=not self.ran_out)
                 failure.__cause__ = self.error
                 row.settle(error=failure)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import define, field
 
 from provider.domain import ANONYMOUS, CacheKey, Caller, Features, RowOutput, Tier
-from provider.errors import EmbeddingFailed
+from provider.errors import EmbeddingFailed, NotAvailable
 
 
 @define(eq=False)
@@ -65,6 +65,13 @@ class Row:
         for ticket in tuple(self._tickets):
             ticket.row_settled(self)
         self._tickets.clear()
+
+
+def fail_rows(rows: Sequence[Row], error: NotAvailable) -> None:
+    """Settle those that have no outcome yet with `error`."""
+    for row in rows:
+        if not row.is_settled:
+            row.settle(error=error)
 
 
 class Ticket:

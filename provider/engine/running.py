@@ -147,7 +147,7 @@ class RunningModel:
 
     def _batch_done(self, outcome: BatchOutcome) -> None:
         error = type(outcome.error).__name__ if outcome.error is not None else None
-        if isinstance(outcome.error, MemoryError):
+        if outcome.ran_out:
             self._notice(_MEMORY_RAN_OUT)
         tokens = outcome.tokens
         padding = self.parts.limits.cost([row.tokens for row in outcome.rows]) - tokens

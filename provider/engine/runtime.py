@@ -218,8 +218,7 @@ class ModelRuntime:
             msg = f"The model `{self.name}` could not be loaded. The log of the service has the reason."
             raise ModelFailed(msg, retry_after_seconds=_RETRY_SECONDS)
         if self.state is ModelState.CLOSED:
-            msg = "The service is shutting down. Please try again later."
-            raise ShuttingDown(msg, retry_after_seconds=5)
+            raise ShuttingDown
         msg = f"The model `{self.name}` is still loading. Please try again in 5s."
         raise ModelLoading(msg, retry_after_seconds=5)
 

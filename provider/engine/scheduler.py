@@ -18,6 +18,8 @@ from attrs import evolve
 
 from provider.domain import Caller, Tier
 from provider.engine.batcher import Batcher, BatchLimits
+from provider.engine.memory import TokenBudget
+from provider.engine.outcome import BatchOutcome
 from provider.engine.rows import Row
 from provider.engine.throughput import Throughput
 from provider.errors import MOST_RETRY_SECONDS, Overloaded
@@ -38,7 +40,6 @@ class Scheduler:
     """Not thread-safe.
 
     Attributes:
-        limits: of the batches from now on.
         throughput: told of every pass.
     """
 
@@ -61,7 +62,7 @@ class Scheduler:
             lanes: passes at a time.
             clock: seconds, monotonic.
         """
-        self.limits, self.throughput = limits, Throughput(lanes, clock)
+        self._budget, self.throughput = TokenBudget(limits, limits), Throughput(lanes, clock)
         self._max_tokens, self._max_wait_seconds = max_tokens, max_wait_seconds
         self._lanes, self._clock = lanes, clock
         self._interactive, self._bulk = Batcher(), Batcher()
@@ -69,6 +70,11 @@ class Scheduler:
         # Lanes whose pass is a bulk one of any length.
         self._long: set[int] = set()
         self._demand, self._interactive_at = 0.0, -math.inf
+
+    @property
+    def limits(self) -> BatchLimits:
+        """Of the batches from now on."""
+        return self._budget.now
 
     @property
     def rows(self) -> int:
@@ -88,9 +94,18 @@ class Scheduler:
 
     def resize(self, lanes: int, limits: BatchLimits) -> None:
         """Make such batches for `lanes` passes at a time from now on, none of which runs now."""
-        self.limits, self._lanes = limits, lanes
+        if limits != self._budget.limits:
+            self._budget = TokenBudget(limits, limits)
+        self._lanes = lanes
         self._long.clear()
         self.throughput.resize(lanes)
+
+    def ended(self, outcome: BatchOutcome) -> None:
+        """Make smaller batches if memory ran out in a pass, and larger ones again when enough of them worked."""
+        if outcome.ran_out:
+            self._budget.ran_out(self.limits.cost([row.tokens for row in outcome.rows]))
+        elif outcome.error is None and not self._budget.is_full:
+            self._budget.ran()
 
     def wait_seconds(self, caller: Caller) -> float:
         """How long a request of `caller` with hardly a token would wait; 0 as long as the rate is not known."""

@@ -53,6 +53,11 @@ class ModelStalled(NotAvailable):
 class ShuttingDown(NotAvailable):
     """The process was asked to stop."""
 
+    def __init__(
+        self, message: str = "The service is shutting down. Please try again later.", *, retry_after_seconds: int = 5
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+
 
 class CallerGone(ProviderError):
     """The client closed the connection; its work was dropped, and no answer can reach it."""

@@ -46,8 +46,7 @@ class BodyDeadlines:
             if task not in self._late or task.uncancel():
                 raise
             if self._is_over:
-                msg = "The service is shutting down. Please try again later."
-                raise ShuttingDown(msg, retry_after_seconds=5) from exc
+                raise ShuttingDown from exc
             msg = f"The request did not arrive within {seconds:g} s."
             raise CallerTooSlow(msg) from exc
         finally:

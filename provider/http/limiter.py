@@ -92,7 +92,7 @@ class RequestLimiter:
         while self._line:
             waiting = self._line.popleft()
             if not waiting.done():
-                waiting.set_exception(_shutting_down())
+                waiting.set_exception(ShuttingDown())
 
     async def idle(self) -> None:
         """Return when no admitted request is under way."""
@@ -101,7 +101,7 @@ class RequestLimiter:
     async def enter(self, caller: Caller) -> float:
         """See `admission`; the time at which the request was let in."""
         if self.is_draining:
-            raise _shutting_down()
+            raise ShuttingDown
         if self.has_room:
             self._add()
         else:
@@ -171,7 +171,3 @@ class RequestLimiter:
             f"Please try again in {retry}s."
         )
         return TooManyRequests(msg, retry_after_seconds=retry)
-
-
-def _shutting_down() -> ShuttingDown:
-    return ShuttingDown("The service is shutting down. Please try again later.", retry_after_seconds=5)

@@ -288,7 +288,7 @@ async def test_a_listener_that_fails_leaves_nobody_waiting(fake: Fake, caplog: p
             msg = "a listener broke"
             raise RuntimeError(msg)
 
-        service.runtimes["m"].lanes._on_batch = broken
+        service.runtimes["m"].lanes._passes._on_batch = broken
         assert (await asyncio.wait_for(service.embed(ask("cat")), PATIENCE_SECONDS)).usage.inputs == 1
         assert "a listener broke" in caplog.text
 
