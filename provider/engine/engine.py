@@ -29,6 +29,7 @@ from provider.engine.model_set import ModelSet
 from provider.engine.prompts import check_named, notice_of, with_named
 from provider.engine.response_cache import ResponseCache
 from provider.engine.runtime import ModelRuntime
+from provider.engine.surroundings import Surroundings
 from provider.engine.upkeep import ModelUpkeep
 from provider.engine.verdict import Verify
 from provider.models.catalogue import Catalogue
@@ -83,8 +84,7 @@ class Engine:
         self.runtimes: dict[str, ModelRuntime] = {}
         self.upkeep = ModelUpkeep(self.runtimes, settings.memory, clock=clock)
         self._caring: asyncio.Task[None] | None = None
-        make = partial(
-            ModelRuntime,
+        around = Surroundings(
             hub=settings.hub,
             queue=settings.queue,
             hooks=hooks,
@@ -99,7 +99,11 @@ class Engine:
         )
         self.responses = ResponseCache(self._cache, self.runtimes, hooks, charge)
         self._models = ModelSet(
-            self.runtimes, settings.all_models(), make=make, hooks=hooks, on_change=self.responses.forget
+            self.runtimes,
+            settings.all_models(),
+            make=partial(ModelRuntime, around=around),
+            hooks=hooks,
+            on_change=self.responses.forget,
         )
         self.upkeep.coming = self._models.coming
         self.are_workers_loaded: Callable[[], bool] = lambda: True
@@ -179,12 +183,7 @@ class Engine:
         A lazy model is not among them: its first caller must not take the service out of rotation for all others. A
         model that another worker still loads is, until all have loaded theirs once.
         """
-        elsewhere = None if self.are_workers_loaded() else "loading in another worker"
-        return {
-            name: problem
-            for name, runtime in self.runtimes.items()
-            if not runtime.settings.lazy and not runtime.is_coming and (problem := runtime.problem or elsewhere)
-        }
+        return self._models.problems(None if self.are_workers_loaded() else "loading in another worker")
 
     def least_wait_seconds(self, caller: Caller) -> float:
         """How long a small request of `caller` would wait for the least busy model, at the measured rate."""
@@ -197,7 +196,7 @@ class Engine:
             ModelNotFound: none, or the model has no such prompt.
             ModelForbidden: one that `caller` may not use.
         """
-        runtime, name, prompt = self._named(name, caller)
+        runtime, name, prompt = self._models.named(name, caller)
         if prompt is not None and runtime.loaded is not None:
             check_named(name, prompt, runtime.loaded.spec)
         return runtime
@@ -205,13 +204,6 @@ class Engine:
     def split(self, name: str) -> tuple[str, str | None]:
         """See `Catalogue.split`."""
         return self._models.catalogue.split(name)
-
-    def _named(self, name: str, caller: Caller) -> tuple[ModelRuntime, str, str | None]:
-        """As `runtime`, with the model's name and the prompt's, which is not checked."""
-        catalogue = self._models.catalogue
-        name, prompt = self.split(name)
-        model = catalogue.find(name) if caller.models is None else catalogue.find_for(caller, name)
-        return self.runtimes[model.served_name], name, prompt
 
     async def embed(
         self, request: EmbedRequest, *, caller: Caller = ANONYMOUS, waiting: Waiting | None = None
@@ -229,7 +221,7 @@ class Engine:
             NotAvailable: not now.
             EmbeddingFailed: the forward pass failed.
         """
-        runtime, name, prompt = self._named(request.model, caller)
+        runtime, name, prompt = self._models.named(request.model, caller)
         with runtime.use:
             model = runtime.loaded or await runtime.ready()
             if prompt is not None:
@@ -279,7 +271,7 @@ class Engine:
             NotAvailable: not now.
             EmbeddingFailed: the forward pass failed.
         """
-        runtime, name, prompt = self._named(request.model, caller)
+        runtime, name, prompt = self._models.named(request.model, caller)
         with runtime.use:
             model = runtime.loaded or await runtime.ready()
             if prompt is not None:

@@ -47,6 +47,12 @@ class FoundModel:
     options: Any
 
     @property
+    def origin(self) -> dict[str, object]:
+        """Where its files are and come from, for the log."""
+        source = self.source
+        return {"folder": str(source.folder), "origin": source.origin, "revision": source.revision}
+
+    @property
     def weight_bytes(self) -> int:
         """Size of the weights on disk, as far as that can be told before they are read."""
         return sum(size for _, size, _ in self.weight_stamps().values())

@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import evolve
 
+from provider.domain import Caller
 from provider.engine.hooks import Hook, ModelsChanged
 from provider.engine.runtime import ModelRuntime
 from provider.models.catalogue import Catalogue
@@ -97,6 +98,29 @@ class ModelSet:
     def coming(self) -> list[ModelRuntime]:
         """Those that will replace a model of the same name once they have loaded."""
         return list(self._coming.values())
+
+    def named(self, name: str, caller: Caller) -> tuple[ModelRuntime, str, str | None]:
+        """The model that `name` means to `caller`, the model's name in it, and the prompt's, which is not checked.
+
+        Raises:
+            ModelNotFound: none.
+            ModelForbidden: one that `caller` may not use.
+        """
+        name, prompt = self.catalogue.split(name)
+        model = self.catalogue.find(name) if caller.models is None else self.catalogue.find_for(caller, name)
+        return self.runtimes[model.served_name], name, prompt
+
+    def problems(self, elsewhere: str | None) -> dict[str, str]:
+        """Name of each eager model that cannot be relied on, and why.
+
+        Args:
+            elsewhere: what is wrong with every one that works here.
+        """
+        return {
+            name: problem
+            for name, runtime in self.runtimes.items()
+            if not runtime.settings.lazy and not runtime.is_coming and (problem := runtime.problem or elsewhere)
+        }
 
     async def close(self) -> None:
         """Close all models, those that come and those that leave included."""

@@ -7,7 +7,7 @@ from functools import partial
 from attrs import evolve
 
 from provider.engine.description import tuning_of
-from provider.engine.hooks import BatchDone, Hook, ModelTuned
+from provider.engine.hooks import BatchDone, ModelTuned
 from provider.engine.lanes import Lanes
 from provider.engine.loading import ModelParts, in_daemon_thread
 from provider.engine.outcome import BatchOutcome
@@ -15,9 +15,10 @@ from provider.engine.probing import probe_row
 from provider.engine.rows import Row, Ticket
 from provider.engine.scheduler import Scheduler
 from provider.engine.settling import settle
+from provider.engine.surroundings import Surroundings
 from provider.engine.verdict import Verdict, Verify
 from provider.errors import ShuttingDown
-from provider.settings import ModelSettings, QueueSettings
+from provider.settings import ModelSettings
 from provider.tasks import check_outputs
 
 _MEMORY_RAN_OUT = (
@@ -37,30 +38,25 @@ class RunningModel:
     def __init__(
         self,
         parts: ModelParts,
+        around: Surroundings,
         *,
         name: str,
-        queue: QueueSettings,
-        hooks: Hook,
         notice: Callable[[str], None],
         on_failures: Callable[[int], None],
-        on_row: Callable[[Row], None],
-        clock: Callable[[], float],
     ) -> None:
         """The lanes start at once.
 
         Args:
             parts: as loaded.
+            around: what the model shares with others.
             name: of the model.
-            queue: how much may wait, and how long a forward pass may take.
-            hooks: told of every batch.
             notice: tells an operator a sentence.
             on_failures: called after each forward pass with the number of those that failed in a row.
-            on_row: called for each row that has an outcome.
-            clock: seconds, monotonic.
         """
         self.parts = parts
-        self._name, self._stall_seconds = name, queue.stall_seconds
-        self._hooks, self._notice, self._on_failures = hooks, notice, on_failures
+        queue, self._name = around.queue, name
+        self._stall_seconds = queue.stall_seconds
+        self._hooks, self._notice, self._on_failures = around.hooks, notice, on_failures
         self._verifying = threading.Lock()
         self.lanes = Lanes(
             parts.backend,
@@ -69,14 +65,14 @@ class RunningModel:
                 max_tokens=queue.max_tokens,
                 max_wait_seconds=queue.max_wait_seconds,
                 lanes=parts.plan.lanes,
-                clock=clock,
+                clock=around.clock,
             ),
             check=partial(check_outputs, parts.spec.tasks),
             count=parts.plan.lanes,
             name=name,
             on_batch=self._batch_done,
-            on_row=on_row,
-            clock=clock,
+            on_row=around.on_row,
+            clock=around.clock,
         )
         self.lanes.start()
 

@@ -3,98 +3,62 @@
 import asyncio
 import contextvars
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from attrs import evolve
 
-from provider.backends import Memory
-from provider.cores import ONLY_WORKER, Worker
 from provider.domain import Caller
 from provider.engine.description import ModelDescription
-from provider.engine.finding import FoundModel, find_model
-from provider.engine.hooks import DownloadChanged, Hook, ModelChanged, ModelNoticed, ModelState, ModelVerified
+from provider.engine.hooks import ModelChanged, ModelNoticed, ModelState, ModelVerified
 from provider.engine.lanes import Lanes
-from provider.engine.loading import ModelParts, in_daemon_thread, load_parts
+from provider.engine.loading import ModelParts
+from provider.engine.loading_steps import LoadingSteps
 from provider.engine.probing import Prober, warm_up_rows
 from provider.engine.rows import Row
 from provider.engine.running import RunningModel
+from provider.engine.surroundings import Surroundings
 from provider.engine.throughput import PassWatch
 from provider.engine.upkeep import ModelUse
 from provider.engine.verdict import Verdict, Verify
-from provider.errors import ModelFailed, ModelLoading, ModelStalled, ProviderError, SettingsError, ShuttingDown
-from provider.settings import HubSettings, ModelSettings, QueueSettings
+from provider.errors import ModelFailed, ModelLoading, ModelStalled, ProviderError, ShuttingDown
+from provider.settings import ModelSettings
 
 # A lazy model that could not be loaded is tried again after so long, when someone asks for it.
 _RETRY_SECONDS = 59
-
-MakeRoom = Callable[["ModelRuntime", int, Memory], Awaitable[None]]
+# Between two probes of a model whose forward passes fail.
+_PROBE_SECONDS = 5.0
 
 
 class ModelRuntime:
     """One configured model. Everything but the loading itself happens on the event loop's thread."""
 
-    def __init__(
-        self,
-        settings: ModelSettings,
-        *,
-        hub: HubSettings,
-        queue: QueueSettings,
-        hooks: Hook,
-        on_row: Callable[[Row], None],
-        one_at_a_time: asyncio.Lock,
-        one_settles: asyncio.Lock,
-        verify: Verify | None = None,
-        worker: Worker = ONLY_WORKER,
-        show_progress: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-        make_room: MakeRoom | None = None,
-        probe_seconds: float = 5.0,
-    ) -> None:
+    def __init__(self, settings: ModelSettings, around: Surroundings) -> None:
         """Nothing is read until `start_loading`.
 
         Args:
             settings: of the model.
-            hub: where to download from.
-            queue: how much may wait.
-            hooks: told of every change of state, download and batch.
-            on_row: called for each row that has an outcome (the cache keeps outputs).
-            one_at_a_time: held while loading, shared by all models: two at once would only fight for the disk.
-            one_settles: held while tuning, shared by all models: they would disturb each other's measurements.
-            verify: compares a loaded model with its reference, on a thread; for models with `verify_at_start`.
-            worker: whose share of the machine it runs on.
-            show_progress: whether a download draws a progress bar.
-            clock: seconds, monotonic.
-            make_room: awaited before the model is loaded, with what it will take, in bytes, and where; see
-                `ModelUpkeep`.
-            probe_seconds: pause between two probes of a model whose forward passes fail.
+            around: what it shares with others.
+
+        Raises:
+            SettingsError: see `Surroundings.check`.
         """
-        if settings.verify_at_start and verify is None:
-            msg = (
-                f"the model {settings.served_name!r} has model.verify_at_start, which needs an Engine that is opened "
-                "with `verify=provider.verify_briefly`; give it, or set model.verify_at_start to false"
-            )
-            raise SettingsError(msg)
+        around.check(settings)
         self.settings, self.name = settings, settings.served_name
         self.state = ModelState.WAITING
         self.failure: ProviderError | None = None
         self.verified: Verdict | None = None
         self.created = int(time.time())
-        self._hub, self._hooks = hub, hooks
-        self._worker, self._verify_parts = worker, verify
-        self._one_at_a_time, self._one_settles, self._show_progress = one_at_a_time, one_settles, show_progress
-        self._clock, self._make_room = clock, make_room
-        self.use = ModelUse(clock)
+        self._around, self._hooks, self._clock = around, around.hooks, around.clock
+        self.use = ModelUse(self._clock)
         self.is_late = False
-        self._since = clock()
-        self._watch, self._stall_seconds, self._hangs = PassWatch(clock), queue.stall_seconds, False
-        self._start = partial(RunningModel, queue=queue, hooks=hooks, on_row=on_row, clock=clock)
+        self._since = self._clock()
+        self._watch, self._stall_seconds, self._hangs = PassWatch(self._clock), around.queue.stall_seconds, False
         self._running: RunningModel | None = None
         self._description: ModelDescription | None = None
         self._noticed: list[str] = []
         self._loading: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[None] | None = None
-        self.prober = Prober(self._probe, name=self.name, pause_seconds=probe_seconds)
+        self.prober = Prober(self._probe, name=self.name, pause_seconds=_PROBE_SECONDS)
 
     @property
     def loaded(self) -> ModelParts | None:
@@ -263,38 +227,30 @@ class ModelRuntime:
 
     async def _load(self) -> None:
         try:
-            started = self._clock()
+            steps = LoadingSteps(self.settings, self._around, self._watch)
             self._enter(ModelState.RESOLVING)
-            found = await in_daemon_thread(f"find {self.name}", self._finder(started))
-            source = found.source
-            facts: dict[str, object] = {
-                "folder": str(source.folder),
-                "origin": source.origin,
-                "revision": source.revision,
-            }
-            self._enter(ModelState.LOADING, facts)
-            async with self._one_at_a_time:
-                memory = partial(found.memory, self.settings, self._worker)
-                before = await in_daemon_thread(f"measure {self.name}", memory)
-                if self._make_room is not None:
-                    await self._make_room(self, found.weight_bytes, before)
-                    before = await in_daemon_thread(f"measure {self.name}", memory)
-                parts = await in_daemon_thread(
-                    f"load {self.name}", partial(load_parts, found, self.settings, self._worker, self._watch)
+            found = await steps.find()
+            self._enter(ModelState.LOADING, found.origin)
+            async with self._around.one_at_a_time:
+                before = await steps.memory(found)
+                if self._around.make_room is not None:
+                    await self._around.make_room(self, found.weight_bytes, before)
+                    before = await steps.memory(found)
+                parts = await steps.parts(found)
+                self._running = running = RunningModel(
+                    parts, self._around, name=self.name, notice=self.notice, on_failures=self._look
                 )
-                self._running = running = self._start(parts, name=self.name, notice=self.notice, on_failures=self._look)
                 await running.run(warm_up_rows(parts))
-                after = await in_daemon_thread(f"measure {self.name}", memory)
+                after = await steps.memory(found)
                 self.use.place, self.use.bytes = after.place, max(after.held - before.held, parts.weight_bytes)
-                if self.settings.verify_at_start and self._verify_parts is not None:
+                if self.settings.verify_at_start and self._around.verify is not None:
                     # What is verified is what serves.
                     await running.settle()
-                    await self._verify(running, self._verify_parts)
+                    await self._verify(running, self._around.verify)
             self.created = int(time.time())
             self._description = description = ModelDescription.of(self.settings, running.parts)
-            seconds = round(self._clock() - started, 3)
             self.failure, self.use.failures, self.use.last = None, 0, self._clock()
-            self._enter(ModelState.READY, {"seconds_in_all": seconds, **description.of_loaded()})
+            self._enter(ModelState.READY, {"seconds_in_all": round(steps.seconds, 3), **description.of_loaded()})
             self._settling = asyncio.create_task(self._settle(running), name=f"settle {self.name}")
         except asyncio.CancelledError:
             if not self._hangs or self.state is ModelState.CLOSED:
@@ -313,23 +269,12 @@ class ModelRuntime:
         await self._release()
 
     async def _settle(self, running: RunningModel) -> None:
-        async with self._one_settles:
-            async with self._one_at_a_time:
+        async with self._around.one_settles:
+            async with self._around.one_at_a_time:
                 pass  # models that still load go first
             await running.settle()
         if self._running is running:
             self._description = ModelDescription.of(self.settings, running.parts)
-
-    def _finder(self, started: float) -> Callable[[], FoundModel]:
-        loop = asyncio.get_running_loop()
-
-        def notify_download(phase: str, detail: dict[str, object]) -> None:
-            event = DownloadChanged(self.name, phase, self._clock() - started, detail)
-            loop.call_soon_threadsafe(self._hooks, event)
-
-        return partial(
-            find_model, self.settings, self._hub, show_progress=self._show_progress, notify_download=notify_download
-        )
 
     async def _verify(self, running: RunningModel, verify: Verify) -> None:
         self.verified = report = await running.verify(verify, self.settings)

@@ -61,7 +61,7 @@ def test_who_interrupts_while_a_model_loads_does_not_wait_for_it(tmp_path: Path)
     program = """
 import os, signal, threading, time
 from provider import ModelSettings, Settings, SyncEngine
-from provider.engine import runtime
+from provider.engine import loading_steps
 
 loading = threading.Event()
 
@@ -69,7 +69,7 @@ def find_model(*_, **__):
     loading.set()
     time.sleep(300)
 
-runtime.find_model = find_model
+loading_steps.find_model = find_model
 threading.Thread(target=lambda: (loading.wait(60), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
 try:
     with SyncEngine.open(Settings(model=ModelSettings(name="m", path="."))):

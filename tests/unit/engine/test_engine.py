@@ -469,7 +469,7 @@ async def test_who_waits_for_a_lazy_model_is_told_when_the_service_ends(open_ser
     import attrs
 
     async with open_service(Settings(model=attrs.evolve(model, lazy=True)), wait=False) as service:
-        await service.runtimes["m"]._one_at_a_time.acquire()
+        await service.runtimes["m"]._around.one_at_a_time.acquire()
         waiting = asyncio.create_task(service.embed(ask("cat")))
         await until(lambda: service.runtimes["m"].state is ModelState.LOADING)
         await service.close()
