@@ -14,7 +14,7 @@ from provider.backends import BackendOptions, BackendTraits, TokenBatch
 from provider.backends.kit import routed
 from provider.backends.kit.routed import class_for
 from provider.backends.protocol import GetsFaster
-from provider.backends.torch import linear, packed_bert
+from provider.backends.torch import linear, linear_layers, packed_bert
 from provider.backends.torch.backend import TorchBackend, TorchOptions
 from provider.backends.torch.linear import WAYS
 from provider.backends.torch.native import native_library
@@ -40,7 +40,7 @@ def fastest(weight: torch.Tensor, _: torch.Tensor) -> tuple[str, Callable[..., A
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine where nothing was compiled yet, and our kernels are the fastest."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for module in (linear, packed_bert):
+    for module in (linear, linear_layers, packed_bert):
         monkeypatch.setattr(module, "fastest_linear", fastest)
     native_library.cache_clear()
     yield

@@ -12,7 +12,7 @@ from torch.nn import functional
 from provider.backends import BackendOptions, BackendUnavailable, TokenBatch
 from provider.backends.torch.backend import TorchBackend, TorchOptions
 from provider.backends.torch.int8 import int8_linear, weight_bits
-from provider.backends.torch.linear import LinearStep, linear_layers, replace_layers
+from provider.backends.torch.linear_layers import LinearStep, linear_layers, replace_layers
 from provider.cli import cli
 from provider.models.spec import read_spec
 from provider.testing import packaged_minilm

@@ -10,15 +10,8 @@ import torch
 from torch.nn import functional
 
 from provider.backends.torch import linear as torch_linear
-from provider.backends.torch.linear import (
-    WAYS,
-    LinearStep,
-    bfloat16_speedup,
-    fastest_linear,
-    linear_layers,
-    plain_linear,
-    use_fastest_linear,
-)
+from provider.backends.torch.linear import WAYS, bfloat16_speedup, fastest_linear, plain_linear
+from provider.backends.torch.linear_layers import LinearStep, linear_layers, use_fastest_linear
 from provider.backends.torch.loading import load_encoder
 from provider.models.spec import read_spec
 from provider.testing.tiny import tiny_decoder, tiny_mpnet

@@ -17,7 +17,8 @@ from provider.backends.torch import bert_layers
 from provider.backends.torch.bert_checkpoint import BertCheckpoint
 from provider.backends.torch.bert_layers import ACTIVATIONS, NativeLayers, TorchLayers
 from provider.backends.torch.linear import plain_linear
-from provider.backends.torch.native import NativeLinear, native_library
+from provider.backends.torch.native import native_library
+from provider.backends.torch.native_layers import NativeLinear
 from provider.backends.torch.packed_bert import PackedBert
 from provider.domain import TokenBatch
 from provider.testing.tiny import tiny_bert

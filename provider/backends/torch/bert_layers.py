@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from provider.backends.torch.bert_checkpoint import BertCheckpoint
 from provider.backends.torch.linear import Step, uncopied_linear
-from provider.backends.torch.native import NativeEncoder, NativeLayer, NativeLinear, native_library
+from provider.backends.torch.native import native_library
+from provider.backends.torch.native_layers import NativeEncoder, NativeLayer, NativeLinear
 
 ACTIVATIONS: dict[str, Step] = {
     "gelu": functional.gelu,

@@ -9,7 +9,8 @@ import functools
 import torch
 from torch.nn import functional
 
-from provider.backends.torch.linear import Step, linear_layers, replace_layers, speedup
+from provider.backends.torch.linear import Step, speedup
+from provider.backends.torch.linear_layers import linear_layers, replace_layers
 from provider.domain import ModelSpec
 from provider.errors import BackendUnavailable
 

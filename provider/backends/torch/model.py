@@ -12,7 +12,8 @@ from provider.backends.torch.bert_checkpoint import BertCheckpoint
 from provider.backends.torch.blocks import StateEncoder
 from provider.backends.torch.device import Device
 from provider.backends.torch.int8 import quantize_encoder
-from provider.backends.torch.linear import LaterLinear, Step, plain_linear, use_fastest_linear
+from provider.backends.torch.linear import Step, plain_linear
+from provider.backends.torch.linear_layers import LaterLinear, use_fastest_linear
 from provider.backends.torch.native import is_at_hand
 from provider.backends.torch.packed_bert import PackedBert
 from provider.backends.torch.padded import PaddedEncoder
