@@ -6,25 +6,24 @@ Whoever goes on after a crash cuts what stands behind these lengths, and reads o
 """
 
 import asyncio
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from attrs import evolve, frozen
 
 from provider.domain import Caller
 from provider.engine.hooks import Hook, JobChanged, JobPaused
-from provider.errors import LimitExceeded, StorageFull
 from provider.jobs.answering import Answering, KeyRevoked, Piece
 from provider.jobs.calls import Calls
 from provider.jobs.database import JobsDatabase
 from provider.jobs.folder import JobsFolder
 from provider.jobs.lines import InputFile, check
+from provider.jobs.obstacles import Obstacles, finished
 from provider.jobs.records import Job, JobStatus, Pause, Problem, Progress, Purpose, StoredFile
 from provider.jobs.results import given_up, request_id
 
@@ -32,11 +31,6 @@ from provider.jobs.results import given_up, request_id
 _LINES_AT_A_TIME, _BYTES_AT_A_TIME = 1000, 1_000_000
 _LOOK_SECONDS = 1.0
 _LOG_SECONDS = 30.0
-# What holds a job up for longer is said.
-_PAUSE_SECONDS = 3.0
-_DISK_RETRY_SECONDS = 5.0
-
-T = TypeVar("T")
 
 _log = structlog.get_logger("provider.jobs")
 
@@ -59,7 +53,6 @@ class JobRunner:
 
     Attributes:
         job: as it is now.
-        pause: why it does not advance.
     """
 
     def __init__(
@@ -84,14 +77,17 @@ class JobRunner:
             limits: of its input.
             hook: told of changes.
         """
-        self.job, self.pause = job, job.pause
+        self.job = job
         self._database, self._folder, self._calls = database, folder, calls
         self._find_caller, self._limits, self._hook = find_caller, limits, hook
         self._stop = asyncio.Event()
-        self._most_pieces = 2
-        # Why something waits, and when something last advanced.
-        self._obstacle: tuple[str, str] | None = None
-        self._advanced_at = self._told_at = time.monotonic()
+        self._obstacles = Obstacles(job.pause)
+        self._told_at = time.monotonic()
+
+    @property
+    def pause(self) -> Pause | None:
+        """Why it does not advance."""
+        return self._obstacles.pause
 
     async def run(self) -> None:
         """Return when the job has ended. Cancelled, it can be run again."""
@@ -117,7 +113,7 @@ class JobRunner:
                 self._stop_if(await asyncio.to_thread(self._database.job, self.job.id))
                 await self._tell()
             except sqlite3.Error as exc:
-                self._obstacle = ("disk_error", str(exc))
+                self._obstacles.meet_at_disk(exc)
 
     def _stop_if(self, seen: Job) -> None:
         if seen.status is JobStatus.CANCELLING or self._is_late:
@@ -129,12 +125,9 @@ class JobRunner:
 
     async def _tell(self) -> None:
         now = time.monotonic()
-        if self._obstacle is not None and now - self._advanced_at > _PAUSE_SECONDS:
-            code, message = self._obstacle
-            if self.pause is None or self.pause.code != code:
-                self.pause = Pause(code, message, self._database.now())
-                self._hook(JobPaused(self.job.id, code, message))
-                await asyncio.to_thread(self._database.change, self.job.id, pause=self.pause)
+        if (pause := self._obstacles.to_tell(self._database.now())) is not None:
+            self._hook(JobPaused(self.job.id, pause.code, pause.message))
+            await asyncio.to_thread(self._database.change, self.job.id, pause=pause)
         if now - self._told_at > _LOG_SECONDS:
             self._told_at = now
             done = self.job.progress
@@ -145,22 +138,12 @@ class JobRunner:
     async def _change(self, **values: Any) -> None:  # noqa: ANN401 - fields of `Job`
         """Change the job, however long the disk takes."""
         before = self.job.status
-        self.job = await self._until_written(partial(self._database.change, self.job.id, **values))
+        self.job = await self._obstacles.until_written(partial(self._database.change, self.job.id, **values))
         if self.job.status is not before:
             done = self.job.progress
             self._hook(
                 JobChanged(self.job.id, self.job.status, self.job.owner, done.completed, done.failed, self.job.total)
             )
-
-    async def _until_written(self, write: Callable[[], T]) -> T:
-        """What `write` returns; it is tried again while the disk is full or fails."""
-        while True:
-            try:
-                return await finished(write)
-            except (StorageFull, OSError, sqlite3.Error) as exc:
-                code = exc.code if isinstance(exc, StorageFull) else "disk_error"
-                self._obstacle = (code, str(exc))
-            await asyncio.sleep(_DISK_RETRY_SECONDS)
 
     async def _validate(self) -> None:
         checking = partial(
@@ -188,7 +171,7 @@ class JobRunner:
             await self._change(only={JobStatus.VALIDATING}, status=JobStatus.IN_PROGRESS, total=checked.total)
 
     async def _answer_all(self) -> None:
-        answering = Answering(self.job, self._calls, self._find_caller, self._meet)
+        answering = Answering(self.job, self._calls, self._find_caller, self._obstacles.meet)
         source = self._open_input()
         try:
             async with aclosing(answering.pieces(source, self._stop)) as pieces:
@@ -200,9 +183,6 @@ class JobRunner:
             await self._change(only=states, status=JobStatus.CANCELLING, problems=(problem,))
         finally:
             source.close()
-
-    def _meet(self, obstacle: Exception) -> None:
-        self._obstacle = (_code(obstacle), str(obstacle))
 
     def _open_input(self) -> InputFile:
         done = self.job.progress
@@ -230,13 +210,13 @@ class JobRunner:
             )
             return self._database.change(self.job.id, progress=progress, pause=None)
 
-        self.job = await self._until_written(write)
-        self._advanced_at, self._obstacle, self.pause = time.monotonic(), None, None
+        self.job = await self._obstacles.until_written(write)
+        self._obstacles.advanced()
         self._stop_if(self.job)
 
     async def _end(self) -> None:
         """Answer for what is left, and list the files."""
-        seen = await self._until_written(partial(self._database.job, self.job.id))
+        seen = await self._obstacles.until_written(partial(self._database.job, self.job.id))
         self.job = evolve(seen, progress=self.job.progress)
         end = JobStatus.CANCELLED if self.job.status is JobStatus.CANCELLING else JobStatus.COMPLETED
         done = self.job.progress
@@ -246,7 +226,7 @@ class JobRunner:
             await self._give_up(end)
         if end is JobStatus.COMPLETED:
             await self._change(status=JobStatus.FINALIZING)
-        files = await self._until_written(self._files)
+        files = await self._obstacles.until_written(self._files)
         await self._change(status=end, files=files, pause=None)
 
     async def _give_up(self, end: JobStatus) -> None:
@@ -287,19 +267,3 @@ class JobRunner:
             for file_id, size in sizes.items()
             if size
         ]
-
-
-async def finished(work: Callable[[], T]) -> T:
-    """What `work` returns in a thread. Cancelled, it still waits for its end: nothing is written behind our back."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
-
-
-def _code(cause: Exception) -> str:
-    if isinstance(cause, LimitExceeded):
-        return "rate_limit"
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(cause).__name__).lower()

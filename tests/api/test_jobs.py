@@ -382,8 +382,8 @@ async def full_disk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 
 
 async def test_a_full_disk_pauses_the_job_and_says_so(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provider.jobs.runner._DISK_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("provider.jobs.runner._PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("provider.jobs.obstacles._DISK_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("provider.jobs.obstacles._PAUSE_SECONDS", 0.1)
     async with full_disk(monkeypatch):
         with capture_logs() as logs:
             batch = await submit(client, lines("a", "b"))
