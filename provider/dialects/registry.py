@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Self
 
 import msgspec
-from attrs import frozen
+from attrs import evolve, frozen
 from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
@@ -30,7 +30,7 @@ from provider.dialects.jina.api import JINA
 from provider.dialects.malformed import UTF8_BOM
 from provider.dialects.ollama.api import OLLAMA
 from provider.dialects.openai.api import OPENAI
-from provider.dialects.openai.error_examples import ERRORS
+from provider.dialects.openai.error_examples import ERROR, ERRORS
 from provider.dialects.openai.schemas import ANSWER_HEADERS
 from provider.dialects.tei.api import TEI
 from provider.dialects.vllm.api import VLLM
@@ -174,51 +174,58 @@ def _told(body: bytes, sharing: Sequence[tuple[Dialect, Route]], usual: tuple[Di
 
 def _operation(sharing: Sequence[tuple[Dialect, Route]], usual: tuple[Dialect, Route]) -> type[Operation]:
     """What Litestar cannot know: the handler reads the raw body."""
-    dialect, first = usual
-    # A route that reads every body is documented alone: it says in words what else it takes.
-    routes = [route for _, route in sharing] if first.told_by else [first]
+    first = usual[1]
+    speaking = {each.name: each for each, _ in (usual, *sharing)}
+    routes = [first, *(route for _, route in sharing if route is not first)]
+    # One reader may have a schema for all that it reads.
+    reading = [each for each in routes if each is first or each.answer is not first.answer]
 
     @dataclass
     class DescribedOperation(Operation):
         def __post_init__(self) -> None:
             examples: dict[str, Example | Reference] = {
-                f"example {i + 1}": Example(value=each.example) for i, each in enumerate(routes)
+                f"example {i + 1}": Example(value=each.example) for i, each in enumerate(reading)
             }
-            request = OpenAPIMediaType(schema=_one_of([each.request for each in routes]), examples=examples)
+            request = OpenAPIMediaType(schema=_any_of([each.request for each in reading]), examples=examples)
             self.request_body = RequestBody(required=True, content={"application/json": request})
             response = OpenAPIResponse(
                 description="The answer.",
                 headers=ANSWER_HEADERS,
-                content={"application/json": OpenAPIMediaType(schema=_one_of([each.response for each in routes]))},
+                content={"application/json": OpenAPIMediaType(schema=_any_of([each.response for each in routes]))},
             )
-            self.responses = {"200": response, **_errors(dialect)}
+            self.responses = {"200": response, **_errors(list(speaking.values()))}
 
     return DescribedOperation
 
 
-def _one_of(schemas: Sequence[Schema]) -> Schema:
-    return schemas[0] if len(schemas) == 1 else Schema(one_of=[*schemas])
+def _any_of(schemas: Sequence[Schema]) -> Schema:
+    return schemas[0] if len(schemas) == 1 else Schema(any_of=[*schemas])
 
 
-def _errors(dialect: Dialect) -> dict[str, OpenAPIResponse]:
-    """OpenAI's errors as the dialect writes them."""
-    if dialect is OPENAI:
-        return ERRORS
+def _errors(dialects: Sequence[Dialect]) -> dict[str, OpenAPIResponse]:
+    """OpenAI's errors as each of the dialects writes them."""
     written = {}
     for status, response in ERRORS.items():
         ((media_type, media),) = (response.content or {}).items()
         error = (media.examples or {})["example"].value.error  # type: ignore[union-attr]
         failure = Failure(int(status), error.message, error.type, error.param, error.code)
-        body = dialect.write_error(failure)
+        # Which fields may be null, a failure without them shows.
+        least = evolve(failure, param=None, code=None)
+        schemas = [
+            ERROR if each is OPENAI else _schema_of(each.write_error(failure), each.write_error(least))
+            for each in dialects
+        ]
         # Of an object, Litestar would leave nulls out.
-        example = Example(value=msgspec.Raw(msgspec.json.encode(body)))
-        content = {media_type: OpenAPIMediaType(schema=_schema_of(body), examples={"example": example})}
+        example = Example(value=msgspec.Raw(msgspec.json.encode(dialects[0].write_error(failure))))
+        content = {media_type: OpenAPIMediaType(schema=_any_of(schemas), examples={"example": example})}
         written[status] = OpenAPIResponse(description=response.description, content=content)
     return written
 
 
-def _schema_of(example: object) -> Schema:
-    if isinstance(example, dict):
-        properties: dict[str, Reference | Schema] = {name: _schema_of(value) for name, value in example.items()}
-        return Schema(type=OpenAPIType.OBJECT, properties=properties)
-    return Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL] if example is None else OpenAPIType.STRING)
+def _schema_of(example: object, least: object) -> Schema:
+    if isinstance(example, dict) and isinstance(least, dict):
+        properties: dict[str, Reference | Schema] = {
+            name: _schema_of(value, least[name]) for name, value in example.items()
+        }
+        return Schema(type=OpenAPIType.OBJECT, required=[*properties], properties=properties)
+    return Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL] if least is None else OpenAPIType.STRING)

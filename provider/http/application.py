@@ -91,7 +91,7 @@ def build_application(
     )
     if cors is not None:
         app.asgi_handler = HidesForeignOrigins(app.asgi_handler, cors)
-    app.asgi_handler = AnswersHead(app.asgi_handler)
+    app.asgi_handler = AnswersHead(app.asgi_handler, app.routes)
     return app
 
 

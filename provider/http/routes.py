@@ -11,6 +11,8 @@ MODELS_PATHS = ["/v1/models", "/models"]
 MODEL_PATHS = [f"{path}/{{model_id:path}}" for path in MODELS_PATHS]
 USAGE_PATHS = ["/v1/usage", "/v1/organization/usage/embeddings"]
 FILES_PATH, BATCHES_PATH = "/v1/files", "/v1/batches"
+JOB_PATHS = [each[0] for each in (EMBEDDINGS_PATHS, RERANK_PATHS, SCORE_PATHS, CLASSIFY_PATHS)]
+"""What requests of batches may be for."""
 LIVE_PATHS = ["/health/live", "/livez"]
 READY_PATHS = ["/health/ready", "/health", "/readyz", "/healthz", "/ping"]
 METRICS_PATH = "/metrics"

@@ -20,6 +20,7 @@ from provider.jobs.calls import Calls
 from provider.jobs.database import FILE, JOB
 from provider.jobs.operations import (
     BatchesOperation,
+    ContentOperation,
     CreateBatchOperation,
     FilesOperation,
     ObjectOperation,
@@ -73,7 +74,7 @@ class FilesController(Controller):
         """One of the caller's files."""
         return _json(file_json(await _file(request, file_id)))
 
-    @get("/{file_id:str}/content", operation_class=ObjectOperation)
+    @get("/{file_id:str}/content", operation_class=ContentOperation)
     async def content(self, request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIApp:
         """The bytes of a file."""
         file = await _file(request, file_id)

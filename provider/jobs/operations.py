@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from litestar.openapi.spec import (
     Example,
+    OpenAPIFormat,
     OpenAPIMediaType,
     OpenAPIResponse,
     OpenAPIType,
@@ -15,8 +16,19 @@ from litestar.openapi.spec import (
 )
 
 from provider.dialects.openai.error_examples import ERRORS
+from provider.dialects.openai.schemas import optional
+from provider.http.routes import JOB_PATHS
+from provider.jobs.wire import (
+    LEAST_KEPT_SECONDS,
+    MOST_KEPT_SECONDS,
+    MOST_KEY,
+    MOST_METADATA,
+    MOST_VALUE,
+    WINDOW,
+)
 
-_TEXT, _INTEGER = Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.INTEGER)
+_TEXT = Schema(type=OpenAPIType.STRING)
+_SECONDS = Schema(type=OpenAPIType.INTEGER, minimum=LEAST_KEPT_SECONDS, maximum=MOST_KEPT_SECONDS)
 _OBJECT = Schema(type=OpenAPIType.OBJECT)
 _UPLOAD = Schema(
     type=OpenAPIType.OBJECT,
@@ -27,7 +39,7 @@ _UPLOAD = Schema(
         ),
         "purpose": Schema(type=OpenAPIType.STRING, enum=["batch"]),
         "expires_after[anchor]": Schema(type=OpenAPIType.STRING, enum=["created_at"]),
-        "expires_after[seconds]": Schema(type=OpenAPIType.INTEGER, minimum=3600, maximum=2_592_000),
+        "expires_after[seconds]": _SECONDS,
     },
 )
 _CREATE = Schema(
@@ -35,15 +47,30 @@ _CREATE = Schema(
     required=["input_file_id", "endpoint"],
     properties={
         "input_file_id": _TEXT,
-        "endpoint": Schema(
-            type=OpenAPIType.STRING, description="Of all requests: `/v1/embeddings`, `/v1/rerank`, `/v1/score`."
-        ),
+        "endpoint": Schema(type=OpenAPIType.STRING, enum=[*JOB_PATHS], description="Of all requests."),
         "completion_window": Schema(
             type=OpenAPIType.STRING,
+            pattern=f"^{WINDOW.pattern}$",
             description="After so long the batch expires: `24h` (the default), `90m`, `7d`; up to 30 days.",
         ),
-        "metadata": Schema(type=OpenAPIType.OBJECT, description="Up to 16 pairs of strings."),
-        "output_expires_after": Schema(type=OpenAPIType.OBJECT, properties={"anchor": _TEXT, "seconds": _INTEGER}),
+        "metadata": optional(
+            Schema(
+                type=OpenAPIType.OBJECT,
+                max_properties=MOST_METADATA,
+                property_names=Schema(max_length=MOST_KEY),
+                additional_properties=Schema(type=OpenAPIType.STRING, max_length=MOST_VALUE),
+            )
+        ),
+        "output_expires_after": optional(
+            Schema(
+                type=OpenAPIType.OBJECT,
+                required=["seconds"],
+                properties={
+                    "anchor": Schema(type=OpenAPIType.STRING, enum=["created_at"]),
+                    "seconds": _SECONDS,
+                },
+            )
+        ),
     },
 )
 _CREATE_EXAMPLE = {
@@ -56,6 +83,10 @@ _CREATE_EXAMPLE = {
 def _answer(description: str, *errors: str) -> dict[str, OpenAPIResponse | Reference]:
     answer = OpenAPIResponse(description=description, content={"application/json": OpenAPIMediaType(schema=_OBJECT)})
     return {"200": answer, **{status: ERRORS[status] for status in errors}}
+
+
+def _up_to(most: int) -> Schema:
+    return Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=most)
 
 
 def _query(**parameters: tuple[str, Schema]) -> list[Parameter | Reference]:
@@ -93,7 +124,18 @@ class ObjectOperation(Operation):
 
     def __post_init__(self) -> None:
         """Put the answers in."""
-        self.responses = _answer("The file or batch, or the file's bytes.", "400", "401", "403", "404")
+        self.responses = _answer("The file or batch.", "400", "401", "403", "404")
+
+
+@dataclass
+class ContentOperation(Operation):
+    """Of a file's bytes."""
+
+    def __post_init__(self) -> None:
+        """Put the answers in."""
+        media = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY))
+        answer = OpenAPIResponse(description="The bytes.", content={"application/octet-stream": media})
+        self.responses = _answer("", "400", "401", "403", "404") | {"200": answer}
 
 
 @dataclass
@@ -104,9 +146,9 @@ class FilesOperation(Operation):
         """Put parameters and answers in."""
         self.parameters = _query(
             purpose=("`batch` or `batch_output`.", _TEXT),
-            limit=("The most files in the answer: 1 to 10,000, the default.", _INTEGER),
+            limit=("The most files in the answer: 1 to 10,000, the default.", _up_to(10_000)),
             after=("The id of the last file of the answer before.", _TEXT),
-            order=("`desc`, the newest first, or `asc`.", _TEXT),
+            order=("`desc`, the newest first, or `asc`.", Schema(type=OpenAPIType.STRING, enum=["desc", "asc"])),
         )
         self.responses = _answer("A list of files.", "400", "401", "403", "404")
 
@@ -118,7 +160,7 @@ class BatchesOperation(Operation):
     def __post_init__(self) -> None:
         """Put parameters and answers in."""
         self.parameters = _query(
-            limit=("The most batches in the answer: 1 to 100; without it 20.", _INTEGER),
+            limit=("The most batches in the answer: 1 to 100; without it 20.", _up_to(100)),
             after=("The id of the last batch of the answer before.", _TEXT),
         )
         self.responses = _answer("A list of batches.", "400", "401", "403", "404")

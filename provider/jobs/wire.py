@@ -10,9 +10,9 @@ from attrs import frozen
 from provider.errors import InvalidRequest, MalformedJSON
 from provider.jobs.records import Job, JobStatus, Purpose, StoredFile
 
-_MOST_METADATA, _MOST_KEY, _MOST_VALUE = 16, 64, 512
+MOST_METADATA, MOST_KEY, MOST_VALUE = 16, 64, 512
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_WINDOW = re.compile(r"([1-9][0-9]{0,6})([smhd])")
+WINDOW = re.compile(r"([1-9][0-9]{0,6})([smhd])")
 _MOST_WINDOW_SECONDS = 30 * 86_400
 LEAST_KEPT_SECONDS, MOST_KEPT_SECONDS = 3600, 30 * 86_400
 # States whose time an answer shows.
@@ -185,7 +185,7 @@ def purpose_of(text: str) -> Purpose:
 
 
 def _window_seconds(text: str) -> int:
-    match = _WINDOW.fullmatch(text)
+    match = WINDOW.fullmatch(text)
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if not 0 < seconds <= _MOST_WINDOW_SECONDS:
         msg = f"Invalid value: {text[:100]!r}. It is a time such as '24h', '90m' or '7d', up to 30 days."
@@ -194,13 +194,13 @@ def _window_seconds(text: str) -> int:
 
 
 def _metadata(given: Mapping[str, Any]) -> dict[str, str]:
-    is_right = len(given) <= _MOST_METADATA and all(
-        isinstance(value, str) and len(key) <= _MOST_KEY and len(value) <= _MOST_VALUE for key, value in given.items()
+    is_right = len(given) <= MOST_METADATA and all(
+        isinstance(value, str) and len(key) <= MOST_KEY and len(value) <= MOST_VALUE for key, value in given.items()
     )
     if not is_right:
         msg = (
-            f"Invalid 'metadata': up to {_MOST_METADATA} pairs of strings, keys of up to {_MOST_KEY} characters and "
-            f"values of up to {_MOST_VALUE}."
+            f"Invalid 'metadata': up to {MOST_METADATA} pairs of strings, keys of up to {MOST_KEY} characters and "
+            f"values of up to {MOST_VALUE}."
         )
         raise InvalidRequest(msg, param="metadata", code="invalid_value")
     return dict(given)

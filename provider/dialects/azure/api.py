@@ -1,5 +1,6 @@
 """Azure OpenAI's API. A deployment is a model; its name is in the path, may hold slashes, and wins over the body's."""
 
+from dataclasses import replace
 from typing import Any
 
 from litestar import Controller, Request, get
@@ -13,7 +14,7 @@ from provider.dialects.openai.api import envelope
 from provider.dialects.openai.embeddings import answer_embeddings
 from provider.dialects.openai.models import ModelEntry, ModelList, list_models, retrieve_model
 from provider.dialects.openai.operations import EMBEDDINGS_EXAMPLE, ModelsOperation
-from provider.dialects.openai.schemas import REQUEST, RESPONSE
+from provider.dialects.openai.schemas import REQUEST, RESPONSE, optional, text
 from provider.engine.engine import Engine
 from provider.errors import ModelNotFound
 from provider.http.auth import RequireKey
@@ -73,6 +74,13 @@ def write_error(failure: Failure) -> dict[str, Any]:
     return body
 
 
+_BY_DEPLOYMENT = replace(
+    REQUEST,
+    title="DeploymentEmbeddingRequest",
+    required=["input"],
+    properties={**(REQUEST.properties or {}), "model": optional(text("Ignored: the deployment is the model."))},
+)
+
 AZURE = Dialect(
     name="azure",
     title=_TITLE,
@@ -80,7 +88,9 @@ AZURE = Dialect(
     paths=("/openai", "/v1/engines", "/v1/deployments"),
     write_error=write_error,
     routes=(
-        Route(AZURE_DEPLOYMENT_PATHS, embed_by_deployment, REQUEST, RESPONSE, {"input": "A cat."}, tasks=["embed"]),
+        Route(
+            AZURE_DEPLOYMENT_PATHS, embed_by_deployment, _BY_DEPLOYMENT, RESPONSE, {"input": "A cat."}, tasks=["embed"]
+        ),
         Route(AZURE_EMBEDDINGS_PATHS, embed_by_name, REQUEST, RESPONSE, EMBEDDINGS_EXAMPLE, tasks=["embed"]),
     ),
     handlers=(DeploymentsController,),

@@ -1,5 +1,6 @@
 """Cohere's routes that embed; its rerank is one route for several APIs, see `provider.dialects.scores`."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,19 @@ from litestar.types import ASGIApp
 from provider.dialects import vectors
 from provider.dialects.cohere import wire
 from provider.dialects.dialect import Dialect, Failure, Route
-from provider.dialects.openai.schemas import MAX_TOKENS, TRUNCATED, text
+from provider.dialects.fields import MAX_INT32
+from provider.dialects.openai.schemas import (
+    MAX_TOKENS,
+    MODEL,
+    NUMBERS,
+    SOME_TEXT,
+    TRUNCATED,
+    list_of,
+    object_of,
+    one_of_fields,
+    request_of,
+    text,
+)
 from provider.domain import DENSE
 from provider.engine.engine import Engine
 from provider.http.exchange import answer, parsed
@@ -56,18 +69,17 @@ async def _answer(request: Request[Any, Any, Any], body: bytes, engine: Engine, 
     )
 
 
-_TEXTS = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.STRING), min_items=1)
-_REQUEST = Schema(
-    type=OpenAPIType.OBJECT,
-    required=["model", "texts"],
+_TEXTS, _ARRAY = list_of(SOME_TEXT, min_items=1), Schema(type=OpenAPIType.ARRAY)
+_PART = object_of(["content"], content=list_of(object_of(["text"], text=SOME_TEXT), min_items=1, max_items=1))
+_REQUEST = request_of(
+    ["model"],
+    one_of=one_of_fields(texts=_ARRAY, inputs=_ARRAY),
     description="Every optional field may be null.",
     properties={
-        "model": text("A model's name or alias."),
+        "model": MODEL,
         "texts": _TEXTS,
-        "inputs": Schema(
-            type=OpenAPIType.ARRAY,
-            items=Schema(type=OpenAPIType.OBJECT),
-            description='Instead of `texts`: `{"content": [{"type": "text", "text": "…"}]}` each.',
+        "inputs": list_of(
+            _PART, 'Instead of `texts`: `{"content": [{"type": "text", "text": "…"}]}` each.', min_items=1
         ),
         "input_type": text("`search_query`, `search_document`, or the name of another of the model's prompts."),
         "embedding_types": Schema(
@@ -77,15 +89,27 @@ _REQUEST = Schema(
         ),
         "max_tokens": MAX_TOKENS,
         "truncate": text("What happens to texts that are too long.", enum=["NONE", "START", "END"], default="END"),
-        "output_dimension": Schema(type=OpenAPIType.INTEGER, minimum=1, description="Keep the leading dimensions."),
+        "output_dimension": Schema(
+            type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_INT32, description="Keep the leading dimensions."
+        ),
     },
+)
+_TEXTS_REQUEST = replace(
+    _REQUEST,
+    required=["model", "texts"],
+    one_of=None,
+    properties={name: each for name, each in (_REQUEST.properties or {}).items() if name != "inputs"}
+    | {"texts": _TEXTS},
 )
 _RESPONSE = Schema(
     type=OpenAPIType.OBJECT,
     required=["id", "embeddings", "texts", "meta", "response_type"],
     properties={
         "id": text("The request's id in the log."),
-        "embeddings": Schema(type=OpenAPIType.OBJECT, description="By type, a vector for each text."),
+        "embeddings": Schema(
+            description="By type, a vector for each text; of version 1 without `embedding_types`, the vectors alone.",
+            any_of=[Schema(type=OpenAPIType.OBJECT), list_of(NUMBERS)],
+        ),
         "texts": _TEXTS,
         "meta": Schema(
             type=OpenAPIType.OBJECT,
@@ -113,6 +137,6 @@ COHERE = Dialect(
         Route([_V2_PATH], embed_v2, _REQUEST, _RESPONSE, _EXAMPLE, tasks=["embed"]),
         Route([_V1_PATH], embed_v1, _REQUEST, _RESPONSE, _EXAMPLE, tasks=["embed"]),
         # Continue's; bodies with `inputs` are TEI's.
-        Route([_BARE_PATH], embed_v1, _REQUEST, _RESPONSE, _EXAMPLE, tasks=["embed"], told_by=["texts"]),
+        Route([_BARE_PATH], embed_v1, _TEXTS_REQUEST, _RESPONSE, _EXAMPLE, tasks=["embed"], told_by=["texts"]),
     ),
 )

@@ -4,14 +4,14 @@ from functools import partial
 from typing import Any
 
 from litestar import Request
-from litestar.openapi.spec import OpenAPIType, Schema
+from litestar.openapi.spec import Schema
 from litestar.types import ASGIApp
 
 from provider.dialects import vectors
 from provider.dialects.dialect import Dialect, Route
 from provider.dialects.openai import wire
 from provider.dialects.openai.api import envelope
-from provider.dialects.openai.schemas import NUMBERS, listing, text
+from provider.dialects.openai.schemas import INPUT, MODEL, NUMBERS, OPTIONS, list_of, listing, request_of, text
 from provider.dialects.phrases import FieldNames
 from provider.domain import MULTI_VECTOR
 from provider.engine.engine import Engine
@@ -35,18 +35,18 @@ def _parse(body: bytes, *, max_inputs: int, needs_model: bool) -> wire.Parsed:
     return wire.parse(body, max_inputs=max_inputs, needs_model=needs_model).giving(MULTI_VECTOR)
 
 
-_REQUEST = Schema(
-    type=OpenAPIType.OBJECT,
-    required=["model", "input"],
-    description="Further fields as those of `POST /v1/embeddings`.",
-    properties={
-        "model": text("A model's name or alias."),
-        "input": Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.STRING), min_items=1),
-        "input_type": text("", enum=["query", "document"]),
-        "embedding_type": text("", enum=["float", "base64", "int8", "uint8", "binary", "ubinary"]),
+_TYPES = ["float", "base64", "int8", "uint8", "binary", "ubinary"]
+_REQUEST = request_of(
+    ["model", "input"],
+    {
+        "model": MODEL,
+        "input": INPUT,
+        "embedding_type": text("`encoding_format` and `output_dtype` in one.", enum=_TYPES),
+        **{name: each for name, each in OPTIONS.items() if name != "output_types"},
     },
 )
-_RESPONSE = listing({"embeddings": Schema(type=OpenAPIType.ARRAY, items=NUMBERS)})
+_VECTOR = Schema(any_of=[NUMBERS, text("In base64.", content_encoding="base64")])
+_RESPONSE = listing({"embeddings": list_of(_VECTOR)})
 
 JINA = Dialect(
     name="jina",

@@ -14,8 +14,17 @@ from litestar.types import ASGIApp
 
 from provider.dialects import vectors
 from provider.dialects.dialect import Dialect, Failure, Route
+from provider.dialects.fields import MAX_INT32
 from provider.dialects.ollama import models, wire
-from provider.dialects.openai.schemas import text
+from provider.dialects.openai.schemas import (
+    NUMBERS,
+    OPTIONS,
+    SOME_TEXT,
+    list_of,
+    object_of,
+    request_of,
+    text,
+)
 from provider.engine.engine import Engine
 from provider.errors import InvalidRequest, ModelNotFound
 from provider.http.auth import RequireKey, caller_of
@@ -123,42 +132,44 @@ async def _answer(
     )
 
 
-_INTEGER, _NUMBER = Schema(type=OpenAPIType.INTEGER), Schema(type=OpenAPIType.NUMBER)
-_TEXTS = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.STRING))
-_VECTOR = Schema(type=OpenAPIType.ARRAY, items=_NUMBER)
-_OPTIONS = Schema(
-    type=OpenAPIType.OBJECT,
-    description="`num_ctx`: most tokens of an input. The rest is ignored.",
-)
-_MODEL = text("A model's name or alias; `:latest` may follow.")
-_EMBED_REQUEST = Schema(
-    type=OpenAPIType.OBJECT,
-    required=["model", "input"],
+_TEXT = Schema(type=OpenAPIType.STRING)
+_LIMIT = Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_INT32, description="Most tokens of an input.")
+_OPTIONS = request_of([], {"num_ctx": _LIMIT}, description="The rest is ignored.")
+_MODEL = text("A model's name or alias; `:latest` may follow.", min_length=1)
+_KEEP_ALIVE = Schema(description="Anything. Accepted and ignored.")
+_EMBED_REQUEST = request_of(
+    ["model"],
+    description="Without `input`, the model is loaded.",
     properties={
         "model": _MODEL,
-        "input": Schema(one_of=[Schema(type=OpenAPIType.STRING), _TEXTS]),
+        "input": Schema(one_of=[_TEXT, list_of(SOME_TEXT)]),
         "truncate": Schema(type=OpenAPIType.BOOLEAN, description="Whether long texts are cut. Default: true."),
-        "dimensions": _INTEGER,
+        "dimensions": OPTIONS["dimensions"],
         "options": _OPTIONS,
+        "keep_alive": _KEEP_ALIVE,
     },
 )
 _EMBED_RESPONSE = Schema(
     type=OpenAPIType.OBJECT,
     properties={
         "model": text("As it was named."),
-        "embeddings": Schema(type=OpenAPIType.ARRAY, items=_VECTOR),
+        "embeddings": list_of(NUMBERS),
         "total_duration": Schema(type=OpenAPIType.INTEGER, description="In nanoseconds."),
         "load_duration": Schema(type=OpenAPIType.INTEGER, description="In nanoseconds."),
         "prompt_eval_count": Schema(type=OpenAPIType.INTEGER, description="Tokens that went through the model."),
     },
 )
-_PROMPT_REQUEST = Schema(
-    type=OpenAPIType.OBJECT,
-    required=["model", "prompt"],
-    properties={"model": _MODEL, "prompt": Schema(type=OpenAPIType.STRING), "options": _OPTIONS},
+_PROMPT_REQUEST = request_of(
+    ["model"],
+    description="Without `prompt`, the model is loaded.",
+    properties={"model": _MODEL, "prompt": _TEXT, "options": _OPTIONS, "keep_alive": _KEEP_ALIVE},
 )
-_PROMPT_RESPONSE = Schema(type=OpenAPIType.OBJECT, properties={"embedding": _VECTOR})
-_NAME_REQUEST = Schema(type=OpenAPIType.OBJECT, required=["model"], properties={"model": _MODEL})
+_PROMPT_RESPONSE = object_of(["embedding"], embedding=NUMBERS)
+_NAME_REQUEST = request_of(
+    [],
+    {"model": text(_MODEL.description or ""), "name": text("The former name of `model`.")},
+    any_of=[Schema(required=[name], properties={name: _MODEL}) for name in ("model", "name")],
+)
 _OBJECT = Schema(type=OpenAPIType.OBJECT)
 _NAME_EXAMPLE = {"model": "all-MiniLM-L6-v2"}
 

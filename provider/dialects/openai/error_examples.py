@@ -7,7 +7,7 @@ from provider.dialects.openai.schemas import text
 
 _INVALID = "invalid_request_error"
 _NULLABLE_TEXT = [OpenAPIType.STRING, OpenAPIType.NULL]
-_ERROR = Schema(
+ERROR = Schema(
     type=OpenAPIType.OBJECT,
     title="Error",
     required=["error", "detail"],
@@ -44,7 +44,7 @@ class _ErrorBody(msgspec.Struct):
 
 def _error(description: str, message: str, error_type: str, param: str | None, code: str | None) -> OpenAPIResponse:
     example = Example(value=_ErrorBody(_ErrorFields(message, error_type, param, code), message))
-    media = OpenAPIMediaType(schema=_ERROR, examples={"example": example})
+    media = OpenAPIMediaType(schema=ERROR, examples={"example": example})
     return OpenAPIResponse(description=description, content={"application/json": media})
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from litestar.openapi.spec import (
     Example,
+    OpenAPIFormat,
     OpenAPIMediaType,
     OpenAPIType,
     Operation,
@@ -13,7 +14,7 @@ from litestar.openapi.spec import (
 )
 
 from provider.dialects.openai.error_examples import ERRORS
-from provider.dialects.openai.schemas import EMBEDDINGS, REQUEST
+from provider.dialects.openai.schemas import EMBEDDINGS, REQUEST, list_of, text
 
 EMBEDDINGS_EXAMPLE = {"model": "all-MiniLM-L6-v2", "input": "A cat sits on the mat."}
 
@@ -70,15 +71,17 @@ class UsageOperation(Operation):
         ]
 
 
-_INTEGER, _TEXT = Schema(type=OpenAPIType.INTEGER), Schema(type=OpenAPIType.STRING)
+_TEXT = Schema(type=OpenAPIType.STRING)
+_SECONDS = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=253_370_764_800)
+_DAYS = Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=31)
 _TEXTS = Schema(type=OpenAPIType.ARRAY, items=_TEXT)
 _USAGE_PARAMETERS = {
-    "start_time": ("The first day's time, in seconds since 1970; without it, six days ago.", _INTEGER),
-    "end_time": ("Days that begin before it are shown; without it, until now.", _INTEGER),
-    "group_by": ("`api_key_id`, `model` or both: a result for each.", _TEXTS),
+    "start_time": ("The first day's time, in seconds since 1970; without it, six days ago.", _SECONDS),
+    "end_time": ("Days that begin before it are shown; without it, until now.", _SECONDS),
+    "group_by": ("`api_key_id`, `model` or both: a result for each.", list_of(text("", enum=["api_key_id", "model"]))),
     "api_key_ids": ("Only of the keys of these names.", _TEXTS),
     "models": ("Only of these models.", _TEXTS),
-    "bucket_width": ("`1d`.", _TEXT),
-    "limit": ("The most days in the answer: 1 to 31; without it 7.", _INTEGER),
-    "page": ("`next_page` of the answer before.", _TEXT),
+    "bucket_width": ("A day.", text("", enum=["1d"])),
+    "limit": ("The most days in the answer: 1 to 31; without it 7.", _DAYS),
+    "page": ("`next_page` of the answer before.", text("", format=OpenAPIFormat.DATE)),
 }

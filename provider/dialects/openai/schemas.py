@@ -1,6 +1,6 @@
 """What requests and answers look like, for the OpenAPI document."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,30 +27,53 @@ def optional(schema: Schema) -> Schema:
     """A field that may be null, which is as if it were not there."""
     if schema.one_of is not None:
         return replace(schema, one_of=[*schema.one_of, Schema(type=OpenAPIType.NULL)])
+    if schema.any_of is not None:
+        return replace(schema, any_of=[*schema.any_of, Schema(type=OpenAPIType.NULL)])
     if isinstance(schema.type, OpenAPIType):
         values = None if schema.enum is None else [*schema.enum, None]
         return replace(schema, type=[schema.type, OpenAPIType.NULL], enum=values)
     return schema
 
 
-_TEXT = Schema(type=OpenAPIType.STRING, min_length=1)
+def list_of(items: Schema, description: str = "", **more: Any) -> Schema:  # noqa: ANN401 - Schema's own fields
+    """An array."""
+    return Schema(type=OpenAPIType.ARRAY, items=items, description=description or None, **more)
+
+
+def object_of(required: Sequence[str], **properties: Schema) -> Schema:
+    """An object."""
+    return Schema(type=OpenAPIType.OBJECT, required=[*required], properties={**properties})
+
+
+def request_of(required: Sequence[str], properties: Mapping[str, Schema], **more: Any) -> Schema:  # noqa: ANN401
+    """A body, whose fields may be null but for those that are `required`."""
+    fields = {name: each if name in required else optional(each) for name, each in properties.items()}
+    return Schema(type=OpenAPIType.OBJECT, required=[*required], properties={**fields}, **more)
+
+
+def one_of_fields(**fields: Schema) -> list[Schema]:
+    """Of a body that needs exactly one of several optional fields: branches for `one_of`."""
+    return [Schema(required=[name], properties={name: each}) for name, each in fields.items()]
+
+
+SOME_TEXT = Schema(type=OpenAPIType.STRING, min_length=1)
 _TEXT_OBJECT = Schema(
     type=OpenAPIType.OBJECT,
     required=["text"],
-    properties={"text": _TEXT, "type": Schema(const="text"), "id": Schema(), "metadata": Schema()},
+    properties={"text": SOME_TEXT, "type": Schema(const="text"), "id": Schema(), "metadata": Schema()},
     additional_properties=False,
 )
-_ID = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=MAX_INT32)
-_INPUT = Schema(
+ID = Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=MAX_INT32)
+INPUT = Schema(
     description="One text, or up to 2,048. Token ids are refused unless `token_input` of the model's "
     "configuration says whose they are (or the model is asked for by a name of OpenAI's, whose ids are then decoded), "
     "because ids mean something else to every tokenizer.",
     one_of=[
-        _TEXT,
+        SOME_TEXT,
         _TEXT_OBJECT,
-        Schema(type=OpenAPIType.ARRAY, items=Schema(one_of=[_TEXT, _TEXT_OBJECT]), min_items=1),
-        Schema(type=OpenAPIType.ARRAY, items=_ID, min_items=1),
-        Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.ARRAY, items=_ID, min_items=1), min_items=1),
+        Schema(type=OpenAPIType.ARRAY, items=Schema(one_of=[SOME_TEXT, _TEXT_OBJECT]), min_items=1),
+        Schema(type=OpenAPIType.ARRAY, items=ID, min_items=1),
+        Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.ARRAY, items=ID, min_items=1), min_items=1),
     ],
 )
 
@@ -96,7 +119,7 @@ TRUNCATED = Schema(
 MODEL = text("A model's name or alias, as `GET /v1/models` lists them.", min_length=1)
 USER = Schema(description="Anything. Accepted and ignored.")
 
-_OPTIONS = {
+OPTIONS = {
     "encoding_format": text(
         "`float`: the shortest decimals that read back as the same float32. `base64`: little-endian float32.",
         enum=["float", "base64"],
@@ -141,9 +164,9 @@ REQUEST = Schema(
     f"{', '.join(f'`{name}`' for name in FOREIGN)}. Further fields are ignored.",
     required=["input", "model"],
     properties={
-        "input": _INPUT,
+        "input": INPUT,
         "model": MODEL,
-        **{name: optional(each) for name, each in _OPTIONS.items()},
+        **{name: optional(each) for name, each in OPTIONS.items()},
     },
 )
 

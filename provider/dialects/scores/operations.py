@@ -20,17 +20,21 @@ from provider.dialects.openai.schemas import (
     ANSWER_HEADERS,
     MAX_TOKENS,
     MODEL,
+    SOME_TEXT,
     TRUNCATE,
     TRUNCATED,
     USAGE,
     USER,
+    list_of,
     optional,
     text,
 )
 from provider.dialects.scores.rerank import FOREIGN
 from provider.dialects.scores.vllm import CLASSIFY_FOREIGN, SCORE_FOREIGN
 
-_TEXT, _SOME_TEXT = Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.STRING, min_length=1)
+_TEXT = Schema(type=OpenAPIType.STRING)
+PAIR = Schema(type=OpenAPIType.ARRAY, prefix_items=[SOME_TEXT, _TEXT], items=_TEXT, min_items=2, max_items=2)
+"""Two texts, of which the second may be empty."""
 
 
 def _text_or_object(text_itself: Schema) -> list[Schema]:
@@ -45,13 +49,9 @@ _RAW = Schema(
 _INSTRUCTION = text("For models whose template has a place for one. Default: the model's own.")
 
 
-def _list_of(items: Schema, description: str = "", **more: Any) -> Schema:  # noqa: ANN401 - Schema's own fields
-    return Schema(type=OpenAPIType.ARRAY, items=items, description=description, **more)
-
-
 def _text_or_texts(description: str, text_itself: Schema) -> Schema:
     either = _text_or_object(text_itself)
-    return Schema(description=description, one_of=[*either, _list_of(Schema(one_of=[*either]), min_items=1)])
+    return Schema(description=description, one_of=[*either, list_of(Schema(one_of=[*either]), min_items=1)])
 
 
 _COMMON = {
@@ -77,13 +77,13 @@ def _request(
         description="Every optional field may be null. Fields of other APIs are read as these or refused: "
         f"{', '.join(f'`{name}`' for name in foreign)}. Further fields are ignored.",
         required=required,
-        any_of=either,
+        one_of=either,
         properties={**properties, **_COMMON},
     )
 
 
 def _documents(description: str) -> Schema:
-    return _list_of(Schema(one_of=[*_text_or_object(_TEXT)]), description, min_items=1)
+    return list_of(Schema(one_of=[*_text_or_object(_TEXT)]), description, min_items=1)
 
 
 _RESULT = Schema(
@@ -98,7 +98,7 @@ RERANK_REQUEST = _request(
     "RerankRequest",
     ["query"],
     {
-        "query": Schema(one_of=[*_text_or_object(_SOME_TEXT)]),
+        "query": Schema(one_of=[*_text_or_object(SOME_TEXT)]),
         "documents": optional(_documents("Up to 2,048. Of an object, `text` is scored.")),
         "texts": optional(
             _documents("TEI's name for `documents`. Such a body needs no model, and is answered with TEI's bare list.")
@@ -139,8 +139,8 @@ RERANK_ANSWER = Schema(
         "id": text("The request's id in the log."),
         "object": text("Always `list`."),
         "model": text("The model as the request named it."),
-        "results": _list_of(_RESULT, "The best first."),
-        "data": _list_of(_RESULT, "The same as `results`, for Voyage's clients."),
+        "results": list_of(_RESULT, "The best first."),
+        "data": list_of(_RESULT, "The same as `results`, for Voyage's clients."),
         "usage": USAGE,
         "meta": Schema(type=OpenAPIType.OBJECT, description="As Cohere's clients read it."),
         "truncated": TRUNCATED,
@@ -156,21 +156,21 @@ _SCORE_REQUEST = _request(
     "ScoreRequest",
     ["text_1", "text_2", "model"],
     {
-        "text_1": _text_or_texts("One text for all of `text_2`, or as many as there are in it.", _SOME_TEXT),
+        "text_1": _text_or_texts("One text for all of `text_2`, or as many as there are in it.", SOME_TEXT),
         "text_2": _text_or_texts("One text or several.", _TEXT),
     },
     SCORE_FOREIGN,
 )
-_CLASSIFY_REQUEST = _request(
+CLASSIFY_REQUEST = _request(
     "ClassifyRequest",
     ["input", "model"],
     {
         "input": Schema(
             description="One text or several, or pairs: arrays of two strings.",
             one_of=[
-                *_text_or_object(_SOME_TEXT),
-                _list_of(Schema(one_of=[*_text_or_object(_SOME_TEXT)]), min_items=1),
-                _list_of(_list_of(_TEXT, min_items=2, max_items=2), min_items=1),
+                *_text_or_object(SOME_TEXT),
+                list_of(Schema(one_of=[*_text_or_object(SOME_TEXT)]), min_items=1),
+                list_of(PAIR, min_items=1),
             ],
         )
     },
@@ -187,7 +187,7 @@ def _listed(title: str, entry: Mapping[str, Schema]) -> Schema:
             "object": text("Always `list`."),
             "created": _INTEGER,
             "model": text("The model as the request named it."),
-            "data": _list_of(Schema(type=OpenAPIType.OBJECT, properties=dict(entry)), "In the order of the request."),
+            "data": list_of(Schema(type=OpenAPIType.OBJECT, properties=dict(entry)), "In the order of the request."),
             "usage": USAGE,
             "truncated": TRUNCATED,
         },
@@ -200,7 +200,7 @@ _CLASSIFY_ANSWER = _listed(
     {
         "index": _INTEGER,
         "label": text("The label with the highest score."),
-        "probs": _list_of(_NUMBER, "A score for each of the model's labels, in the order of `GET /v1/models`."),
+        "probs": list_of(_NUMBER, "A score for each of the model's labels, in the order of `GET /v1/models`."),
         "num_classes": _INTEGER,
     },
 )
@@ -234,5 +234,5 @@ class ClassifyOperation(Operation):
     def __post_init__(self) -> None:
         """Put request and responses in."""
         _describe(
-            self, _CLASSIFY_REQUEST, _CLASSIFY_ANSWER, "Scores of labels.", {"model": "classifier", "input": ["Great!"]}
+            self, CLASSIFY_REQUEST, _CLASSIFY_ANSWER, "Scores of labels.", {"model": "classifier", "input": ["Great!"]}
         )

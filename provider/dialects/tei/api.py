@@ -122,12 +122,12 @@ TEI = Dialect(
             ["/embed"],
             routes.answer_embed,
             schemas.EMBED_REQUEST,
-            schemas.VECTORS,
+            schemas.EMBEDDED,
             _TEXTS,
             tasks=["embed"],
             told_by=("inputs",),
         ),
-        Route(["/"], routes.answer_root, schemas.EMBED_REQUEST, schemas.VECTORS, _TEXTS, tasks=["embed", "classify"]),
+        Route(["/"], routes.answer_root, schemas.ROOT_REQUEST, schemas.ROOT, _TEXTS, tasks=["embed", "classify"]),
         Route(
             ["/similarity"],
             routes.answer_similarity,
@@ -163,7 +163,7 @@ TEI = Dialect(
         Route(
             RERANK_PATHS,
             answer_rerank,
-            schemas.RERANK_REQUEST,
+            schemas.RERANK_REQUEST_AT_ROOT,
             schemas.RANKS,
             _RANKED,
             tasks=["rerank"],
@@ -173,7 +173,7 @@ TEI = Dialect(
         Route(
             ["/"],
             answer_rerank,
-            schemas.RERANK_REQUEST,
+            schemas.RERANK_REQUEST_AT_ROOT,
             schemas.RANKS,
             _RANKED,
             tasks=["rerank"],

@@ -1,32 +1,55 @@
 """vLLM's routes that OpenAI's API does not have; its score and classify are at `provider.dialects.scores`."""
 
+from dataclasses import replace
+
 from litestar.openapi.spec import OpenAPIType, Schema
 
 from provider.dialects.dialect import Dialect, Route
 from provider.dialects.openai.api import envelope
-from provider.dialects.openai.schemas import NUMBERS, REQUEST, listing, text
+from provider.dialects.openai.schemas import (
+    ID,
+    INPUT,
+    MODEL,
+    NUMBERS,
+    OPTIONS,
+    list_of,
+    listing,
+    object_of,
+    optional,
+    request_of,
+    text,
+)
+from provider.dialects.scores.operations import CLASSIFY_REQUEST
 from provider.dialects.vllm.pooling import pool
 from provider.dialects.vllm.tokens import answer_detokenize, answer_tokenize
 
 _POOLING_PATH, _TOKENIZE_PATH, _DETOKENIZE_PATH = "/pooling", "/tokenize", "/detokenize"
 
-_MODEL = text("A model's name or alias.")
+_TASK = "Default: what the model gives."
 _POOLING_REQUEST = Schema(
-    type=OpenAPIType.OBJECT,
-    required=["input", "model"],
-    description="Further fields as those of `POST /v1/embeddings`, or with `classify` of `POST /v1/classify`.",
-    properties={
-        "input": (REQUEST.properties or {})["input"],
-        "model": _MODEL,
-        "task": text("Default: what the model gives.", enum=["embed", "token_embed", "classify"]),
-    },
+    description="As `POST /v1/embeddings`, or with `classify` as `POST /v1/classify`.",
+    any_of=[
+        request_of(
+            ["input", "model"],
+            {
+                "input": INPUT,
+                "model": MODEL,
+                "task": text(_TASK, enum=["embed", "token_embed"]),
+                **{name: each for name, each in OPTIONS.items() if name != "output_types"},
+            },
+        ),
+        replace(
+            CLASSIFY_REQUEST,
+            properties={**(CLASSIFY_REQUEST.properties or {}), "task": optional(text(_TASK, enum=["classify"]))},
+        ),
+    ],
 )
 _POOLING_RESPONSE = listing(
     {
         "object": text("Always `pooling`."),
         "data": Schema(
             description="A vector, a vector for each token, or the probability of each label.",
-            one_of=[NUMBERS, Schema(type=OpenAPIType.ARRAY, items=NUMBERS)],
+            any_of=[NUMBERS, list_of(NUMBERS), text("A vector in base64.", content_encoding="base64")],
         ),
     },
     before={
@@ -35,13 +58,12 @@ _POOLING_RESPONSE = listing(
     },
 )
 
-_IDS = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.INTEGER))
-_TOKENIZE_REQUEST = Schema(
-    type=OpenAPIType.OBJECT,
-    required=["prompt", "model"],
-    properties={
+_IDS = list_of(ID)
+_TOKENIZE_REQUEST = request_of(
+    ["prompt", "model"],
+    {
         "prompt": text("A text."),
-        "model": _MODEL,
+        "model": MODEL,
         "add_special_tokens": Schema(type=OpenAPIType.BOOLEAN, description="Default: true."),
         "return_token_strs": Schema(type=OpenAPIType.BOOLEAN, description="Whether `token_strs` is wanted."),
     },
@@ -59,12 +81,8 @@ _TOKENIZE_RESPONSE = Schema(
         ),
     },
 )
-_DETOKENIZE_REQUEST = Schema(
-    type=OpenAPIType.OBJECT, required=["tokens", "model"], properties={"tokens": _IDS, "model": _MODEL}
-)
-_DETOKENIZE_RESPONSE = Schema(
-    type=OpenAPIType.OBJECT, properties={"prompt": text("The text, special tokens included.")}
-)
+_DETOKENIZE_REQUEST = request_of(["tokens", "model"], {"tokens": _IDS, "model": MODEL})
+_DETOKENIZE_RESPONSE = object_of(["prompt"], prompt=text("The text, special tokens included."))
 
 VLLM = Dialect(
     name="vllm",

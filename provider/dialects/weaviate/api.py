@@ -1,15 +1,18 @@
 """The routes of text2vec-transformers and reranker-transformers. The only model that fits is used."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
-from litestar.openapi.spec import OpenAPIType, Schema
+from litestar.openapi.spec import OpenAPIResponse, OpenAPIType, Operation, Schema
 from litestar.types import ASGIApp
 
 from provider.dialects import vectors
 from provider.dialects.dialect import Dialect, Failure, Route
+from provider.dialects.fields import MAX_INT32
+from provider.dialects.openai.schemas import NUMBERS, SOME_TEXT, list_of, one_of_fields, request_of
 from provider.dialects.scores.controller import answer_scored, scored_by
 from provider.dialects.weaviate import wire
 from provider.domain import DENSE, DenseTask
@@ -50,6 +53,18 @@ async def rank(request: Request[Any, Any, Any], body: bytes, service: Engine) ->
     return await answer_scored(request, partial(wire.write_rank, call, scored), scored, size)
 
 
+@dataclass
+class _ReadyOperation(Operation):
+    """Neither answer has a body."""
+
+    def __post_init__(self) -> None:
+        """Put the answers in."""
+        self.responses = {
+            "204": OpenAPIResponse(description="Every model that was asked for works."),
+            "503": OpenAPIResponse(description="Not ready, or draining."),
+        }
+
+
 class WeaviateController(Controller):
     """What Weaviate asks when it starts."""
 
@@ -68,7 +83,7 @@ class WeaviateController(Controller):
     async def live(self) -> None:
         """The process answers."""
 
-    @get(f"{_PROBES}/ready", status_code=204)
+    @get(f"{_PROBES}/ready", status_code=204, operation_class=_ReadyOperation)
     async def ready(self, request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> Response[None]:
         """204 when every model works that was asked for, else 503; `GET /health/ready` has the reasons."""
         is_ready = not service.problems and not request.app.state.lifecycle.is_draining
@@ -81,13 +96,14 @@ def write_error(failure: Failure) -> dict[str, Any]:
 
 
 _TEXT, _INTEGER = Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.INTEGER)
-_TEXTS = Schema(type=OpenAPIType.ARRAY, items=_TEXT, min_items=1)
-_VECTOR = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER))
-_CONFIG = Schema(
-    type=OpenAPIType.OBJECT,
-    properties={
+_TEXTS = list_of(SOME_TEXT, min_items=1)
+_CONFIG = request_of(
+    [],
+    {
         "task_type": Schema(type=OpenAPIType.STRING, enum=["query", "passage"]),
-        "dimensions": _INTEGER,
+        "dimensions": Schema(
+            type=OpenAPIType.INTEGER, minimum=0, maximum=MAX_INT32, description="Keep the leading so many. 0: all."
+        ),
         "pooling_strategy": Schema(
             type=OpenAPIType.STRING,
             enum=["masked_mean", "cls"],
@@ -95,26 +111,27 @@ _CONFIG = Schema(
         ),
     },
 )
-_VECTORS_REQUEST = Schema(
-    type=OpenAPIType.OBJECT,
+_VECTORS_REQUEST = request_of(
+    [],
+    {"text": SOME_TEXT, "texts": _TEXTS, "config": _CONFIG},
     description="`text` or `texts`.",
-    properties={"text": _TEXT, "texts": _TEXTS, "config": _CONFIG},
+    one_of=one_of_fields(text=_TEXT, texts=Schema(type=OpenAPIType.ARRAY)),
 )
 _VECTORS_RESPONSE = Schema(
     type=OpenAPIType.OBJECT,
     description="`vector` of `text`, or `vectors` of `texts`.",
     properties={
         "text": _TEXT,
-        "vector": _VECTOR,
+        "vector": NUMBERS,
         "texts": _TEXTS,
-        "vectors": Schema(type=OpenAPIType.ARRAY, items=_VECTOR),
+        "vectors": list_of(NUMBERS),
         "dims": _INTEGER,
     },
 )
 _RANK_REQUEST = Schema(
     type=OpenAPIType.OBJECT,
     required=["query", "documents", "property"],
-    properties={"query": _TEXT, "documents": _TEXTS, "property": _TEXT},
+    properties={"query": SOME_TEXT, "documents": list_of(_TEXT, min_items=1), "property": _TEXT},
 )
 _SCORE = Schema(type=OpenAPIType.OBJECT, properties={"document": _TEXT, "score": Schema(type=OpenAPIType.NUMBER)})
 _RANK_RESPONSE = Schema(
