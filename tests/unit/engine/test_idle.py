@@ -209,9 +209,9 @@ async def test_where_work_hangs_on_the_only_lane_none_is_left() -> None:
         ticket = submit(lanes)
         clock.advance(8)
         assert lanes.fail_stalled(7)
-        for each in (work, asyncio.wait_for(ticket.wait(), PATIENCE_SECONDS)):
+        for each in (work, asyncio.create_task(ticket.wait())):
             with pytest.raises(ModelStalled):
-                await each
+                await asyncio.wait_for(each, PATIENCE_SECONDS)
         go.set()
 
 
