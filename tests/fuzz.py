@@ -194,6 +194,9 @@ async def _send(port: int, fuzzer: Fuzzer, count: int, found: Found) -> None:
         if not (goes_on and is_plain):
             writer.close()
             connection = None
+    if connection is not None:
+        connection[1].close()
+        await connection[1].wait_closed()
 
 
 async def fuzz(port: int, paths: Sequence[str], requests: int, seed: int) -> Found:

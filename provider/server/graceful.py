@@ -175,14 +175,14 @@ class GracefulServer(uvicorn.Server):
         """Begin to end, from any thread, once the server has started. The second call and further ones do nothing."""
         if not self._is_draining and self._loop is not None:
             self._is_draining = True
-            # A signal comes in the middle of some request, whose id is not that of the log lines from here on.
+            # A signal comes in the middle of a request, whose id is not that of the log lines from here on.
             own = contextvars.Context()
-            overdue = threading.Timer(
-                self._settings.shutdown_seconds + _GRACE_SECONDS, lambda: os._exit(self.exit_code or 1)
-            )
+            seconds = self._settings.shutdown_seconds + _GRACE_SECONDS
+            overdue = threading.Timer(seconds, lambda: os._exit(self.exit_code or 1))
             overdue.daemon = True
             overdue.start()
-            self._loop.call_soon_threadsafe(lambda: self._spawn(self._drain(reason)), context=own)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
+                self._loop.call_soon_threadsafe(lambda: self._spawn(self._drain(reason)), context=own)
 
     async def _read_configuration(self, reader: ConfigurationReader) -> None:
         async with self._reading:

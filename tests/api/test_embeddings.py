@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -241,8 +242,9 @@ async def test_a_caller_who_leaves_stops_its_work(client: Any) -> None:
 
 @pytest.mark.parametrize("tune", [True, False])
 async def test_what_was_measured_at_the_start_is_shown_with_what_came_of_it(
-    open_app: Any, model: Any, tune: bool
+    open_app: Any, model: Any, tune: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     async with open_app(model=attrs.evolve(model, tune=tune)) as client:
         await client.app.state.service.runtimes[MODEL].settled()
         entry = (await client.get(f"/v1/models/{MODEL}")).json()

@@ -73,7 +73,7 @@ class Watched:
         page.on("dialog", lambda dialog: self.said.append(f"dialog: {dialog.message}"))
 
     def open(self, view: str = "try") -> Page:
-        self.page.goto(f"{self.url}/ui/#{view}")
+        self.page.goto(f"{self.url}/ui/#{view}" if view else f"{self.url}/ui/")
         expect(self.page.get_by_role("navigation")).to_be_visible()
         return self.page
 

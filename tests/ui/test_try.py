@@ -244,22 +244,25 @@ def test_a_text_is_never_made_html(page: Page) -> None:
     assert "<img src=x" in page.get_by_label("Request as code").inner_text()
 
 
-def test_all_of_it_works_by_keyboard(page: Page) -> None:
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator("main")).to_be_focused()
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("textbox", name="Texts")).to_be_focused()
-    for _ in range(40):
+def test_all_of_it_works_by_keyboard(server: ServerProcess, open_page: Any) -> None:
+    with open_page(server) as watched:
+        # A fragment in the address is where the browser would begin.
+        page = watched.open("")
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent") == "Embed":
-            break
-    page.keyboard.press("Enter")
-    tab = page.get_by_role("tab", name="Similarity")
-    expect(tab).to_be_visible()
-    tab.focus()
-    for key, name in (("ArrowRight", "Map"), ("End", "Code"), ("ArrowRight", "Similarity"), ("ArrowLeft", "Code")):
-        page.keyboard.press(key)
-        expect(page.get_by_role("tab", name=name, exact=True)).to_be_focused()
-        expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
+        expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("main")).to_be_focused()
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("textbox", name="Texts")).to_be_focused()
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.textContent") == "Embed":
+                break
+        page.keyboard.press("Enter")
+        tab = page.get_by_role("tab", name="Similarity")
+        expect(tab).to_be_visible()
+        tab.focus()
+        for key, name in (("ArrowRight", "Map"), ("End", "Code"), ("ArrowRight", "Similarity"), ("ArrowLeft", "Code")):
+            page.keyboard.press(key)
+            expect(page.get_by_role("tab", name=name, exact=True)).to_be_focused()
+            expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")

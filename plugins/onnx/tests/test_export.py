@@ -32,10 +32,10 @@ def test_the_environment_is_made_once(exported: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     target = instruction_sets()[0]
     assert done.stderr.splitlines()[:4] == [
-        "loading optimum",
-        "exporting the model",
-        f"quantising to int8 for {target}",
-        "optimising the graph (O1)",
+        "export: loading optimum",
+        "export: exporting the model",
+        f"export: quantising to int8 for {target}",
+        "export: optimising the graph (O1)",
     ]
     assert done.stdout == f"{tmp_path / 'new'}\n"
     graphs = sorted(path.name for path in (tmp_path / "new" / "onnx").iterdir())
