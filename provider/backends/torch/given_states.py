@@ -56,7 +56,7 @@ def take_states(
                     break
         else:
             return True
-    except Exception:  # noqa: BLE001, S110 - as above
+    except Exception:  # noqa: BLE001, S110 - whatever its head fails by, the model stays as it was
         pass
     setattr(model, name, base)
     return False

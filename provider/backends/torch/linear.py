@@ -66,7 +66,7 @@ def uncopied_linear(weight: torch.Tensor, bias: torch.Tensor, *, with_gelu: bool
 def onednn_linear(weight: torch.Tensor, bias: torch.Tensor, *, with_gelu: bool = False) -> Step:
     """The same by oneDNN, on a copy of the weights in its own layout."""
     operators = torch.ops.mkldnn
-    packed = operators._reorder_linear_weight(weight.detach().contiguous())  # noqa: SLF001 - there is no other way
+    packed = operators._reorder_linear_weight(weight.detach().contiguous())  # noqa: SLF001 - oneDNN packs nowhere else
     bias = bias.detach().clone()
     after, algorithm = ("gelu", "none") if with_gelu else ("none", "")
     return lambda states: operators._linear_pointwise(states, packed, bias, after, [], algorithm)  # noqa: SLF001

@@ -113,7 +113,7 @@ def load_encoder(
     else:
         _try_scores(spec, model, scores)
     chosen: Any = model.config
-    return model, dtype, str(chosen._attn_implementation)  # noqa: SLF001 - there is no other way
+    return model, dtype, str(chosen._attn_implementation)  # noqa: SLF001 - not public
 
 
 def head_task(spec: ModelSpec) -> ScoreTask | None:

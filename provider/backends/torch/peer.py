@@ -83,7 +83,7 @@ class SentenceTransformersPeer:
         """Make texts longer than `max_tokens` be cut at their left or right end."""
         first = self._model[0]
         if hasattr(first, "sub_modules"):
-            first = first.sub_modules[first._resolve_route(role, "text")][0]  # noqa: SLF001 - there is no other way
+            first = first.sub_modules[first._resolve_route(role, "text")][0]  # noqa: SLF001 - not public: the route of a role
         if isinstance(first.tokenizer, tokenizers.Tokenizer):
             first.tokenizer.enable_truncation(max_tokens, direction=side)
             return
