@@ -4,10 +4,10 @@ import click
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Import each one too, and say what fails; the exit code is 1 then.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of text.")
+@click.option("--check", is_flag=True, help="Also import each one; exit with 1 if one fails.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def backends(check: bool, as_json: bool) -> None:  # noqa: FBT001 - click passes them by name
-    """List the installed backends: name, where it is, which distribution brings it. Nothing is imported."""
+    """List the installed backends: name, class, distribution. Nothing is imported."""
     import json  # noqa: PLC0415 - `--help` must not wait for any of this
 
     from provider.backends.registry import find_backend, installed_backends  # noqa: PLC0415

@@ -14,7 +14,7 @@ _URL = "http://localhost:9000/v1"
 def _server_options(command: F) -> F:
     for option in (
         click.option("--url", default=_URL, show_default=True, help="Base URL of the server."),
-        click.option("--api-key", envvar="OPENAI_API_KEY", help="Its key [default: $OPENAI_API_KEY]."),
+        click.option("--api-key", envvar="OPENAI_API_KEY", help="Key of --url [default: $OPENAI_API_KEY]."),
     ):
         command = option(command)
     return command
@@ -27,10 +27,10 @@ def batch() -> None:
 
 @batch.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--endpoint", default="/v1/embeddings", show_default=True, help="What all requests are for.")
-@click.option("--window", default="24h", show_default=True, help="After so long the batch expires: 90m, 24h, 7d.")
-@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="A note that the batch keeps.")
-@click.option("--wait", is_flag=True, help="Return when the batch has ended; 1 if it is not completed.")
+@click.option("--endpoint", default="/v1/embeddings", show_default=True, help="Endpoint of all requests.")
+@click.option("--window", default="24h", show_default=True, help="When the batch expires: 90m, 24h, 7d.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="A note kept with the batch. Repeatable.")
+@click.option("--wait", is_flag=True, help="Wait until the batch has ended; exit with 1 unless it is completed.")
 @_server_options
 def submit(
     file: Path,
@@ -54,8 +54,8 @@ def submit(
 
 @batch.command()
 @click.argument("batch_id")
-@click.option("--wait", is_flag=True, help="Return when the batch has ended; 1 if it is not completed.")
-@click.option("--json", "as_json", is_flag=True, help="The server's JSON.")
+@click.option("--wait", is_flag=True, help="Wait until the batch has ended; exit with 1 unless it is completed.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @_server_options
 def status(batch_id: str, wait: bool, as_json: bool, url: str, api_key: str | None) -> None:  # noqa: FBT001
     """Show how far a batch is."""
@@ -69,8 +69,8 @@ def status(batch_id: str, wait: bool, as_json: bool, url: str, api_key: str | No
 
 
 @batch.command("list")
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="The newest so many.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of a table.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Number of batches.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @_server_options
 def list_batches(limit: int, as_json: bool, url: str, api_key: str | None) -> None:  # noqa: FBT001
     """List the newest batches of the key."""
@@ -89,7 +89,7 @@ def list_batches(limit: int, as_json: bool, url: str, api_key: str | None) -> No
 
 @batch.command()
 @click.argument("batch_id")
-@click.option("--json", "as_json", is_flag=True, help="The server's JSON.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @_server_options
 def cancel(batch_id: str, as_json: bool, url: str, api_key: str | None) -> None:  # noqa: FBT001
     """Stop a batch. Results so far are kept."""

@@ -36,29 +36,28 @@ class Numbers(click.ParamType, Generic[N]):  # type: ignore[type-arg]  # older v
 
 
 @click.command()
-@click.option("--url", help="Base URL of a running server, like http://localhost:9000/v1; without it: in process.")
+@click.option("--url", help="Server, like http://localhost:9000/v1 [default: the configured model in process].")
 @click.option(
     "--against",
     multiple=True,
     metavar="CONTENDER",
-    help="Compare with: st or st/DTYPE (sentence-transformers), backend:NAME or backend:NAME/DTYPE (in process), or "
-    "URL or URL#MODEL (a server). May be given more than once.",
+    help="Compare with st or st/DTYPE (sentence-transformers), backend:NAME or backend:NAME/DTYPE (in process), URL or "
+    "URL#MODEL (a server). Repeatable.",
 )
 @click.option(
     "--concurrency",
     type=Numbers(int),
     metavar="N,…",
-    help="Closed loop: requests at a time [default: 4; and if --batch is not given either, 1 x 1, 64 x 1, 1 x 32 and "
-    "4 x 32 requests x texts].",
+    help="Closed loop: requests at a time [default: 4; without --batch 1 x 1, 64 x 1, 1 x 32, 4 x 32 requests x texts]",
 )
 @click.option("--batch", type=Numbers(int), metavar="N,…", help="Texts of a request [default: 1].")
-@click.option("--rate", type=Numbers(float), metavar="R,…", help="Open loop: requests a second, whatever the answers.")
+@click.option("--rate", type=Numbers(float), metavar="R,…", help="Open loop: requests a second.")
 @click.option(
     "--arrivals",
     type=click.Choice(["poisson", "even"]),
     default="poisson",
     show_default=True,
-    help="When requests of an open loop come.",
+    help="Arrivals of an open loop.",
 )
 @click.option(
     "--lengths",
@@ -69,16 +68,16 @@ class Numbers(click.ParamType, Generic[N]):  # type: ignore[type-arg]  # older v
 @click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    help="A file of texts, one a line or JSON lines, instead of the shipped ones.",
+    help="Texts, one a line or JSON lines [default: bundled].",
 )
-@click.option("--field", help="The field of a JSON object that holds the text [default: text].")
-@click.option("--repeat-texts", is_flag=True, help="The same texts again and again: measures caches.")
+@click.option("--field", help="Field of a JSON object that holds the text [default: text].")
+@click.option("--repeat-texts", is_flag=True, help="Send the same texts again: measures caches.")
 @click.option(
     "--task",
     type=click.Choice(["embed", "rerank"]),
     default="embed",
     show_default=True,
-    help="Embed texts, or rerank them as the documents of one query; --lengths are then those of pairs.",
+    help="rerank: texts are the documents of one query, and --lengths those of pairs.",
 )
 @click.option("--seconds", type=click.FloatRange(min=0.05), default=2.0, show_default=True, help="Length of a slice.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Slices of each load.")
@@ -87,31 +86,30 @@ class Numbers(click.ParamType, Generic[N]):  # type: ignore[type-arg]  # older v
     type=click.FloatRange(min=0.05),
     default=60.0,
     show_default=True,
-    help="Seconds that requests under way at the end of a slice are waited for.",
+    help="Seconds to wait for the last answers of a slice.",
 )
-@click.option("--truncate", type=click.Choice(["none", "start", "end"]), help="Ask for this with every text.")
+@click.option("--truncate", type=click.Choice(["none", "start", "end"]), help="Sent with every request.")
 @click.option(
     "--encoding-format",
     type=click.Choice(["base64", "float"]),
     default="base64",
     show_default=True,
-    help="How servers answer; OpenAI's own clients ask for base64.",
+    help="Encoding of servers' answers; OpenAI's clients ask for base64.",
 )
-@click.option("--api-key", envvar="OPENAI_API_KEY", help="Key for servers [default: $OPENAI_API_KEY].")
+@click.option("--api-key", envvar="OPENAI_API_KEY", help="Key of servers [default: $OPENAI_API_KEY].")
 @click.option(
     "--json",
     "json_file",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    help="Write all figures there; - for standard output, without the table.",
+    help="Write all figures as JSON; -: to standard output, without the table.",
 )
-@click.option("--plot", type=click.Path(file_okay=False, path_type=Path), help="Write plots (PNG) into this folder.")
+@click.option("--plot", type=click.Path(file_okay=False, path_type=Path), help="Folder for plots (PNG).")
 @model_options
 @config_option
 def bench(**options: Any) -> None:  # noqa: ANN401 - see `BenchJob`, which has a field for each
     """Measure how fast a server answers, or a backend runs in process, alone or compared with others.
 
-    Without --url the configured model runs in process. Every contender bears every load in every round, in turn;
-    ratios are medians over the rounds.
+    Every contender bears every load in every round, in turn; ratios are medians over the rounds.
     """
     from provider.bench.job import run  # noqa: PLC0415 - `--help` must not wait for any of this
 

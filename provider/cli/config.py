@@ -11,9 +11,9 @@ from provider.cli.options import config_option
 
 @click.command()
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def config(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
-    """Show every setting, its value and where the value comes from. Secrets are masked."""
+    """Show every setting, its value and its source. Secrets are masked."""
     import json  # noqa: PLC0415
 
     from provider.app import read_configuration  # noqa: PLC0415

@@ -14,7 +14,7 @@ from provider.cli.progress import steps
 @click.option(
     "--to",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Put the converted model into this folder instead of the cache.",
+    help="New folder [default: in the cache].",
 )
 @json_option
 @config_option
@@ -27,8 +27,8 @@ def convert(
 ) -> None:
     """Convert the pickled weights of MODEL (a configured name, OWNER/NAME, or a folder) and print the new folder.
 
-    Only tensors are read, so that no code in the weights can run; a file that asks for more is refused. The original is
-    not touched. What is in the cache is found by `serve` under the model's own name.
+    Only tensors are read: no code in the weights runs, and a file that needs more is rejected. The original stays.
+    `serve` finds the new folder in the cache under the model's own name.
     """
     import json  # noqa: PLC0415 - `--help` must not wait for any of this
 

@@ -31,10 +31,10 @@ _GIB = 2**30
     type=click.FloatRange(min=1),
     default=60.0,
     show_default=True,
-    help="Most time for loading and measuring; what has not loaded by then is left out.",
+    help="Most time for loading and measuring; what takes longer is left out.",
 )
 @click.option("--exact", is_flag=True, help="Measure float32 only.")
-@click.option("--no-measure", is_flag=True, help="Say what there is, and measure nothing.")
+@click.option("--no-measure", is_flag=True, help="Only say what there is.")
 @json_option
 @config_option
 def doctor(
@@ -50,7 +50,7 @@ def doctor(
     """Say what this machine can do, and which backend and dtype are the fastest for MODEL on it, measured.
 
     MODEL is a configured name, a folder or package:NAME/FOLDER [default: the configured model]. Nothing is downloaded.
-    Exits with 0 if a backend gives the right outputs here, 1 if none does, 2 if the command line or a setting is wrong.
+    Exits with 1 if no backend gives the right outputs.
     """
     import json  # noqa: PLC0415 - `--help` must not wait for any of this
 

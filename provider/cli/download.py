@@ -13,10 +13,10 @@ from provider.cli.options import config_option, json_option, single_model_settin
 @click.option(
     "--to",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Put the files into this folder, to copy it to a machine without network.",
+    help="Put the files into this folder, to copy it to another machine.",
 )
-@click.option("--backend", help="Fetch what this backend reads, instead of the configured one.")
-@click.option("--dtype", help="Fetch what is read for this dtype, instead of the configured one.")
+@click.option("--backend", help="Fetch for this backend [default: the configured one].")
+@click.option("--dtype", help="Fetch for this dtype [default: the configured one].")
 @json_option
 @config_option
 def download(
@@ -30,11 +30,8 @@ def download(
 ) -> None:
     """Fetch the model NAME (a configured name, OWNER/NAME, or a name of sentence-transformers') and print its folder.
 
-    What is fetched is what `serve` with the same configuration would fetch: the safetensors, and the files of other
-    formats that the model's backend reads.
-
-    Files that are here already are not fetched again. HF_TOKEN opens private and gated repositories, HF_ENDPOINT names
-    a mirror.
+    It fetches what `serve` with the same configuration would, but for files that are here already. HF_TOKEN opens
+    private and gated repositories, HF_ENDPOINT names a mirror.
     """
     import json  # noqa: PLC0415 - `--help` must not wait for any of this
 

@@ -12,12 +12,12 @@ from provider.texts.records import ReadOptions
 
 @click.command()
 @click.argument("texts", nargs=-1)
-@input_options("texts")
+@input_options
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Write here; without it, or with -, to standard output.",
+    help="Output file [default: standard output].",
 )
 @click.option(
     "--format",
@@ -27,29 +27,30 @@ from provider.texts.records import ReadOptions
     show_default=True,
     help="auto goes by the output's name.",
 )
-@click.option("--restart", is_flag=True, help="Begin anew instead of going on where an interrupted run ended.")
+@click.option("--restart", is_flag=True, help="Do not continue an interrupted run.")
 @click.option(
     "--output-types",
     default="dense",
     show_default=True,
     metavar="NAME,...",
-    help="What is wanted of each text, as far as the model gives it: dense, sparse, multi_vector. Others than dense "
-    "are written as JSON lines.",
+    help="Of dense, sparse, multi_vector. Others than dense are written as JSON lines.",
 )
-@click.option("--dimensions", type=click.IntRange(min=1), help="Keep the leading dimensions only.")
+@click.option("--dimensions", type=click.IntRange(min=1), help="Keep the leading dimensions.")
 @click.option(
     "--normalize/--no-normalize",
     default=None,
-    help="Vectors of length 1, or as they are [default: as the model says].",
+    help="Vectors of length 1, or as they are [default: the model's setting].",
 )
 @click.option(
-    "--truncate", type=click.Choice(["none", "start", "end"]), help="What happens to texts that are too long."
+    "--truncate",
+    type=click.Choice(["none", "start", "end"]),
+    help="What happens to longer texts [default: the model's setting].",
 )
-@click.option("--input-type", help="query or document: the model's own prompt for that.")
-@click.option("--prompt-name", help="One of the model's prompts.")
-@click.option("--url", help="Ask a running server, like http://localhost:9000/v1, instead of loading a model.")
-@click.option("--api-key", help="Key for --url [default: $OPENAI_API_KEY].")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Texts of one request to --url [default: 64].")
+@click.option("--input-type", help="query or document: prepend the model's prompt for it.")
+@click.option("--prompt-name", help="Prepend this prompt of the model.")
+@click.option("--url", help="Ask this server, like http://localhost:9000/v1, instead of loading a model.")
+@click.option("--api-key", help="Key of --url [default: $OPENAI_API_KEY].")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Texts of a request to --url [default: 64].")
 @model_options
 @config_option
 def embed(

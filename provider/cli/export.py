@@ -18,14 +18,14 @@ from provider.cli.progress import steps
     "-o",
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The new folder [default: the model's name and the format, here].",
+    help="New folder [default: the model's name and the format, here].",
 )
-@click.option("--optimize", metavar="LEVEL", help="Optimise the graph; for onnx O1, O2 or O3.")
-@click.option("--quantize", metavar="TYPE", help="Quantise the weights too; for onnx int8.")
+@click.option("--optimize", metavar="LEVEL", help="Optimise the graph; onnx: O1, O2, O3.")
+@click.option("--quantize", metavar="TYPE", help="Also quantise the weights; onnx: int8.")
 @click.option(
     "--environment",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the exporter keeps its tools for the next time [default: the user's cache].",
+    help="Folder of the exporter's tools [default: in the user's cache].",
 )
 @json_option
 @config_option
@@ -41,8 +41,8 @@ def export(
 ) -> None:
     """Write MODEL (a configured name, a name on the hub, a folder, or package:NAME/FOLDER) in another format.
 
-    The new folder is complete: it holds the model's own files too, and appears when everything is written. A plugin
-    brings the format; what it needs for the conversion it keeps apart from the service.
+    The new folder is complete, with the model's own files, and appears when everything is written. A plugin brings the
+    format, and keeps the tools that it needs apart from the service.
     """
     import json  # noqa: PLC0415
 

@@ -21,15 +21,15 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("name")
-@click.option("--models", metavar="NAME,…", help="The models that it may use [default: all].")
+@click.option("--models", metavar="NAME,…", help="Models that it may use [default: all].")
 @click.option("--tasks", metavar="TASK,…", help="embed, rerank, score, classify, or none [default: all].")
-@click.option("--admin", is_flag=True, help="It may read everyone's usage, and metrics where these are protected.")
-@click.option("--tier", help="interactive or bulk: how its requests are scheduled [default: by their size].")
-@click.option("--weight", help="Its share of a busy model, relative to other keys' [default: 1].")
-@click.option("--requests-per-minute", metavar="N", help="Most requests in a minute.")
-@click.option("--tokens-per-minute", metavar="N", help="Most tokens in a minute.")
-@click.option("--requests-per-day", metavar="N", help="Most requests in a day (UTC).")
-@click.option("--tokens-per-day", metavar="N", help="Most tokens in a day (UTC).")
+@click.option("--admin", is_flag=True, help="It may read all usage, and protected metrics.")
+@click.option("--tier", help="interactive or bulk [default: by the size of requests].")
+@click.option("--weight", help="Share of a busy model, relative to other keys [default: 1].")
+@click.option("--requests-per-minute", metavar="N", help="Quota.")
+@click.option("--tokens-per-minute", metavar="N", help="Quota.")
+@click.option("--requests-per-day", metavar="N", help="Quota of a day of UTC.")
+@click.option("--tokens-per-day", metavar="N", help="Quota of a day of UTC.")
 @json_option
 @_file_option
 @config_option
@@ -41,9 +41,9 @@ def add(
     admin: bool,  # noqa: FBT001
     **rights: str | None,
 ) -> None:
-    """Make a key and print it. It is shown once: the file holds its hash.
+    """Make a key and print it, once: the file holds its hash.
 
-    A name that has a key already gets another one with the same rights, so that it can be replaced without a gap.
+    A name that has a key gets a second one with the same rights, to replace the first without a gap.
     """
     import json  # noqa: PLC0415 - `--help` must not wait for any of this
 
@@ -66,11 +66,11 @@ def add(
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @_file_option
 @config_option
 def list_keys(file: Path | None, config: Path | None, as_json: bool) -> None:  # noqa: FBT001
-    """List all keys by name and id, and what they may do; of the configuration too, unless --file is given."""
+    """List names, ids and rights of all keys; those of the configuration too, unless --file is given."""
     import json  # noqa: PLC0415
 
     from provider.keys import read_keys, read_keys_file, rights_text  # noqa: PLC0415
@@ -97,11 +97,11 @@ def list_keys(file: Path | None, config: Path | None, as_json: bool) -> None:  #
 
 @keys.command()
 @click.argument("name", metavar="NAME|ID")
-@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @_file_option
 @config_option
 def revoke(name: str, as_json: bool, file: Path | None, config: Path | None) -> None:  # noqa: FBT001
-    """Take all keys of a name, or the one with an id, out of the file."""
+    """Remove all keys of a name, or the one with an id, from the file."""
     import json  # noqa: PLC0415
 
     from provider.keys import revoke_keys  # noqa: PLC0415

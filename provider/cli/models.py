@@ -32,15 +32,12 @@ _KNOWN_OF_FILES = (
 
 @click.command()
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of text.")
-@click.option(
-    "--fingerprint", "with_fingerprint", is_flag=True, help="Load each model, and show the fingerprint of its vectors."
-)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@click.option("--fingerprint", "with_fingerprint", is_flag=True, help="Load each model and show its fingerprint.")
 def models(config: Path | None, as_json: bool, with_fingerprint: bool) -> None:  # noqa: FBT001 - click passes it by name
-    """List the configured models; the exit code is 1 if one of them cannot be served.
+    """List the configured models; exits with 1 if one cannot be served.
 
-    Nothing is downloaded or converted: a model that is not on this machine yet says so. In JSON every model has every
-    key; what is not known is null.
+    Nothing is downloaded or converted. In JSON every model has every key; what is not known is null.
     """
     import json  # noqa: PLC0415
     import sys  # noqa: PLC0415

@@ -21,13 +21,13 @@ def config_option(command: F) -> F:
     return click.option(
         "--config",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Configuration file [default: $EMB_PROVIDER_CONFIG, else litestar.yaml here, if there is one].",
+        help="Configuration file [default: $EMB_PROVIDER_CONFIG, else litestar.yaml here].",
     )(command)
 
 
 def json_option(command: F) -> F:
-    """`--json`, for a command whose result is one object."""
-    return click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")(command)
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")(command)
 
 
 def complete_backends(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -48,9 +48,7 @@ def run_options(command: F) -> F:
     for option in (
         click.option("--dtype", help="auto, float32, bfloat16, float16 or int8 (CPU).", shell_complete=dtypes),
         click.option("--device", help="auto, cpu, cuda, cuda:N or mps.", shell_complete=devices),
-        click.option(
-            "--backend", help="A backend that `emb-provider backends` lists.", shell_complete=complete_backends
-        ),
+        click.option("--backend", help="One that `emb-provider backends` lists.", shell_complete=complete_backends),
     ):
         command = option(command)
     return command
@@ -58,18 +56,12 @@ def run_options(command: F) -> F:
 
 def model_options(command: F) -> F:
     """`--model`, and those of `run_options`."""
-    model = click.option("--model", metavar="NAME|FOLDER", help="A model's name, a folder, or package:NAME/FOLDER.")
+    model = click.option("--model", metavar="NAME|FOLDER", help="Name, folder, or package:NAME/FOLDER.")
     return model(run_options(command))
 
 
-def input_options(what: str, *, otherwise: str = "failing") -> Callable[[F], F]:
-    """Options that say which files are read, and how.
-
-    Args:
-        what: the files hold, in the plural: `texts`, `documents`.
-        otherwise: what is done with empty ones that are not skipped.
-    """
-    one = what.removesuffix("s")
+def input_options(command: F) -> F:
+    """Options that say which files are read, and how."""
     options = (
         click.option(
             "-f",
@@ -77,34 +69,28 @@ def input_options(what: str, *, otherwise: str = "failing") -> Callable[[F], F]:
             "files",
             multiple=True,
             type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-            help=f"A file of {what}, plain or gzip; - for standard input. May be given more than once.",
+            help="File of inputs, plain or gzip; - is standard input. Repeatable.",
         ),
         click.option(
             "--input-format",
             type=click.Choice(["auto", *FORMATS]),
             default="auto",
             show_default=True,
-            help=f"One {one} a line; JSON strings or objects, one a line or in an array; or a table. auto goes by the "
+            help="One text a line, JSON strings or objects (one a line or in an array), or a table. auto: by the "
             "file's name, else by its first line.",
         ),
-        click.option("--field", help="The field of a JSON object that holds the text [default: text]."),
+        click.option("--field", help="Field of a JSON object that holds the text [default: text]."),
         click.option(
             "--column",
             metavar="NAME|N",
-            help="The column of a CSV, TSV or Parquet file with the text, by name or from 1.",
+            help="Column of a CSV, TSV or Parquet file that holds the text, by name or number from 1.",
         ),
-        click.option("--no-header", is_flag=True, help="The first row of a CSV or TSV file is no header."),
-        click.option(
-            "--skip-empty", is_flag=True, help=f"Leave empty {what} out, and report them, instead of {otherwise}."
-        ),
+        click.option("--no-header", is_flag=True, help="CSV and TSV files have no header."),
+        click.option("--skip-empty", is_flag=True, help="Leave empty inputs out, and report them."),
     )
-
-    def add(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def model_flags(model: str | None, backend: str | None, device: str | None, dtype: str | None) -> dict[str, object]:

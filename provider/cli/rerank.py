@@ -29,19 +29,23 @@ _SHOWN_CHARACTERS = 200
 @click.command()
 @click.argument("query")
 @click.argument("documents", nargs=-1)
-@input_options("documents", otherwise="scoring them")
-@click.option("-n", "--top-n", type=click.IntRange(min=1), help="Show the best so many only.")
-@click.option("--truncate", type=click.Choice(["none", "end"]), help="What happens to pairs that are too long.")
-@click.option("--max-tokens-per-doc", type=click.IntRange(min=1), help="Cut every document to so many tokens first.")
-@click.option("--raw-scores", is_flag=True, help="Logits, instead of scores as the model's files activate them.")
-@click.option("--instruction", help="For models whose template has a place for one.")
+@input_options
+@click.option("-n", "--top-n", type=click.IntRange(min=1), help="Number of results [default: all].")
+@click.option(
+    "--truncate",
+    type=click.Choice(["none", "end"]),
+    help="What happens to longer pairs [default: the model's setting].",
+)
+@click.option("--max-tokens-per-doc", type=click.IntRange(min=1), help="Cut each document to this length first.")
+@click.option("--raw-scores", is_flag=True, help="Logits instead of activated scores.")
+@click.option("--instruction", help="For models whose template has one.")
 @click.option(
     "--format",
     "output_format",
     type=click.Choice(["auto", "table", "jsonl"]),
     default="auto",
     show_default=True,
-    help="auto is a table on a terminal, and JSON lines elsewhere.",
+    help="auto: a table on a terminal, else JSON lines.",
 )
 @model_options
 @config_option

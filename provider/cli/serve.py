@@ -9,9 +9,9 @@ from provider.cli.options import config_option, model_flags, model_options
 
 @click.command()
 @model_options
-@click.option("--host", help="Address to listen on; 0.0.0.0 for every interface, :: for IPv6 too.")
-@click.option("--port", help="Port to listen on; 0 picks a free one.")
-@click.option("--workers", help="Processes that share the port, each with its part of the cores.")
+@click.option("--host", help="Address to listen on; 0.0.0.0: all interfaces, :: IPv6 too.")
+@click.option("--port", help="Port to listen on; 0: a free one.")
+@click.option("--workers", help="Processes that share port and cores.")
 @config_option
 def serve(
     model: str | None,
@@ -23,7 +23,7 @@ def serve(
     workers: str | None,
     config: Path | None,
 ) -> None:
-    """Start the service. Flags win over the environment, the environment over `.env`, that over the file."""
+    """Start the service. Flags override the environment, which overrides `.env`, which overrides the file."""
     import sys  # noqa: PLC0415
 
     import structlog  # noqa: PLC0415

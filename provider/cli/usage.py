@@ -10,19 +10,19 @@ from provider.cli.options import config_option
 
 
 @click.command()
-@click.option("--since", metavar="DAY|Nd", help="The first day (UTC): 2026-11-01, or 7d for the last seven days.")
-@click.option("--until", metavar="DAY", help="The last day (UTC) [default: today].")
+@click.option("--since", metavar="DAY|Nd", help="First day (UTC): 2026-11-01, or 7d for the last seven.")
+@click.option("--until", metavar="DAY", help="Last day (UTC) [default: today].")
 @click.option(
     "--by",
     default="caller,model",
     show_default=True,
-    help="What to group by: caller, model and day, separated by commas; none for the sum.",
+    help="Group by caller, model, day, separated by commas; none: the sum.",
 )
-@click.option("--json", "as_json", is_flag=True, help="A JSON list instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @click.option(
     "--file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file of usage [default: auth.usage_file of the configuration].",
+    help="Usage file [default: auth.usage_file].",
 )
 @config_option
 def usage(
@@ -35,8 +35,8 @@ def usage(
 ) -> None:
     """Show requests, errors, inputs, documents and tokens by key, model or day.
 
-    A service writes them once a second. Requests without an accepted key have no caller, and those that name no
-    configured model have no model.
+    A service writes them once a second. Requests without an accepted key have no caller; those that name no configured
+    model have no model.
     """
     import json  # noqa: PLC0415 - `--help` must not wait for any of this
     from contextlib import closing  # noqa: PLC0415

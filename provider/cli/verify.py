@@ -25,24 +25,27 @@ _PASSAGE_CHARACTERS = 400
 @click.command()
 @click.argument("model", required=False)
 @run_options
-@click.option("--texts", type=_FILE, help="Compare on these texts: one a line, or JSON lines, instead of the bundled.")
+@click.option("--texts", type=_FILE, help="Texts, one a line or JSON lines [default: bundled].")
 @click.option(
-    "--pairs", type=_FILE, help="Rank these pairs: first, second, score as CSV, TSV or JSON lines, not the bundled."
+    "--pairs", type=_FILE, help="Scored pairs: first, second, score as CSV, TSV or JSON lines [default: bundled]."
 )
 @click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), help="- for the terminal."
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Write all figures as JSON; -: to standard output.",
 )
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the drift to a .svg or .png file.")
-@click.option("--show-texts", is_flag=True, help="Show the worst texts themselves, not only where they stand.")
-@click.option("--no-peer", is_flag=True, help="Do not compare with sentence-transformers, even if it is installed.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the drift (.svg or .png).")
+@click.option("--show-texts", is_flag=True, help="Print the worst texts, not only their places.")
+@click.option("--no-peer", is_flag=True, help="Do not compare with sentence-transformers.")
 @click.option("--min-cosine", type=_COSINE, help="Vectors: smallest cosine of a text with the reference.")
-@click.option("--min-odd-cosine", type=_COSINE, help="Vectors: the same for odd texts, such as a single letter.")
+@click.option("--min-odd-cosine", type=_COSINE, help="Vectors: the same for odd texts.")
 @click.option("--min-mean-cosine", type=_COSINE, help="Vectors: mean cosine with the reference.")
 @click.option("--min-invariance", type=_COSINE, help="Vectors: smallest cosine of a text alone and beside others.")
-@click.option("--min-overlap", type=_SHARE, help="Vectors: share of the nearest ten that is the same.")
+@click.option("--min-overlap", type=_SHARE, help="Vectors: share of common nearest ten.")
 @click.option("--max-spearman-drop", type=_POSITIVE, help="Vectors: points of 100 below the reference.")
 @click.option("--max-score-difference", type=_POSITIVE, help="Scores: largest difference to the reference.")
-@click.option("--max-flips", type=_SHARE, help="Scores: share of the pairs of documents in another order.")
+@click.option("--max-flips", type=_SHARE, help="Scores: share of document pairs in another order.")
 @click.option("--min-kendall-tau", type=_COSINE, help="Scores: Kendall's tau with the reference, mean.")
 @click.option("--min-speedup", type=_POSITIVE, help="Times as fast as the reference.")
 @config_option
@@ -62,9 +65,8 @@ def verify(
 ) -> None:
     """Compare MODEL (a name, a folder or package:NAME/FOLDER) with the float32 reference, figure by figure.
 
-    What is allowed depends on the dtype and on the model's settings; the options --min-… and --max-… change it. Exits
-    with 0 if everything is within bounds, 1 if something is not or the model cannot run, 2 if the command line or a
-    setting is wrong.
+    Bounds depend on the dtype and the model's settings; --min-… and --max-… change them. Exits with 1 if a figure is
+    out of bounds or the model cannot run.
     """
     from provider.cli.figures import write_figures  # noqa: PLC0415 - `--help` must not wait for the engine
     from provider.errors import InvalidRequest  # noqa: PLC0415

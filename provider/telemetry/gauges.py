@@ -8,28 +8,31 @@ from provider.engine.hooks import ModelState
 from provider.engine.runtime import ModelRuntime
 
 _OF_MODELS: dict[str, tuple[str, Callable[[ModelRuntime], float]]] = {
-    "queue_rows": ("Rows that wait", lambda runtime: runtime.waiting[0]),
-    "queue_tokens": ("Tokens that wait", lambda runtime: runtime.waiting[1]),
+    "queue_rows": ("Rows in the queue", lambda runtime: runtime.waiting[0]),
+    "queue_tokens": ("Tokens in the queue", lambda runtime: runtime.waiting[1]),
     "queue_expected_seconds": (
-        "Time that they take at the measured rate",
+        "Time that all queued tokens take at the measured rate",
         lambda runtime: runtime.lanes.expected_seconds if runtime.lanes else 0,
     ),
     "measured_tokens_per_second": (
-        "Tokens a second of all lanes, each as if it were busy",
+        "Measured rate of all lanes, each as if it were busy",
         lambda runtime: runtime.lanes.tokens_per_second if runtime.lanes else 0,
     ),
-    "lanes": ("Forward passes at a time", lambda runtime: runtime.loaded.plan.lanes if runtime.loaded else 0),
+    "lanes": (
+        "Forward passes at a time; busy share: `rate(emb_provider_forward_seconds_sum[5m]) / emb_provider_lanes`",
+        lambda runtime: runtime.loaded.plan.lanes if runtime.loaded else 0,
+    ),
     "stalled_lanes": ("Lanes that hang in a forward pass", lambda runtime: runtime.stalled_lanes),
-    "model_resident_bytes": ("Memory that loading the model took", lambda runtime: runtime.use.bytes),
+    "model_resident_bytes": ("Memory that loading the model took; 0: not loaded", lambda runtime: runtime.use.bytes),
 }
 _OF_SERVICE = {
-    "cache_bytes": "Memory of cached outputs",
-    "requests_under_way": "Requests admitted to a model",
-    "waiting_requests": "Requests that wait for room",
+    "cache_bytes": "Memory of the cache",
+    "requests_under_way": "Admitted requests that are not answered yet",
+    "waiting_requests": "Requests that wait for admission, their body unread",
     "open_connections": "Connections of clients",
     "jobs_running": "Batches that run",
-    "jobs_paused": "Of these, those that do not advance",
-    "job_file_bytes": "Bytes of all files of batches",
+    "jobs_paused": "Running batches that do not advance",
+    "job_file_bytes": "Bytes of all files of batches, counted when one is written",
 }
 
 
@@ -49,8 +52,8 @@ class Gauges:
         one = ("model",)
         self._of_models = {name: gauge(name, text, one) for name, (text, _) in _OF_MODELS.items()}
         self._of_service = {name: gauge(name, text) for name, text in _OF_SERVICE.items()}
-        self._state = gauge("model_state", "1 for the state the model is in", ("model", "state"))
-        self.load_seconds = gauge("model_load_seconds", "What loading took, download included", one)
+        self._state = gauge("model_state", "1 for the current state", ("model", "state"))
+        self.load_seconds = gauge("model_load_seconds", "Load time, download included", one)
 
     def add_model(self, model: str) -> None:
         """Register a model's gauges, at zero."""

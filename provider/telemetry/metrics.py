@@ -104,39 +104,55 @@ class Metrics:
             return Histogram(f"emb_provider_{name}", text, ("model",), buckets=_SIZES, registry=self.registry)
 
         one = ("model",)
-        self._requests = counter("requests", "Requests answered", ("route", "method", "model", "status", "task"))
+        self._requests = counter(
+            "requests",
+            "Requests answered; `task` is empty for routes that run no model",
+            ("route", "method", "model", "status", "task"),
+        )
         self._request_seconds = seconds("request", "From request to answer", ("route", "model", "task"))
-        inputs = counter("inputs", "Inputs that a model has run or that were found in the cache", one)
-        tokens = counter("tokens", "Tokens of those inputs, as in usage", one)
+        inputs = counter("inputs", "Inputs, computed or cached", one)
+        tokens = counter("tokens", "Tokens of those inputs, as in `usage`", one)
         truncated = counter("truncated_inputs", "Inputs that were cut", one)
-        hits = counter("cache_hits", "Inputs that were in the cache, by what was", ("model", "level"))
-        misses = counter("cache_misses", "Inputs whose outputs were not", one)
+        hits = counter(
+            "cache_hits",
+            "Inputs found in the cache: the whole response, or the output of the model",
+            ("model", "level"),
+        )
+        misses = counter("cache_misses", "Inputs not found in the cache", one)
         tokenise = seconds("tokenise", "Tokenising one request")
-        queue = seconds("queue", "Longest wait in the queue of a batch's rows")
+        queue = seconds("queue", "Longest wait of a batch's rows")
         forward = seconds("forward", "One forward pass")
-        batch_rows = sizes("batch_rows", "Rows of one forward pass")
-        batch_tokens = sizes("batch_tokens", "Tokens of one forward pass, padding not counted")
-        padding = counter("padding_tokens", "Tokens that forward passes were padded with", one)
-        failures = counter("batch_failures", "Forward passes that failed", one)
+        batch_rows = sizes("batch_rows", "Rows of a batch")
+        batch_tokens = sizes("batch_tokens", "Tokens of a batch, without padding")
+        padding = counter(
+            "padding_tokens", "Tokens that batches were padded with; 0 where the backend does not pad", one
+        )
+        failures = counter("batch_failures", "Failed forward passes", one)
         self._dialect_requests = counter("dialect_requests", "Requests in each API", ("dialect", "status"))
         self._caller_requests = counter(
-            "caller_requests", "Requests of a key to routes that run a model", ("caller", "model", "status")
+            "caller_requests", "Requests of each key to models", ("caller", "model", "status")
         )
-        self._caller_tokens = counter("caller_tokens", "Tokens of a key's inputs, as in usage", ("caller", "model"))
+        self._caller_tokens = counter("caller_tokens", "Tokens of each key's inputs", ("caller", "model"))
         jobs = counter("jobs", "Batches that entered a state", ("state",))
         self._jobs = {state: jobs.labels(state) for state in _JOB_STATES}
         self._job_requests = counter(
-            "job_requests", "Requests of batches that were run", ("endpoint", "model", "status")
+            "job_requests",
+            "Requests of batches that were run; they are no part of `emb_provider_requests_total`",
+            ("endpoint", "model", "status"),
         )
         self.gauges = Gauges(self.registry)
-        waited = seconds("waiting", "Wait for room of requests that did not find it at once", ("outcome",))
+        waited = seconds("waiting", "Wait for admission of requests that were not admitted at once", ("outcome",))
         self._waited = {outcome: waited.labels(outcome) for outcome in ("admitted", "refused", "left")}
         dropped = counter("connections_dropped", "Connections that the server ended, by reason", ("reason",))
         self._dropped = {reason: dropped.labels(reason) for reason in get_args(DropReason)}
 
-        refusals = counter("refusals", "Requests answered with an error of ours, by its class", ("reason",))
+        refusals = counter(
+            "refusals", "Requests answered with an error, by its class; `internal`: any other", ("reason",)
+        )
         self._refusals = {kind: refusals.labels(reason) for kind, reason in _REASONS.items()}
-        self._loop_delay = seconds("event_loop_delay", "How late the event loop does what is due", ()).labels()
+        self._loop_delay = seconds(
+            "event_loop_delay", "How late the event loop does what is due, measured four times a second", ()
+        ).labels()
 
         def series(model: str) -> _ModelSeries:
             return _ModelSeries(
