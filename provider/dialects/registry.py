@@ -137,7 +137,8 @@ class Dialects:
         tasks = list(dict.fromkeys([*route.tasks, *(task for _, each in on for task in each.tasks)]))
 
         async def answer(request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> ASGIApp:
-            return await self._answer(request, await whole_body(request), service, sharing, usual)
+            body = await whole_body(request.scope, request.receive)
+            return await self._answer(request, body, service, sharing, usual)
 
         answer.__name__ = answer.__qualname__ = route.answer.__name__
         answer.__doc__ = route.answer.__doc__

@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from litestar import Request
-from litestar.types import Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from provider.domain import Caller, ModelSpec, Truncated
 from provider.engine.engine import Engine
 from provider.errors import MissingModel, UnsupportedContentType
+from provider.http.auth import caller_of
 from provider.http.body import check_elements, read_body
 from provider.http.budget import Share
 from provider.http.connection import while_connected
@@ -23,20 +24,19 @@ _INLINE_BYTES = 100_000
 T = TypeVar("T")
 
 
-async def whole_body(request: Request[Any, Any, Any]) -> bytes:
+async def whole_body(scope: Scope, receive: Receive) -> bytes:
     """The body of an admitted request, read to its end.
 
     Raises:
         RequestError: it cannot be read.
         CallerGone: the client left.
     """
-    scope = request.scope
     state = scope["litestar_app"].state
     server: ServerSettings = state["settings"].server
     lifecycle: Lifecycle = state["lifecycle"]
     framing, share = scope["state"]["framing"], scope["state"]["share"]
     body = await lifecycle.deadlines.wait(
-        server.body_seconds, read_body(framing, request.receive, share, max_bytes=server.max_body_bytes)
+        server.body_seconds, read_body(framing, receive, share, max_bytes=server.max_body_bytes)
     )
     _check_content_type(framing.content_type)
     return body
@@ -128,6 +128,25 @@ def _check_content_type(header: bytes) -> None:
             f"specified the header 'Content-Type: {kind}'. Please try again with a supported content type."
         )
         raise UnsupportedContentType(msg)
+
+
+class AnswersRepeats:
+    """ASGI middleware of a route, inside `Admission`: a body that came before has its response sent again.
+
+    A middleware, since all that Litestar does before it calls a handler takes longer than the rest of such a request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap the route `app`, whose handler finds the body in the request's state."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI; raises as `whole_body`."""
+        state = scope["state"]
+        body = state["body"] = await whole_body(scope, receive)
+        service: Engine = scope["litestar_app"].state["service"]
+        known: WrittenResponse | None = service.responses.get(body, caller=caller_of(scope))
+        await (self._app if known is None else known)(scope, receive, send)
 
 
 class WrittenResponse:

@@ -109,7 +109,7 @@ class BatchesController(Controller):
         jobs, owner = _jobs(request), _owner(request)
         calls: Calls = request.app.state["job_calls"]
         operations = calls.operations
-        asked = parse_create(await whole_body(request), list(operations))
+        asked = parse_create(await whole_body(request.scope, request.receive), list(operations))
         require_task(request.scope, operations[asked.endpoint].task)
         _check_id(FILE, FILE_ID, asked.input_file_id)
         now = jobs.database.now()

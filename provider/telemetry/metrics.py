@@ -172,7 +172,7 @@ class Metrics:
 
         self._make_series = series
         self._series: dict[str, _ModelSeries] = {}
-        self._answered: dict[tuple[str, str, str, int], tuple[Count, Distribution]] = {}
+        self._answered: dict[tuple[str, str, str, int, str], tuple[list[Count], Distribution]] = {}
         for model in models:
             self.add_model(model)
 
@@ -234,20 +234,21 @@ class Metrics:
         """A finished request. Models that are not configured count under an empty label, odd methods as `other`."""
         model = self._names.get(record.model or "", "")
         method = record.method if record.method in _METHODS else "other"
-        key = (record.route, method, model, record.status)
+        key = (record.route, method, model, record.status, record.dialect)
         answered = self._answered.get(key)
         if answered is None:
-            answered = self._answered[key] = (
-                self._requests.labels(record.route, method, model, str(record.status), record.task),
-                self._request_seconds.labels(record.route, model, record.task),
-            )
-        count, duration = answered
-        count.value += 1
+            status = str(record.status)
+            counts = [self._requests.labels(record.route, method, model, status, record.task)]
+            if record.dialect:
+                counts.append(self._dialect_requests.labels(record.dialect, status))
+            duration = self._request_seconds.labels(record.route, model, record.task)
+            answered = self._answered[key] = (counts, duration)
+        counts, duration = answered
+        for each in counts:
+            each.value += 1
         duration.observe(record.seconds)
         if record.error is not None:
             self._refusals[next(kind for kind in record.error.__mro__ if kind in _REASONS)].value += 1
-        if record.dialect:
-            self._dialect_requests.labels(record.dialect, str(record.status)).value += 1
         self._count_caller(record, model)
 
     def on_job_request(self, record: RequestRecord) -> None:

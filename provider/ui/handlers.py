@@ -75,7 +75,7 @@ def page_file(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[
 @post(f"{UI_PATH}/tokens", status_code=200, include_in_schema=False, middleware=[RequireKey, Admission])
 async def tokens(request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> ASGIApp:
     """How a model reads texts: each token, whether truncation cuts it, and the place of its vector."""
-    asked = await parsed(request, await whole_body(request), service, _parse_tokens)
+    asked = await parsed(request, await whole_body(request.scope, request.receive), service, _parse_tokens)
     model, limit, rows = await readings_of(request, service, asked, FieldNames())
     size = _BYTES_PER_TOKEN * sum(map(len, rows))
     write = partial(_write_tokens, rows, limit)
@@ -85,7 +85,7 @@ async def tokens(request: Request[Any, Any, Any], service: NamedDependency[Engin
 @post(f"{UI_PATH}/words", status_code=200, include_in_schema=False, middleware=[RequireKey, Admission])
 async def words(request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> ASGIApp:
     """What each of a model's token ids stands for."""
-    name, ids = await parsed(request, await whole_body(request), service, _parse_words)
+    name, ids = await parsed(request, await whole_body(request.scope, request.receive), service, _parse_words)
     model, texts = await texts_of(request, service, name, ids, FieldNames("ids"), skip_special_tokens=False)
     write = partial(orjson.dumps, {"data": texts})
     return await answer(request, write, size=sum(map(len, texts)), fingerprint=model.fingerprint, truncated=())

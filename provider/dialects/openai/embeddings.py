@@ -14,8 +14,8 @@ from provider.dialects.openai.operations import EmbeddingsOperation
 from provider.dialects.phrases import FieldNames
 from provider.engine.engine import Engine
 from provider.http.admission import Admission
-from provider.http.auth import RequireKey, caller_of
-from provider.http.exchange import WrittenResponse, answer, parsed, whole_body
+from provider.http.auth import RequireKey
+from provider.http.exchange import AnswersRepeats, answer, parsed
 from provider.http.openapi import NEEDS_KEY
 from provider.http.routes import EMBEDDINGS_PATHS
 
@@ -26,7 +26,7 @@ _BYTES_PER_NUMBER = {"float": 12, "base64": 6}
 class EmbeddingsController(Controller):
     """Vectors for texts."""
 
-    middleware = [RequireKey, Admission]  # noqa: RUF012 - Litestar's way
+    middleware = [RequireKey, Admission, AnswersRepeats]  # noqa: RUF012 - Litestar's way
     security = NEEDS_KEY
     tags = ["Embeddings"]  # noqa: RUF012
     opt = {"dialect": "openai"}  # noqa: RUF012
@@ -38,17 +38,13 @@ class EmbeddingsController(Controller):
         service: NamedDependency[Engine],
     ) -> ASGIApp:
         """Embed one text or many. Vectors have length 1 and come in the order of the inputs."""
-        return await answer_embeddings(request, await whole_body(request), service)
+        return await answer_embeddings(request, request.scope["state"].pop("body"), service)
 
 
 async def answer_embeddings(
     request: Request[Any, Any, Any], body: bytes, service: Engine, *, named: str | None = None
 ) -> ASGIApp:
     """The answer to `body`; the model is `named`, if something else than the body names it."""
-    caller = caller_of(request.scope)
-    known: WrittenResponse | None = None if named else service.responses.get(body, caller=caller)
-    if known is not None:
-        return known
     revision = service.responses.revision
     parse = partial(_parse, named=named)
     call = await parsed(request, body, service, parse)

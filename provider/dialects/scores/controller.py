@@ -71,12 +71,12 @@ class ScoresController(Controller):
     @post(SCORE_PATHS, status_code=200, operation_class=ScoreOperation, opt={"tasks": ["score"]})
     async def score(self, request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> ASGIApp:
         """Score pairs of texts; scores come in the order of the pairs."""
-        return await answer_score(request, await whole_body(request), service)
+        return await answer_score(request, await whole_body(request.scope, request.receive), service)
 
     @post(CLASSIFY_PATHS, status_code=200, operation_class=ClassifyOperation, opt={"tasks": ["classify"]})
     async def classify(self, request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> ASGIApp:
         """The probability of each of the model's labels, for texts or pairs of texts."""
-        return await answer_classify(request, await whole_body(request), service)
+        return await answer_classify(request, await whole_body(request.scope, request.receive), service)
 
 
 async def scored_by(
