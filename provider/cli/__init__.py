@@ -26,6 +26,7 @@ _COMMANDS = {
         "Measure a server, or a backend in process: rates, latencies, plots.",
     ),
     "verify": ("provider.cli.verify:verify", "Prove a configuration against the float32 reference."),
+    "plan": ("provider.cli.plan:plan", "Say how many machines a load needs."),
     "doctor": ("provider.cli.doctor:doctor", "Say what this machine can do, and what to serve with."),
     "keys": ("provider.cli.keys:keys", "Add, list and revoke API keys."),
     "usage": ("provider.cli.usage:usage", "Show what each key has used."),
