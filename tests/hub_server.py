@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from attrs import define, field, frozen
-from waiting import join
+from waiting import PATIENCE_SECONDS, join
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -56,6 +56,7 @@ class HubServer:
         deny_code: and with this X-Error-Code.
         deny_files: deny files only, as the hub does for gated repositories, whose lists are public.
         drop: name of a file whose first download breaks off, to the number of bytes after which it does.
+        held: names of files of which the second half comes when the event is set.
         short: names of files of which the second half is missing, in header and body alike.
         requests: what came so far.
     """
@@ -67,6 +68,7 @@ class HubServer:
     deny_code: str | None = None
     deny_files: bool = False
     drop: dict[str, int] = field(factory=dict)
+    held: dict[str, threading.Event] = field(factory=dict)
     short: set[str] = field(factory=set)
     requests: list[Seen] = field(factory=list)
     _server: ThreadingHTTPServer | None = None
@@ -166,6 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         breaks_after = self.state.drop.pop(name, None)
+        if name in self.state.held:
+            self.wfile.write(content[start : len(content) // 2])
+            start = len(content) // 2
+            assert self.state.held[name].wait(PATIENCE_SECONDS)
         self.wfile.write(content[start:breaks_after])
         if breaks_after is not None:
             self.close_connection = True

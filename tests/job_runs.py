@@ -44,11 +44,11 @@ def slow_environment(folder: Path, **more: str) -> dict[str, str]:
     )
 
 
-def write_input(path: Path, count: int, *, every_wrong: int = 10) -> None:
+def write_input(path: Path, count: int, *, every_wrong: int = 10, model: str = MODEL) -> None:
     """A file of so many requests, one in `every_wrong` of which is refused."""
     with path.open("w", encoding="utf-8") as file:
         for i in range(count):
-            body = {"model": MODEL, "input": "" if i % every_wrong == 0 else f"text number {i}"}
+            body = {"model": model, "input": "" if i % every_wrong == 0 else f"text number {i}"}
             line = {"custom_id": f"r{i}", "method": "POST", "url": "/v1/embeddings", "body": body}
             file.write(json.dumps(line) + "\n")
 

@@ -91,7 +91,7 @@ def find_model(
         settings: of the model.
         hub: where to download from.
         show_progress: whether a download draws a progress bar.
-        notify_download: called with `started`, `finished` or `failed` and details, for downloads only.
+        notify_download: see `download`.
 
     Raises:
         ProviderError: a ModelError, BackendError or SettingsError whose message says what to do.

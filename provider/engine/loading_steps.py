@@ -2,6 +2,9 @@
 
 import asyncio
 from functools import partial
+from typing import cast
+
+from attrs import frozen
 
 from provider.backends import Memory
 from provider.engine.finding import FoundModel, find_model
@@ -12,8 +15,20 @@ from provider.engine.throughput import PassWatch
 from provider.settings import ModelSettings
 
 
+@frozen
+class Download:
+    """How much of a model's files has come, in bytes, of those that were missing."""
+
+    bytes: int
+    total_bytes: int
+
+
 class LoadingSteps:
-    """Steps of one load. A step whose caller leaves ends on its thread, or with the process."""
+    """Steps of one load. A step whose caller leaves ends on its thread, or with the process.
+
+    Attributes:
+        download: how far a download is, while there is one.
+    """
 
     def __init__(self, settings: ModelSettings, around: Surroundings, watch: PassWatch) -> None:
         """The load begins now.
@@ -25,6 +40,7 @@ class LoadingSteps:
         """
         self._settings, self._around, self._watch = settings, around, watch
         self._name, self._started = settings.served_name, around.clock()
+        self.download: Download | None = None
 
     @property
     def seconds(self) -> float:
@@ -36,6 +52,9 @@ class LoadingSteps:
         loop = asyncio.get_running_loop()
 
         def notify_download(phase: str, detail: dict[str, object]) -> None:
+            if phase == "progress":
+                self.download = Download(cast("int", detail["bytes"]), cast("int", detail["total"]))
+                return
             event = DownloadChanged(self._name, phase, self.seconds, detail)
             loop.call_soon_threadsafe(self._around.hooks, event)
 
@@ -46,7 +65,10 @@ class LoadingSteps:
             show_progress=self._around.show_progress,
             notify_download=notify_download,
         )
-        return await in_daemon_thread(f"find {self._name}", finding)
+        try:
+            return await in_daemon_thread(f"find {self._name}", finding)
+        finally:
+            self.download = None
 
     async def memory(self, found: FoundModel) -> Memory:
         """See `FoundModel.memory`."""

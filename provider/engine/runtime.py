@@ -47,6 +47,7 @@ class ModelRuntime:
         self.state = ModelState.WAITING
         self.failure: ProviderError | None = None
         self.verified: Verdict | None = None
+        self.steps: LoadingSteps | None = None
         self.created = int(time.time())
         self._around, self._hooks, self._clock = around, around.hooks, around.clock
         self.use = ModelUse(self._clock)
@@ -227,7 +228,7 @@ class ModelRuntime:
 
     async def _load(self) -> None:
         try:
-            steps = LoadingSteps(self.settings, self._around, self._watch)
+            self.steps = steps = LoadingSteps(self.settings, self._around, self._watch)
             self._enter(ModelState.RESOLVING)
             found = await steps.find()
             self._enter(ModelState.LOADING, found.origin)

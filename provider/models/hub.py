@@ -77,7 +77,8 @@ def download(
         converted: where converted models are kept; pickled weights that were converted are not downloaded.
         progress: draw a progress bar on standard error, if that is a terminal.
         notify: told `started`, then `finished` or `failed`, with `repository`, `revision`, `bytes`, `reason`; only
-            where something is really downloaded.
+            where something is really downloaded. Between them it is told `progress` from several threads, with
+            `bytes` that have come and `total`.
 
     Raises:
         SourceNotFound: no such repository or revision.
@@ -199,7 +200,7 @@ def _fetch(asked: Asked, listing: _Listing, to: Path | None, *, is_shown: bool, 
     # Options that no file could meet are refused first.
     asked.select_more(sorted(listing.sizes))
     small = describing(asked.repository, listing.sizes)
-    _download_files(asked, commit, small, partial, is_shown=False)
+    _download_files(asked, commit, small, partial, _bar())
     try:
         selection, needed = asked.select(listing.sizes, folder, commit)
     except InvalidModel:
@@ -208,9 +209,14 @@ def _fetch(asked: Asked, listing: _Listing, to: Path | None, *, is_shown: bool, 
         raise
     detail: dict[str, object] = {"repository": asked.repository, "revision": commit}
     size = {"bytes": sum(listing.sizes[name] for name in needed)}
+    missing = sum(listing.sizes[name] for name in needed if not (folder / name).exists())
     notify("started", {**detail, **size})
+
+    def tell(come: int) -> None:
+        notify("progress", {"bytes": min(come, missing), "total": missing})
+
     try:
-        _download_files(asked, commit, needed, partial, is_shown=is_shown)
+        _download_files(asked, commit, needed, partial, _bar(tell, is_shown=is_shown))
         _check_fetched(folder, needed)
         if to is not None and partial is not None:
             shutil.rmtree(partial / ".cache", ignore_errors=True)
@@ -226,7 +232,7 @@ def _fetch(asked: Asked, listing: _Listing, to: Path | None, *, is_shown: bool, 
     return snapshot
 
 
-def _download_files(asked: Asked, commit: str, names: Iterable[str], to: Path | None, *, is_shown: bool) -> None:
+def _download_files(asked: Asked, commit: str, names: Iterable[str], to: Path | None, bar: Any) -> None:  # noqa: ANN401
     """Those of the files that are not here yet, into the cache or the folder `to`."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
@@ -239,7 +245,7 @@ def _download_files(asked: Asked, commit: str, names: Iterable[str], to: Path | 
             local_dir=to,
             # A name is a pattern there.
             allow_patterns=[glob.escape(name) for name in names],
-            tqdm_class=_bar(is_shown=is_shown),
+            tqdm_class=bar,
         )
     except Exception as exc:
         raise asked.translate(exc, to) from exc
@@ -256,16 +262,26 @@ def _check_fetched(folder: Path, names: Iterable[str]) -> None:
             raise
 
 
-def _bar(*, is_shown: bool) -> Any:  # noqa: ANN401 - a class of huggingface_hub's
+def _bar(tell: Callable[[int], None] = lambda _come: None, *, is_shown: bool = False) -> Any:  # noqa: ANN401
+    """A class for huggingface_hub's bars of one download; `tell` hears how many bytes have come, drawn or not."""
     from huggingface_hub.utils.tqdm import tqdm  # noqa: PLC0415
 
-    class Silent(tqdm):
-        """No bar: the class for where nobody looks."""
+    class Bar(tqdm):
+        come = 0
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
+            self._come = 0 if kwargs.get("unit") == "B" else None
+            super().__init__(*args, **(kwargs if is_shown else {**kwargs, "disable": True}))  # type: ignore[no-untyped-call]
 
-    return tqdm if is_shown else Silent
+        def update(self, n: float | None = 1) -> None:
+            super().update(n)
+            if self._come is not None:
+                # One bar counts what is received, another what is written.
+                self._come += int(n or 0)
+                Bar.come = max(Bar.come, self._come)
+                tell(Bar.come)
+
+    return Bar
 
 
 def _copied(asked: Asked, snapshot: Snapshot, to: Path) -> Snapshot:

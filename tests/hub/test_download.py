@@ -32,8 +32,23 @@ def test_a_download_brings_every_file_and_says_when_it_starts_and_ends(
         assert (snapshot.folder / name).read_bytes() == content
     size = sum(map(len, hub.files.values()))
     detail = {"repository": REPO, "revision": COMMIT, "bytes": size}
-    assert told == [("started", detail), ("finished", detail)]
+    assert [each for each in told if each[0] != "progress"] == [("started", detail), ("finished", detail)]
     assert (model_folder / "config.json").exists()
+
+
+def test_a_download_says_how_many_bytes_have_come(
+    hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ever more, up to the size of what was missing: the small files come first."""
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 500)
+    told: Told = []
+    download(REPO, cache_folder=cache, notify=lambda phase, detail: told.append((phase, detail)))
+    progress = [detail for phase, detail in told if phase == "progress"]
+    come = [int(str(each["bytes"])) for each in progress]
+    assert len(set(come)) > 2
+    assert come == sorted(come)
+    assert {each["total"] for each in progress} == {come[-1]}
+    assert len(hub.files["model.safetensors"]) <= come[-1] < sum(map(len, hub.files.values()))
 
 
 def test_a_second_call_downloads_nothing(hub: HubServer, cache: Path) -> None:
@@ -200,7 +215,7 @@ def test_a_truncated_file_is_an_error_and_is_not_kept(hub: HubServer, cache: Pat
     told: Told = []
     with pytest.raises(InvalidModel, match=r"is truncated: \d+ bytes, expected \d+; download it again"):
         download(REPO, cache_folder=cache, notify=lambda phase, detail: told.append((phase, detail)))
-    assert [phase for phase, _ in told] == ["started", "failed"]
+    assert [phase for phase, _ in told if phase != "progress"] == ["started", "failed"]
     assert "truncated" in str(told[-1][1]["reason"])
     hub.short.clear()
     snapshot = download(REPO, cache_folder=cache)

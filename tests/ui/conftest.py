@@ -116,7 +116,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         f"model: {{name: minilm, path: '{PACKAGED}'}}\n"
         f"models:\n  - {{name: minilm-bf16, path: '{PACKAGED}', dtype: bfloat16}}\n"
         + "".join(f"  - {{name: {name}, path: {folder / name}}}\n" for name in ("splade", "colbert", "reranker"))
-        + f"auth: {{usage_file: {folder / 'usage.db'}}}\n"
+        + f"auth: {{usage_file: {folder / 'usage.db'}}}\njobs: {{folder: {folder / 'jobs'}}}\n"
     )
     with running(["--config", str(folder / "litestar.yaml")], env=clean_environment(), cwd=folder) as started:
         started.wait_until_ready()

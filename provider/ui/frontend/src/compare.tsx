@@ -1,4 +1,5 @@
 /** Two models on the same texts: how far their vectors, similarities and neighbours agree. */
+import "./compare.css";
 import { computed, signal } from "@preact/signals";
 import { TEXT_SETS } from "./examples";
 import { Job, JobState, steps } from "./job";
@@ -179,7 +180,7 @@ function Outcome() {
       )}
       <h2>Similarities of all pairs</h2>
       <Scatter found={found} />
-      <h2>Neighbours</h2>
+      <h2>Nearest neighbours</h2>
       <Changes found={found} texts={texts} />
     </>
   );
@@ -242,40 +243,34 @@ const SHOWN_CHANGES = 30;
 function Changes({ found, texts }: { found: Comparison; texts: string[] }) {
   const changed = found.changes.filter((each) => each.kept < found.neighbours);
   if (!changed.length) return <p>Every text has the same {found.neighbours} nearest neighbours in both.</p>;
-  const list = (places: number[], others: number[]) => (
-    <ol>
-      {places.map((place) => (
-        <li key={place} class={others.includes(place) ? "" : "different"}>
-          {shortened(texts[place]!, 60)}
-          {!others.includes(place) && <span class="badge">only here</span>}
-        </li>
-      ))}
-    </ol>
+  const list = (model: string, places: number[], others: number[]) => (
+    <div>
+      <p class="hint">by {model}</p>
+      <ol>
+        {places.map((place) => (
+          <li key={place} class={others.includes(place) ? "" : "different"}>
+            {shortened(texts[place]!, 60)}
+            {!others.includes(place) && <span class="badge">only here</span>}
+          </li>
+        ))}
+      </ol>
+    </div>
   );
   return (
-    <div class="table-box" tabIndex={0} role="group" aria-label="Changed neighbours">
-      <table class="changes">
-        <thead>
-          <tr>
-            <th scope="col">Text</th>
-            <th scope="col">Nearest by {found.names[0]}</th>
-            <th scope="col">Nearest by {found.names[1]}</th>
-          </tr>
-        </thead>
-        <tbody>
-          {changed.slice(0, SHOWN_CHANGES).map((each) => (
-            <tr key={each.text}>
-              <th scope="row">{shortened(texts[each.text]!, 80)}</th>
-              <td>{list(each.before, each.after)}</td>
-              <td>{list(each.after, each.before)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+    <>
       <p class="hint">
         {changed.length} of {texts.length} texts have other neighbours
         {changed.length > SHOWN_CHANGES && `; the ${SHOWN_CHANGES} most changed are shown`}.
       </p>
-    </div>
+      <ul class="changes">
+        {changed.slice(0, SHOWN_CHANGES).map((each) => (
+          <li key={each.text}>
+            <h3>{shortened(texts[each.text]!, 80)}</h3>
+            {list(found.names[0], each.before, each.after)}
+            {list(found.names[1], each.after, each.before)}
+          </li>
+        ))}
+      </ul>
+    </>
   );
 }

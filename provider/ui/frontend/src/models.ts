@@ -1,6 +1,7 @@
 /** The models that the server has. */
 import { computed, signal } from "@preact/signals";
 import { call } from "./api";
+import { bytes } from "./format";
 
 export type Output = "dense" | "sparse" | "multi_vector" | "scores";
 
@@ -9,6 +10,7 @@ export interface Model {
   root: string;
   state: string;
   problem: string | null;
+  download: { bytes: number; total_bytes: number } | null;
   degraded: string | null;
   backend: string;
   device: string | null;
@@ -68,6 +70,18 @@ export const rerankers = computed(() =>
 );
 /** Those that are loading, or will load when they are asked for. */
 export const pending = computed(() => (models.value ?? []).filter((each) => each.outputs === null));
+
+const STATES: Record<string, string> = {
+  waiting: "waiting: loads at its first request, or after others",
+  resolving: "finding its files",
+  loading: "loading weights and warming up",
+};
+
+/** What a model that is not ready does, in words. */
+export function stateOf({ state, download }: Model): string {
+  if (download) return `downloading: ${bytes(download.bytes)} of ${bytes(download.total_bytes)}`;
+  return STATES[state] ?? state;
+}
 
 /** What its vectors are compared by. */
 export function measureOf(model: Model, output: Output): string {

@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useId, useRef, useState } from "preact/hooks";
 import { ApiError, advice, askForKey, call, isCancelled } from "./api";
-import { type Model, models, modelsError, pending, refreshModels } from "./models";
+import { type Model, models, modelsError, pending, refreshModels, stateOf } from "./models";
 import type { Times } from "./vectors";
 
 export function Field(props: { label: string; hint?: string; children: (id: string) => ComponentChildren }) {
@@ -167,6 +167,15 @@ export function CopyButton(props: { text: string; label?: string }) {
   );
 }
 
+/** Hand `parts` to the user as a file of JSON lines. */
+export function saveFile(name: string, parts: string[]): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob(parts, { type: "application/jsonl" }));
+  link.download = name.replace(/[^\w.-]+/g, "-");
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
 /** Instead of a view's content while there are no models that it could ask. */
 export function NoModels(props: { needs: string; found: readonly Model[] }) {
   if (props.found.length) return null;
@@ -177,7 +186,7 @@ export function NoModels(props: { needs: string; found: readonly Model[] }) {
   const failed = pending.value.filter((each) => each.state === "failed");
   const coming = pending.value.filter((each) => each.state !== "failed");
   if (coming.length) {
-    const states = coming.map((each) => `${each.id} (${each.state})`).join(", ");
+    const states = coming.map((each) => `${each.id} (${stateOf(each)})`).join(", ");
     return (
       <Empty title="No model is ready yet">
         <p>{states}. This page goes on by itself; a lazy model loads at its first request.</p>

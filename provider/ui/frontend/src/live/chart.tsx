@@ -21,6 +21,7 @@ interface Props {
 }
 
 const HEIGHT = 140;
+const LETTER = 6.2;
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
 const DASHES = [[], [6, 4], [2, 3]];
 
@@ -46,12 +47,12 @@ export function Chart({ title, lines, format, most }: Props) {
       legend: { show: false },
       cursor: { sync: { key: "live" }, points: { size: 6 }, drag: { setScale: false, x: false, y: false } },
       scales: {
-        x: { range: (_, first, last) => minuteOf(first, last) },
+        x: { range: minuteOrMore },
         y: { range: (_, low, high) => rangeOf(low, high, most) },
       },
       axes: [
         { ...axis, size: 30, gap: 8, space: 80, values: (_, all) => all.map((each) => clock.format(each * 1000)) },
-        { ...axis, size: 62, space: 34, values: (_, all) => all.map(format) },
+        { ...axis, size: (_, values) => widthOf(values), space: 34, values: (_, all) => all.map(format) },
       ],
       series: [
         {},
@@ -102,8 +103,13 @@ function rangeOf(_: number | null, high: number | null, most?: number): [number,
   return [0, most ?? (high && high > 0 ? high * 1.1 : 1)];
 }
 
-/** From the first point on, a minute or more. */
-function minuteOf(first: number | null, last: number | null): [number, number] {
-  const start = first ?? Date.now() / 1000;
-  return [start, Math.max(last ?? start, start + 60)];
+/** From the first point on. Not by uPlot's own ends: those of a single point are a day apart. */
+function minuteOrMore(): [number, number] {
+  const start = times.peek()[0] ?? Date.now() / 1000;
+  return [start, Math.max(times.peek().at(-1) ?? start, start + 60)];
+}
+
+/** Of labels of the vertical axis, in pixels. */
+function widthOf(values: string[] | null): number {
+  return 14 + LETTER * Math.max(3, ...(values ?? []).map((each) => each.length));
 }

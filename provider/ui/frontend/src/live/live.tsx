@@ -1,11 +1,13 @@
 /** The server at work: moving charts, its models, usage by key. */
+import "./live.css";
 import { useEffect } from "preact/hooks";
 import { ApiError } from "../api";
 import { endpoints, models, refreshModels } from "../models";
 import { Problem, Select } from "../parts";
 import { key } from "../store";
+import { Batches, hasBatches, readBatches } from "./batches";
 import { Chart } from "./chart";
-import { bytes, count, percent, time } from "./format";
+import { bytes, count, percent, time } from "../format";
 import { isPaused, onlyModel, POLL, points, poll, problem, refusals, restart, workers } from "./history";
 import { ModelTable } from "./model-table";
 import { UsageTable } from "./usage";
@@ -18,6 +20,7 @@ export function LiveView() {
       if (!isPaused.peek() && document.visibilityState === "visible") {
         if (hasMetrics()) await poll();
         await refreshModels(false);
+        if (hasBatches()) await readBatches();
       }
       if (!isOver) timer = window.setTimeout(() => void next(), POLL);
     };
@@ -102,6 +105,7 @@ export function LiveView() {
       </div>
       <Refusals />
       <ModelTable />
+      <Batches />
       <UsageTable />
     </>
   );

@@ -1,15 +1,10 @@
 /** Models with their state and how they run. */
-import { type Model, models, modelsError, refreshModels } from "../models";
+import { type Model, models, modelsError, refreshModels, stateOf } from "../models";
 import { CopyButton, Problem } from "../parts";
 import { speeds } from "./history";
-import { bytes, count } from "./format";
+import { bytes, count } from "../format";
 
 const STEPS = ["waiting", "resolving", "loading", "ready"];
-const WORDS: Record<string, string> = {
-  waiting: "waiting: loads at its first request, or after others",
-  resolving: "finding or downloading its files",
-  loading: "loading weights and warming up",
-};
 
 export function ModelTable() {
   return (
@@ -26,7 +21,6 @@ export function ModelTable() {
 }
 
 function Entry({ model }: { model: Model }) {
-  const step = STEPS.indexOf(model.state);
   const facts: [string, string | number | null | undefined][] = [
     ["Task", model.task],
     ["Backend", model.backend],
@@ -45,21 +39,7 @@ function Entry({ model }: { model: Model }) {
         <h3>{model.id}</h3>
         <span class={`state ${model.state}`}>{model.state}</span>
       </div>
-      {step >= 0 && step < STEPS.length - 1 && (
-        <>
-          <div
-            class="bar"
-            role="progressbar"
-            aria-label={`Loading of ${model.id}`}
-            aria-valuenow={step}
-            aria-valuemax={STEPS.length - 1}
-            aria-valuetext={WORDS[model.state]}
-          >
-            <div style={{ width: `${(100 * (step + 0.5)) / (STEPS.length - 1)}%` }} />
-          </div>
-          <p class="hint">{WORDS[model.state]}</p>
-        </>
-      )}
+      <Loading model={model} />
       {model.problem && model.state === "failed" && <p class="problem">{model.problem}</p>}
       {model.degraded && <p class="problem">{model.degraded}</p>}
       <dl class="facts small">
@@ -89,6 +69,29 @@ function Entry({ model }: { model: Model }) {
         </p>
       ))}
     </li>
+  );
+}
+
+/** Bytes of a download; else the step that a load is at. */
+function Loading({ model }: { model: Model }) {
+  const step = STEPS.indexOf(model.state);
+  const last = STEPS.length - 1;
+  if (step < 0 || step === last) return null;
+  const { download } = model;
+  const share = download ? download.bytes / Math.max(1, download.total_bytes) : (step + 0.5) / last;
+  return (
+    <>
+      <div
+        class="bar"
+        role="progressbar"
+        aria-label={`Loading of ${model.id}`}
+        aria-valuenow={Math.round(100 * share)}
+        aria-valuetext={stateOf(model)}
+      >
+        <div style={{ width: `${100 * share}%` }} />
+      </div>
+      <p class="hint number">{stateOf(model)}</p>
+    </>
   );
 }
 

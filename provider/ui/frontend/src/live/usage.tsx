@@ -5,7 +5,7 @@ import { ApiError, call } from "../api";
 import { endpoints } from "../models";
 import { Empty, Problem } from "../parts";
 import { key } from "../store";
-import { count } from "./format";
+import { count } from "../format";
 
 const DAYS = 7;
 

@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import type { ReadToken } from "../vectors";
 import { decimals } from "../parts";
-import { heaviest, marked, type Ranking } from "./state";
+import { heaviest, type Ranking } from "./state";
 
 const SHOWN_WORDS = 12;
 
@@ -26,7 +26,7 @@ function Words(props: { words: Word[]; names: Map<number, string>; label: string
   );
 }
 
-/** What each shared word adds to the score; of the marked document all of its words. */
+/** What each shared word adds to the score, and all words of the query and of the document. */
 export function SparseDetails({ ranking, document }: { ranking: Ranking; document: number }) {
   const query = ranking.vectors[0]!.sparse!;
   const own = ranking.vectors[document + 1]!.sparse!;
@@ -38,19 +38,16 @@ export function SparseDetails({ ranking, document }: { ranking: Ranking; documen
   const names = ranking.words!;
   return (
     <div class="details">
+      <p class="hint">Shared words, by what they add to the score</p>
       {shared.length > 0 ? (
         <Words words={shared.slice(0, 5)} names={names} label="Shared words, by what they add to the score" />
       ) : (
         <p class="hint">No word is shared.</p>
       )}
-      {marked.value === document && (
-        <>
-          <p class="hint">The query's weights</p>
-          <Words words={heaviest(query, SHOWN_WORDS)} names={names} label="The query's words" />
-          <p class="hint">The document's weights</p>
-          <Words words={heaviest(own, SHOWN_WORDS)} names={names} label="The document's words" />
-        </>
-      )}
+      <p class="hint">The query's weights</p>
+      <Words words={heaviest(query, SHOWN_WORDS)} names={names} label="The query's words" />
+      <p class="hint">The document's weights</p>
+      <Words words={heaviest(own, SHOWN_WORDS)} names={names} label="The document's words" />
     </div>
   );
 }
@@ -58,41 +55,36 @@ export function SparseDetails({ ranking, document }: { ranking: Ranking; documen
 /** The query's token that is looked at, by its vector; null: all of them. */
 const lookedAt = signal<number | null>(null);
 
-/** Tokens of a document by how well they match the query's; of the marked one with the query's tokens. */
+/** Tokens of a document by how well they match the query's, or the one of the query's that is looked at. */
 export function LateDetails({ ranking, document }: { ranking: Ranking; document: number }) {
   const tokens = ranking.tokens![document + 1];
   if (!tokens) return null;
   const [query, own] = [ranking.vectors[0]!.multi!, ranking.vectors[document + 1]!.multi!];
-  const isMarked = marked.value === document;
-  const looked = isMarked ? lookedAt.value : null;
-  const asking = looked === null ? query : [query[looked]!];
+  const looked = lookedAt.value;
+  const asking = looked === null || !query[looked] ? query : [query[looked]];
   const matches = own.map((each) => Math.max(...asking.map((other) => each.reduce((sum, x, i) => sum + x * other[i]!, 0))));
   const [low, high] = [Math.min(...matches), Math.max(...matches)];
   const strength = (vector: number) => (high > low ? (matches[vector]! - low) / (high - low) : 1);
   const best = matches.indexOf(high);
   return (
     <div class="details">
-      {isMarked && (
-        <>
-          <p class="hint">Query: choose a token to see what it matches</p>
-          <p class="tokens">
-            {ranking.tokens![0]!
-              .filter((each) => each.vector !== null)
-              .map((each) => (
-                <button
-                  key={each.vector}
-                  type="button"
-                  class={`token ${each.special ? "special" : ""}`}
-                  aria-pressed={lookedAt.value === each.vector}
-                  onClick={() => (lookedAt.value = lookedAt.value === each.vector ? null : each.vector)}
-                >
-                  {each.text}
-                </button>
-              ))}
-          </p>
-          <p class="hint">Document, by MaxSim</p>
-        </>
-      )}
+      <p class="hint">Query: choose a token to see what it matches</p>
+      <p class="tokens">
+        {ranking.tokens![0]!
+          .filter((each) => each.vector !== null)
+          .map((each) => (
+            <button
+              key={each.vector}
+              type="button"
+              class={`token ${each.special ? "special" : ""}`}
+              aria-pressed={looked === each.vector}
+              onClick={() => (lookedAt.value = looked === each.vector ? null : each.vector)}
+            >
+              {each.text}
+            </button>
+          ))}
+      </p>
+      <p class="hint">Document, by MaxSim</p>
       <p class="tokens">
         {tokens
           .filter((each) => !each.cut)

@@ -1,4 +1,5 @@
 /** Rankings side by side. */
+import "./search.css";
 import { Code } from "../code";
 import { signal } from "@preact/signals";
 import { SEARCH_SETS } from "../examples";
@@ -113,6 +114,7 @@ function Outcome() {
   }
   return (
     <>
+      <p class="hint">Choose a document to see where it stands in every ranking, and why.</p>
       <div class="rankings">
         {results.rankings.map((each) => (
           <Column key={each.way.id} ranking={each} first={results.rankings[0]!} documents={results.documents} />
@@ -122,6 +124,8 @@ function Outcome() {
     </>
   );
 }
+
+const isMarked = (document: number) => state.marked.value === document;
 
 function Column(props: { ranking: Ranking; first: Ranking; documents: string[] }) {
   const { ranking, first, documents } = props;
@@ -139,9 +143,9 @@ function Column(props: { ranking: Ranking; first: Ranking; documents: string[] }
           <li key={document}>
             <button
               type="button"
-              class={`hit ${state.marked.value === document ? "marked" : ""}`}
-              aria-pressed={state.marked.value === document}
-              onClick={() => (state.marked.value = state.marked.value === document ? null : document)}
+              class={`hit ${isMarked(document) ? "marked" : ""}`}
+              aria-pressed={isMarked(document)}
+              onClick={() => (state.marked.value = isMarked(document) ? null : document)}
             >
               <span class="rank number">{rank + 1}</span>
               <span class="hit-text">{documents[document]}</span>
@@ -153,8 +157,8 @@ function Column(props: { ranking: Ranking; first: Ranking; documents: string[] }
                 <span style={{ width: `${high > low ? (100 * (scores[document]! - low)) / (high - low) : 100}%` }} />
               </span>
             </button>
-            {ranking.words && <SparseDetails ranking={ranking} document={document} />}
-            {ranking.tokens && <LateDetails ranking={ranking} document={document} />}
+            {isMarked(document) && ranking.words && <SparseDetails ranking={ranking} document={document} />}
+            {isMarked(document) && ranking.tokens && <LateDetails ranking={ranking} document={document} />}
           </li>
         ))}
       </ol>

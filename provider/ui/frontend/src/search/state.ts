@@ -87,7 +87,7 @@ export async function run(): Promise<void> {
           : await compare(way, asked, texts, abort, advance),
       );
     }
-    marked.value = null;
+    marked.value = rankings[0]!.order[0]!;
     results.value = { query: asked, documents: texts, rankings };
   });
 }

@@ -1,9 +1,10 @@
 /** Texts to vectors: how similar they are, a map of them, their tokens, where the time went. */
+import "./try.css";
 import { Code } from "../code";
 import { TEXT_SETS } from "../examples";
 import { JobState } from "../job";
 import { type Output, vectorModels } from "../models";
-import { Empty, Field, NoModels, Select, Tabs, TimeSplit } from "../parts";
+import { Empty, Field, NoModels, saveFile, Select, Tabs, TimeSplit } from "../parts";
 import { Examples, linesOf, TextsField } from "../texts";
 import { HeatMap } from "./heatmap";
 import { TextMap } from "./map";
@@ -188,9 +189,5 @@ function save(result: Result): void {
     const embedding = vector.dense ? Array.from(vector.dense) : (vector.sparse ?? vector.multi?.map((each) => [...each]));
     return `${JSON.stringify({ text: result.texts[index], embedding })}\n`;
   });
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
-  link.download = `${result.model.replace(/[^\w.-]+/g, "-")}.jsonl`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  saveFile(`${result.model}.jsonl`, lines);
 }

@@ -19,3 +19,9 @@ export function bytes(value: number): string {
   const shown = value / 1024 ** power;
   return `${(shown >= 100 ? whole : some).format(shown)} ${UNITS[power]}`;
 }
+
+/** Of seconds, roughly. */
+export function duration(seconds: number): string {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${some.format(seconds / 3600)} h`;
+}
