@@ -21,14 +21,16 @@ UI_PATH = "/ui"
 DOCS_ASSETS_PATH = "/docs-assets"
 OPENAPI_PATH = "/openapi.json"
 
+AZURE_PATH = "/openai"
 # Litestar reads slashes in the last parameter only, so that it holds what follows the name too.
 AZURE_DEPLOYMENT_PATHS = [
     f"{base}/{{deployment:path}}"
-    for base in ("/openai/deployments", "/openai/v1/deployments", "/v1/deployments", "/v1/engines")
+    for base in (f"{AZURE_PATH}/deployments", f"{AZURE_PATH}/v1/deployments", "/v1/deployments", "/v1/engines")
 ]
-AZURE_EMBEDDINGS_PATHS = ["/openai/v1/embeddings"]
-AZURE_MODELS_PATHS = ["/openai/v1/models", "/openai/models"]
-AZURE_MODEL_PATHS = [f"{path}/{{model_id:path}}" for path in AZURE_MODELS_PATHS]
+AZURE_EMBEDDINGS_PATHS = [f"{AZURE_PATH}/v1/embeddings"]
+AZURE_MODELS_PATHS, AZURE_MODEL_PATHS = (
+    [f"{AZURE_PATH}{path}" for path in paths] for paths in (MODELS_PATHS, MODEL_PATHS)
+)
 
 MODEL_RUNNING_PATHS = (
     EMBEDDINGS_PATHS,

@@ -3,28 +3,19 @@
 from dataclasses import replace
 from typing import Any
 
-from litestar import Controller, Request, get
-from litestar.di import NamedDependency
+from litestar import Request
 from litestar.exceptions import NotFoundException
-from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from provider.dialects.dialect import Dialect, Failure, Route
 from provider.dialects.openai.api import envelope
 from provider.dialects.openai.embeddings import answer_embeddings
-from provider.dialects.openai.models import ModelEntry, ModelList, list_models, retrieve_model
-from provider.dialects.openai.operations import EMBEDDINGS_EXAMPLE, ModelsOperation
+from provider.dialects.openai.models import ModelsController
+from provider.dialects.openai.operations import EMBEDDINGS_EXAMPLE
 from provider.dialects.openai.schemas import REQUEST, RESPONSE, optional, text
 from provider.engine.engine import Engine
 from provider.errors import ModelNotFound
-from provider.http.auth import RequireKey
-from provider.http.openapi import NEEDS_KEY
-from provider.http.routes import (
-    AZURE_DEPLOYMENT_PATHS,
-    AZURE_EMBEDDINGS_PATHS,
-    AZURE_MODEL_PATHS,
-    AZURE_MODELS_PATHS,
-)
+from provider.http.routes import AZURE_DEPLOYMENT_PATHS, AZURE_EMBEDDINGS_PATHS, AZURE_PATH
 
 _OPERATION = "/embeddings"
 _TITLE = "Azure OpenAI"
@@ -43,25 +34,12 @@ async def embed_by_name(request: Request[Any, Any, Any], body: bytes, service: E
     return await answer_embeddings(request, body, service)
 
 
-class DeploymentsController(Controller):
-    """What can be asked for."""
+class DeploymentsController(ModelsController):
+    """What can be asked for: OpenAI's routes below Azure's path, with its errors."""
 
-    middleware = [RequireKey]  # noqa: RUF012 - Litestar's way
-    security = NEEDS_KEY
-    tags = [_TITLE]  # noqa: RUF012
+    path = AZURE_PATH
+    tags = [_TITLE]  # noqa: RUF012 - Litestar's way
     opt = {"dialect": "azure"}  # noqa: RUF012
-
-    @get(AZURE_MODELS_PATHS, operation_class=ModelsOperation)
-    async def list_deployments(self, request: Request[Any, Any, Any], service: NamedDependency[Engine]) -> ModelList:
-        """As `GET /v1/models`."""
-        return list_models(request, service)
-
-    @get(AZURE_MODEL_PATHS, operation_class=ModelsOperation)
-    async def retrieve_deployment(
-        self, request: Request[Any, Any, Any], model_id: FromPath[str], service: NamedDependency[Engine]
-    ) -> ModelEntry:
-        """As `GET /v1/models/{id}`."""
-        return retrieve_model(request, str(model_id), service)
 
 
 def write_error(failure: Failure) -> dict[str, Any]:
@@ -85,7 +63,7 @@ AZURE = Dialect(
     name="azure",
     title=_TITLE,
     description="Azure OpenAI's paths: a deployment is a model, and `api-version` may be anything.",
-    paths=("/openai", "/v1/engines", "/v1/deployments"),
+    paths=(AZURE_PATH, "/v1/engines", "/v1/deployments"),
     write_error=write_error,
     routes=(
         Route(

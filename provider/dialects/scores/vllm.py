@@ -96,10 +96,7 @@ def parse_score(body: bytes, *, max_inputs: int, needs_model: bool = True) -> Sc
 def parse_classify(body: bytes, *, max_inputs: int, needs_model: bool = True) -> ScoreRequest:
     """Read the body of `POST /v1/classify`: texts, or (as TEI has them) lists of two texts, which are pairs.
 
-    Raises:
-        MalformedJSON: it is no JSON document.
-        MissingModel: it names no model, and `needs_model`.
-        InvalidRequest: a field has a wrong type or value; the message says what was got and what is allowed.
+    Raises: as `parse_score`.
     """
     fields = _classify_reader.read(body)
     model = model_of(fields.model, is_needed=needs_model)
