@@ -3,10 +3,11 @@
 import asyncio
 import json
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import numpy as np
@@ -16,8 +17,6 @@ from processes import ROOT, clean_environment
 from released_clients import CLIENTS, install
 from rich.console import Console
 from rich.table import Column, Table
-
-MANY = 2500
 
 
 class Program:
@@ -178,11 +177,12 @@ async def check_loading(program: Program, servers: Servers) -> None:
 
 
 async def check_many(program: Program, servers: Servers) -> None:
-    texts = [f"{program.client.name} {i}" for i in range(MANY)]
+    count = program.client.splits
+    texts = [f"{program.client.name} {i}" for i in range(count)]
     more = {} if "dimensions" in program.client.lacks else {"dimensions": 8}
     found = await program.vectors(servers.short, input=texts, **more)
-    assert len(found) == MANY
-    some = slice(None, None, MANY // 20)
+    assert len(found) == count
+    some = slice(None, None, count // 20)
     np.testing.assert_allclose(found[some], reference(servers.short, input=texts[some], **more), atol=1e-6)
 
 
@@ -199,21 +199,21 @@ CHECKS: dict[str, tuple[Check, Callable[[Client], bool]]] = {
     "unknown model": (check_unknown_model, lambda _: True),
     "429": (check_overload, lambda _: True),
     "503": (check_loading, lambda _: True),
-    f"{MANY:,} texts": (check_many, lambda client: client.splits),
+    "long list": (check_many, lambda client: client.splits > 0),
 }
 
 
-def outcome(client: Client, check: str, wrong: str | None) -> str:
-    """What a table says of a check: what the client did, `no` where something was wrong, `-` where it has no means."""
-    if wrong is None:
-        return "-"
-    if wrong:
-        return "no"
-    if check in {"429", "503"}:
-        return "retry" if int(check) in client.retries else "error"
-    if check == "too long":
-        return "cut" if client.cuts else "error"
-    return "yes"
+def row(client: Client, found: Mapping[str, str]) -> Sequence[str]:
+    """What the page says of a client: its URL, what it does with long texts and after refusals, what it cannot."""
+    retries = {"retry" if each in client.retries else "error" for each in (429, 503) if str(each) not in client.lacks}
+    no_means = [each for each in ("usage", "dimensions", "unknown model") if each in client.lacks]
+    wrong = [f"**fails**: {name}" for name, problem in found.items() if problem]
+    return (
+        f"`{client.setting}`: `{client.url}`",
+        "-" if "too long" in client.lacks else "cut" if client.cuts else "error",
+        " or ".join(sorted(retries)) or "-",
+        ", ".join(wrong + no_means) or "-",
+    )
 
 
 async def examine(client: Client, servers: Servers) -> dict[str, str]:
@@ -234,27 +234,37 @@ async def examine(client: Client, servers: Servers) -> dict[str, str]:
     return found
 
 
+HEADS = ("clients", "URL", "too long", "429, 503", "cannot")
+
+
 def table_of(text: str) -> dict[str, Sequence[str]]:
-    """The outcomes of a table in Markdown, by the client's label."""
+    """The rows of a table in Markdown, by the label of each of their clients."""
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return {label: outcomes for label, _, *outcomes in lines[2:]}
+    return {label: cells for labels, *cells in lines[2:] for label in labels.split(", ")}
 
 
 def page_with(text: str, rows: Mapping[str, Sequence[str]]) -> str:
-    """The page with the table of all clients, in their order: `rows`, and those that it had, by the client's label."""
+    """The page with the table of all clients: `rows`, and those that it had, by the client's label."""
     before, _, rest = text.partition(START)
     old, _, after = rest.partition(END)
     known = table_of(old) | rows
-    lines = [
-        " | ".join(["| client", "URL", *CHECKS, ""]).rstrip(),
-        "| --- " * (len(CHECKS) + 2) + "|",
-        *(
-            f"| {client.label} | `{client.setting}`: `{client.url}` | {' | '.join(known[client.label])} |"
-            for client in CLIENTS
-            if client.label in known
-        ),
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for client in CLIENTS:
+        if client.label in known:
+            alike.setdefault(tuple(known[client.label]), []).append(client.label)
+    lines: list[Sequence[str]] = [
+        HEADS,
+        ["---"] * len(HEADS),
+        *((", ".join(labels), *cells) for cells, labels in alike.items()),
     ]
-    return "\n".join([f"{before}{START}", "", *lines, "", f"{END}{after}"])
+    table = "\n".join(f"| {' | '.join(each)} |" for each in lines)
+    return f"{before}{START}\n\n{table}\n\n{END}{after}"
+
+
+def end(*_: object) -> NoReturn:
+    """Leave, so that what was started is ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
 
 
 @click.command()
@@ -266,8 +276,9 @@ def main(url: str | None, update: bool, docs: bool, names: Sequence[str]) -> Non
     """Run released clients against a live server, and print what each can do."""
     clients = [client for client in CLIENTS if not names or client.name in names]
     console, failures = Console(width=None if sys.stdout.isatty() else 120, highlight=False), []
-    rows: dict[str, list[str]] = {}
-    table = Table(Column("client", no_wrap=True), *CHECKS)
+    rows: dict[str, Sequence[str]] = {}
+    table = Table(Column("client", no_wrap=True), *HEADS[1:])
+    signal.signal(signal.SIGTERM, end)
     try:
         for environment in {client.environment for client in clients} if update else ():
             environment.update()
@@ -278,7 +289,7 @@ def main(url: str | None, update: bool, docs: bool, names: Sequence[str]) -> Non
         for client in clients:
             click.echo(f"clients: {client.label}", err=True)
             found = asyncio.run(examine(client, live))
-            rows[client.label] = [outcome(client, check, found.get(check)) for check in CHECKS]
+            rows[client.label] = row(client, found)
             table.add_row(client.label, *rows[client.label])
             wrongs = [f"{client.label}, {name}: {wrong}" for name, wrong in found.items() if wrong]
             failures += wrongs

@@ -218,7 +218,7 @@ class Client:
         url: that URL.
         lacks: checks that it has no means for.
         retries: statuses after which it asks again by itself; after others it shows the reason.
-        splits: whether it cuts long lists into several requests.
+        splits: texts of a long list that it has to cut into several requests; 0: it sends any list in one.
         reranks: whether it asks for an order instead of vectors.
         cuts: whether it asks for long texts to be cut, or its API does so by default.
         has_own_api: whether that has other names for OpenAI's fields, so that messages name others.
@@ -233,7 +233,7 @@ class Client:
     url: str
     lacks: Sequence[str] = field(default=(), kw_only=True)
     retries: Sequence[int] = field(default=(429, 503), kw_only=True)
-    splits: bool = field(default=False, kw_only=True)
+    splits: int = field(default=0, kw_only=True)
     reranks: bool = field(default=False, kw_only=True)
     cuts: bool = field(default=False, kw_only=True)
     has_own_api: bool = field(default=False, kw_only=True)

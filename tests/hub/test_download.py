@@ -36,9 +36,7 @@ def test_a_download_brings_every_file_and_says_when_it_starts_and_ends(
     assert (model_folder / "config.json").exists()
 
 
-def test_a_download_says_how_many_bytes_have_come(
-    hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_says_how_many_bytes_have_come(hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ever more, up to the size of what was missing: the small files come first."""
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 500)
     told: Told = []
