@@ -14,6 +14,7 @@ from provider.configuration import Configuration, load_settings, read_dotenv
 from provider.cores import ONLY_WORKER, Worker
 from provider.dialects.errors import ErrorHandlers
 from provider.dialects.openai.embeddings import answer_embeddings
+from provider.dialects.openai.merging import merge
 from provider.dialects.openai.usage import UsageController
 from provider.dialects.registry import Dialects
 from provider.dialects.scores.controller import answer_classify, answer_score
@@ -169,7 +170,7 @@ def _open_jobs(settings: Settings, hooks: Hook) -> JobService | None:
 def _job_operations(dialects: Dialects) -> dict[str, Operation]:
     """What requests of jobs may be for: the routes' own functions answer them."""
     return {
-        EMBEDDINGS_PATHS[0]: Operation("embed", answer_embeddings),
+        EMBEDDINGS_PATHS[0]: Operation("embed", answer_embeddings, merge),
         RERANK_PATHS[0]: Operation("rerank", dialects.answering(RERANK_PATHS[0])),
         SCORE_PATHS[0]: Operation("score", answer_score),
         CLASSIFY_PATHS[0]: Operation("classify", answer_classify),

@@ -1,7 +1,7 @@
 """What callers ask for, and what they are answered."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from attrs import frozen
@@ -123,6 +123,8 @@ class Embedded:
         fingerprint: of the model that answered: outputs are comparable under the same one.
         model: configured name of that model; "" where another server answered.
         key: of the only input, if its outputs were in the cache.
+        tokens: of each input, as `usage` has them together; empty where another server answered.
+        cached: of each input, whether its outputs were in the cache; empty where another server answered.
     """
 
     outputs: Mapping[str, Any]
@@ -132,6 +134,23 @@ class Embedded:
     fingerprint: str
     model: str = ""
     key: "CacheKey | None" = None
+    tokens: Sequence[int] = ()
+    cached: Sequence[bool] = ()
+
+    def part(self, start: int, stop: int) -> Self:
+        """The answer to the inputs from `start` to `stop`, as if they had come alone."""
+        tokens, cached = self.tokens[start:stop], self.cached[start:stop]
+        cut = [each for each in self.truncated if start <= each.index < stop]
+        return type(self)(
+            {name: values[start:stop] for name, values in self.outputs.items()},
+            Usage(stop - start, sum(tokens), sum(cached)),
+            tuple([Truncated(each.index - start, each.kept_tokens, each.original_tokens) for each in cut]),
+            self.timings,
+            self.fingerprint,
+            self.model,
+            tokens=tokens,
+            cached=cached,
+        )
 
     @property
     def vectors(self) -> Vectors:

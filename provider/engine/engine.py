@@ -21,10 +21,9 @@ from provider.domain import (
     ScoreRequest,
 )
 from provider.engine.cache import OutputCache
-from provider.engine.encoding import Room, Waiting, encode_inputs, encode_scored, truncations
+from provider.engine.encoding import Waiting, encode_inputs, encode_scored
 from provider.engine.execution import Charge, execute
 from provider.engine.hooks import Event, Hook, Hooks, RequestAnswered
-from provider.engine.loading import ModelParts
 from provider.engine.model_set import ModelSet
 from provider.engine.prompts import check_named, notice_of, with_named
 from provider.engine.response_cache import ResponseCache
@@ -231,30 +230,32 @@ class Engine:
                 check_dimensions(request.dimensions, dense.dimension)
             if (notice := notice_of(request, model.spec, runtime.name)) is not None:
                 runtime.notice(notice)
-            started = time.monotonic()
-            encoded = await encode_inputs(
+            done = await self._execute(
+                encode_inputs,
+                runtime,
                 model,
-                runtime.settings,
                 request,
                 max_tokens=self.limits.max_request_tokens,
-                room=self._room(runtime, model, caller),
+                caller=caller,
                 waiting=waiting,
-            )
-            features = [each.features for each in encoded]
-            done = await self._execute(
-                runtime, model.fingerprint, features, caller=caller, started=started, waiting=waiting
             )
         outputs: dict[str, Any] = {}
         for spec in specs:
             rows = [each[spec.output] for each in done.outputs]
-            outputs[spec.output] = find_task(spec.output).finish(spec, rows, features, request)
-        truncated = truncations(encoded)
-        self._hooks(RequestAnswered(runtime.name, done.usage, len(truncated), done.timings, caller, tuple(outputs)))
-        return Embedded(outputs, done.usage, truncated, done.timings, model.fingerprint, runtime.name, done.key)
-
-    def _room(self, runtime: ModelRuntime, model: ModelParts, caller: Caller) -> Room:
-        check = partial(runtime.check_room, caller=caller)
-        return Room(check, partial(self._cache.is_at_hand, model.fingerprint), self._cache.seen)
+            outputs[spec.output] = find_task(spec.output).finish(spec, rows, done.features, request)
+        cuts = len(done.truncated)
+        self._hooks(RequestAnswered(runtime.name, done.usage, cuts, done.timings, caller, tuple(outputs)))
+        return Embedded(
+            outputs,
+            done.usage,
+            done.truncated,
+            done.timings,
+            model.fingerprint,
+            runtime.name,
+            done.key,
+            done.tokens,
+            done.cached,
+        )
 
     async def score(
         self, request: ScoreRequest, *, caller: Caller = ANONYMOUS, waiting: Waiting | None = None
@@ -277,21 +278,17 @@ class Engine:
             if prompt is not None:
                 check_named(name, prompt, model.spec)
             wanted(model.spec, (SCORES,))
-            started = time.monotonic()
-            encoded = await encode_scored(
+            done = await self._execute(
+                encode_scored,
+                runtime,
                 model,
-                runtime.settings,
                 request,
                 max_tokens=self.limits.max_request_tokens,
-                room=self._room(runtime, model, caller),
+                caller=caller,
                 waiting=waiting,
-            )
-            features = [each.features for each in encoded]
-            done = await self._execute(
-                runtime, model.fingerprint, features, caller=caller, started=started, waiting=waiting
             )
         task = model.spec.scores
         scores = finish_scores(task, [each[SCORES] for each in done.outputs], raw=request.raw)
-        truncated = truncations(encoded)
-        self._hooks(RequestAnswered(runtime.name, done.usage, len(truncated), done.timings, caller, (SCORES,)))
-        return Scored(scores, task.labels, done.usage, truncated, done.timings, model.fingerprint)
+        cuts = len(done.truncated)
+        self._hooks(RequestAnswered(runtime.name, done.usage, cuts, done.timings, caller, (SCORES,)))
+        return Scored(scores, task.labels, done.usage, done.truncated, done.timings, model.fingerprint)

@@ -1,14 +1,17 @@
-"""From tokenised inputs to the model's outputs: cache, single flight, queue. The same for every task."""
+"""From a request to the model's outputs: token ids, cache, single flight, queue. The same for every task."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from provider.domain import CacheKey, Caller, Features, Timings, Usage
+from provider.domain import CacheKey, Caller, EmbedRequest, Features, ScoreRequest, Timings, Truncated, Usage
 from provider.engine.cache import OutputCache, RowOutputs
-from provider.engine.encoding import Waiting
+from provider.engine.encoding import Room, Waiting, truncations
+from provider.engine.loading import ModelParts
 from provider.engine.rows import Row, Ticket
 from provider.engine.runtime import ModelRuntime
+from provider.engine.truncation import Encoded
 from provider.errors import EmbeddingFailed
 
 Charge = Callable[[Caller, int], None]
@@ -19,37 +22,63 @@ class Executed(NamedTuple):
     """What became of a request's inputs.
 
     Attributes:
+        features: of each input: what went into the model.
         outputs: of each input, as the model gave them.
+        truncated: the inputs that were cut.
         key: of the only input, if its outputs were in the cache.
+        tokens: of each input, as `usage` has them together.
+        cached: of each input, whether its outputs were in the cache.
     """
 
+    features: Sequence[Features]
     outputs: Sequence[RowOutputs]
+    truncated: tuple[Truncated, ...]
     usage: Usage
     timings: Timings
     key: CacheKey | None
+    tokens: Sequence[int]
+    cached: Sequence[bool]
 
 
 async def execute(
+    encode: Callable[..., Awaitable[Sequence[Encoded]]],
     runtime: ModelRuntime,
-    fingerprint: str,
-    inputs: Sequence[Features],
+    model: ModelParts,
+    request: EmbedRequest | ScoreRequest,
     *,
     cache: OutputCache,
     charge: Charge | None,
+    max_tokens: int,
     caller: Caller,
-    started: float,
-    waiting: Waiting | None = None,
+    waiting: Waiting | None,
 ) -> Executed:
-    """Run the inputs that the cache does not have, and wait for all; tokenising them had `started`.
+    """Tokenise the inputs of `request`, run those that the cache does not have, and wait for all.
+
+    Args:
+        encode: `encode_inputs` or `encode_scored`.
+        runtime: runs the model.
+        model: what it has loaded.
+        request: whose inputs they are.
+        cache: of outputs.
+        charge: told of the tokens before they are run.
+        max_tokens: most tokens of all inputs together.
+        caller: who asks.
+        waiting: put around what may take long.
 
     Raises:
+        RequestError: as `encode`.
         LimitExceeded: `charge` refuses the tokens.
         NotAvailable: the queue has no room in time, or the service ends.
         EmbeddingFailed: the forward pass of an input failed; the error names it.
     """
-    tokens = sum([len(each.ids) for each in inputs])
+    started = time.monotonic()
+    fingerprint = model.fingerprint
+    room = Room(partial(runtime.check_room, caller=caller), partial(cache.is_at_hand, fingerprint), cache.seen)
+    encoded = await encode(model, runtime.settings, request, max_tokens=max_tokens, room=room, waiting=waiting)
+    inputs = [each.features for each in encoded]
+    tokens = [len(each.ids) for each in inputs]
     if charge is not None:
-        charge(caller, tokens)
+        charge(caller, sum(tokens))
     keys = [CacheKey(fingerprint, each.digest()) for each in inputs] if cache.is_enabled else ()
     sources, new = _sources(cache, keys, inputs, caller)
     rows = [source for source in sources if isinstance(source, Row)]
@@ -64,9 +93,16 @@ async def execute(
             max([row.forward_seconds for row in rows]),
             (*instants, *_passes(rows, tokenised)),
         )
-    key = keys[0] if len(keys) == 1 and not rows else None
-    usage = Usage(len(inputs), tokens, len(inputs) - len(rows))
-    return Executed([_outputs(source) for source in sources], usage, timings, key)
+    return Executed(
+        inputs,
+        [_outputs(source) for source in sources],
+        truncations(encoded),
+        Usage(len(inputs), sum(tokens), len(inputs) - len(rows)),
+        timings,
+        keys[0] if len(keys) == 1 and not rows else None,
+        tokens,
+        [not isinstance(source, Row) for source in sources],
+    )
 
 
 def _passes(rows: Sequence[Row], tokenised: float) -> tuple[float, float]:

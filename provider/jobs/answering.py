@@ -3,14 +3,17 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 from attrs import evolve
 
+from provider.dialects.openai.merging import Merged
 from provider.domain import Caller
 from provider.errors import Overloaded
-from provider.jobs.calls import Calls, TryLater
+from provider.jobs.calls import Answer, Calls, TryLater
 from provider.jobs.lines import InputFile, Line
 from provider.jobs.records import Job
 from provider.jobs.results import Result, answered, request_id
@@ -23,6 +26,8 @@ _FIRST_PIECES, _MOST_PIECES = 2, 8
 # Of results that are not on the disk yet, about.
 _MOST_RESULT_BYTES = 64 * 1024 * 1024
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.25, 15.0
+
+T = TypeVar("T")
 
 
 class KeyRevoked(Exception):
@@ -100,26 +105,41 @@ class Answering:
                 await asyncio.wait([piece.results for piece in coming])
 
     async def _answer_piece(self, lines: Sequence[Line]) -> list[Result]:
-        tasks: list[asyncio.Task[Result]] = []
-        try:
-            for line in lines:
-                tasks.append(asyncio.create_task(self._answer(line)))
-                # Others' requests go on between two lines.
+        rest = iter(lines)
+        with _ending() as tasks:
+            for merged in self._calls.merged(self._job.endpoint, [line.body for line in lines]):
+                tasks.append(asyncio.create_task(self._answer_merged([*islice(rest, merged.size)], merged)))
+                # Others' requests go on in between.
                 await asyncio.sleep(0)
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+            return [result for results in await asyncio.gather(*tasks) for result in results]
 
-    async def _answer(self, line: Line) -> Result:
-        name = request_id(self._job.id, line.number)
+    async def _answer_merged(self, lines: Sequence[Line], merged: Merged) -> list[Result]:
+        names = [request_id(self._job.id, line.number) for line in lines]
+
+        def ask(caller: Caller) -> Awaitable[list[Answer] | None]:
+            return self._calls.answer_merged(self._job.endpoint, merged, caller, names)
+
+        answers = await self._answer(ask)
+        if answers is None:
+            with _ending() as tasks:
+                tasks += [
+                    asyncio.create_task(self._answer_alone(line, name)) for line, name in zip(lines, names, strict=True)
+                ]
+                answers = await asyncio.gather(*tasks)
+        return [answered(name, line.custom_id, each) for name, line, each in zip(names, lines, answers, strict=True)]
+
+    async def _answer_alone(self, line: Line, name: str) -> Answer:
+        return await self._answer(lambda caller: self._calls.answer(self._job.endpoint, line.body, caller, name))
+
+    async def _answer(self, ask: Callable[[Caller], Awaitable[T]]) -> T:
+        """What `ask` gives, as soon as it can be answered."""
         pause = _FIRST_RETRY_SECONDS
         while True:
             caller = self._find_caller(self._job.owner)
             if caller is None:
                 raise KeyRevoked
             try:
-                answer = await self._calls.answer(self._job.endpoint, line.body, evolve(caller, tier="bulk"), name)
+                return await ask(evolve(caller, tier="bulk"))
             except TryLater as later:
                 if isinstance(later.cause, Overloaded):
                     # So many pieces are more than the queue lets in.
@@ -128,5 +148,14 @@ class Answering:
                 self._on_obstacle(later.cause)
                 await asyncio.sleep(max(pause, min(later.seconds, _LONGEST_RETRY_SECONDS)))
                 pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
-            else:
-                return answered(name, line.custom_id, answer)
+
+
+@contextmanager
+def _ending() -> Iterator[list["asyncio.Task[Any]"]]:
+    """Tasks that are put into the list do not outlive the block."""
+    tasks: list[asyncio.Task[Any]] = []
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -3,13 +3,14 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from attrs import frozen
 from litestar import Litestar, Request, Response
 from litestar.types import ASGIApp, HTTPScope
 
+from provider.dialects.openai.merging import Merged
 from provider.domain import UNLIMITED, Caller
 from provider.engine.engine import Engine
 from provider.engine.hooks import Event, RequestAnswered
@@ -25,6 +26,7 @@ from provider.usage.quotas import Quotas
 _EXPECTED_SECONDS = 5.0
 
 AnswerRequest = Callable[[Request[Any, Any, Any], bytes, Engine], Awaitable[ASGIApp]]
+MergeRequests = Callable[[Sequence[bytes], int], Iterator[Merged]]
 
 
 @frozen
@@ -34,10 +36,12 @@ class Operation:
     Attributes:
         task: that the caller's key has to allow.
         answer: called with the request, its body and the engine.
+        merge: called with bodies, and the most inputs of a request; None: each is answered alone.
     """
 
     task: str
     answer: AnswerRequest
+    merge: MergeRequests | None = None
 
 
 @frozen
@@ -117,6 +121,44 @@ class Calls:
                 if self._yields:
                     return await self._answer(endpoint, body, caller, request_id)
         return await self._answer(endpoint, body, caller, request_id)
+
+    def merged(self, endpoint: str, bodies: Sequence[bytes]) -> Iterator[Merged]:
+        """`bodies` in their order, merged where one call of the engine may answer several."""
+        merge = self.operations[endpoint].merge
+        if merge is None:
+            return (Merged(1) for _ in bodies)
+        return merge(bodies, self._engine.limits.max_inputs)
+
+    async def answer_merged(
+        self, endpoint: str, merged: Merged, caller: Caller, request_ids: Sequence[str]
+    ) -> list[Answer] | None:
+        """Answer requests to `endpoint` by one call of the engine.
+
+        None: each has to be asked alone, as interactive requests are to go between, or the caller's rights and quota
+        look at each, or one of them fails.
+
+        Raises:
+            TryLater: they cannot be answered now.
+        """
+        task, started = self.operations[endpoint].task, time.perf_counter()
+        is_limited = caller.quota != UNLIMITED or (caller.tasks is not None and task not in caller.tasks)
+        if merged.size == 1 or is_limited or self._yields:
+            return None
+        try:
+            found = await merged.answers(self._engine, caller)
+        except NotAvailable as exc:
+            raise TryLater(exc, exc.retry_after_seconds) from exc
+        except Exception:  # noqa: BLE001 - alone, it is the answer to the request at fault
+            return None
+        seconds, answers = time.perf_counter() - started, []
+        for request_id, (content, done) in zip(request_ids, found, strict=True):
+            record = RequestRecord(
+                request_id, "POST", endpoint, endpoint, 200, seconds, "openai", task, done.model, caller
+            )
+            record.answered = RequestAnswered(done.model, done.usage, len(done.truncated), done.timings, caller)
+            self._on_record(record)
+            answers.append(Answer(200, content, done.usage.tokens))
+        return answers
 
     async def _answer(self, endpoint: str, body: bytes, caller: Caller, request_id: str) -> Answer:
         operation = self.operations[endpoint]
