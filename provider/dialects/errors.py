@@ -66,6 +66,7 @@ TABLE: dict[type[errors.ProviderError], Answer] = {
     errors.CallerTooSlow: Answer(408, INVALID, "request_timeout"),
     errors.TooManyTokens: Answer(400, "max_tokens_per_request", "max_tokens_per_request"),
     errors.ObjectNotFound: Answer(404, INVALID, "not_found"),
+    errors.RangeNotSatisfiable: Answer(416, INVALID, "range_not_satisfiable"),
     errors.JobsOff: Answer(404, INVALID, "batches_off"),
     errors.FileTooLarge: Answer(413, INVALID, "file_too_large"),
     errors.StorageFull: Answer(507, SERVER, "storage_full"),
@@ -216,6 +217,8 @@ def _headers(exc: errors.ProviderError, status: int) -> dict[str, str]:
         headers["www-authenticate"] = "Bearer"
     if isinstance(exc, errors.StorageFull):
         headers["x-should-retry"] = "false"
+    if isinstance(exc, errors.RangeNotSatisfiable):
+        headers["content-range"] = f"bytes */{exc.size}"
     if isinstance(exc, errors.DeadlineExceeded) or (isinstance(exc, errors.EmbeddingFailed) and exc.is_lasting):
         # Nobody waits any more, or the same input would fail again.
         headers["x-should-retry"] = "false"

@@ -14,6 +14,7 @@ ProviderError
 │   ├── FileTooLarge            an uploaded file has more bytes than is allowed
 │   ├── StorageFull             there is no room for the bytes of files
 │   ├── ObjectNotFound          no file or job has that id, or it belongs to another key
+│   ├── RangeNotSatisfiable     a range of a file begins behind its end
 │   ├── JobsOff                 no folder is configured for files and jobs
 │   ├── CallerTooSlow           the request did not arrive in time
 │   ├── AuthenticationMissing   keys are required and none came
@@ -81,7 +82,7 @@ from provider.errors.access import (
     ScopeMissing,
     TokenRateExceeded,
 )
-from provider.errors.jobs import FileTooLarge, JobsOff, ObjectNotFound, StorageFull
+from provider.errors.jobs import FileTooLarge, JobsOff, ObjectNotFound, RangeNotSatisfiable, StorageFull
 from provider.errors.requests import (
     SHOWN_CHARACTERS,
     BodyTooLarge,
@@ -183,6 +184,7 @@ __all__ = [
     "PromptTooLong",
     "ProviderError",
     "QuotaExceeded",
+    "RangeNotSatisfiable",
     "RequestError",
     "RequestRateExceeded",
     "ScopeMissing",

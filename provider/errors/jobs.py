@@ -48,6 +48,18 @@ class StorageFull(RequestError):
         return "disk_full" if self.reason else "storage_limit"
 
 
+class RangeNotSatisfiable(RequestError):
+    """A range of a file begins behind its end.
+
+    Attributes:
+        size: of the file, in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The range begins behind the end of the file, which has {size} bytes.")
+        self.size = size
+
+
 class JobsOff(RequestError):
     """No folder is configured for files and jobs."""
 

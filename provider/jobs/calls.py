@@ -14,6 +14,7 @@ from provider.dialects.openai.merging import Merged
 from provider.domain import UNLIMITED, Caller
 from provider.engine.engine import Engine
 from provider.engine.hooks import Event, RequestAnswered
+from provider.engine.probing import FAILURES_UNTIL_PROBED
 from provider.errors import EmbeddingFailed, LimitExceeded, NotAvailable
 from provider.http.auth import require_task
 from provider.http.budget import Share
@@ -24,6 +25,8 @@ from provider.usage.quotas import Quotas
 
 # After an interactive request, others are expected for so long.
 _EXPECTED_SECONDS = 5.0
+# A request whose forward pass failed is tried again after so long.
+_DOUBT_SECONDS = 0.5
 
 AnswerRequest = Callable[[Request[Any, Any, Any], bytes, Engine], Awaitable[ASGIApp]]
 MergeRequests = Callable[[Sequence[bytes], int], Iterator[Merged]]
@@ -174,8 +177,7 @@ class Calls:
                 require_task(request.scope, operation.task)
                 if caller.quota != UNLIMITED:
                     self._quotas.admit(caller)
-                written = await operation.answer(request, body, self._engine)
-                record.status, content = 200, _content(written)
+                record.status, content = 200, await self._content(operation, request, body)
             except Exception as exc:  # noqa: BLE001 - whatever it is, it is the answer to this request alone
                 _raise_later(exc)
                 response = self._answer_error(request, exc)
@@ -188,6 +190,15 @@ class Calls:
         record.seconds = time.perf_counter() - started
         self._on_record(record)
         return Answer(record.status, content, record.answered.usage.tokens if record.answered is not None else 0)
+
+    async def _content(self, operation: Operation, request: Request[Any, Any, Any], body: bytes) -> bytes:
+        for _ in range(FAILURES_UNTIL_PROBED):
+            try:
+                return _written(await operation.answer(request, body, self._engine))
+            except EmbeddingFailed:
+                # It may be the model's fault, which is known only after so many passes.
+                await asyncio.sleep(_DOUBT_SECONDS)
+        return _written(await operation.answer(request, body, self._engine))
 
     def _scope(self, endpoint: str, state: dict[str, Any]) -> HTTPScope:
         scope: Any = {
@@ -209,7 +220,7 @@ class Calls:
         return found
 
 
-def _content(written: ASGIApp) -> bytes:
+def _written(written: ASGIApp) -> bytes:
     if not isinstance(written, WrittenResponse):
         msg = f"the answer to a request is no written response but {type(written).__name__}"
         raise TypeError(msg)

@@ -2,13 +2,12 @@
 
 import asyncio
 import re
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from litestar import Controller, Request, delete, get, post
 from litestar.params import FromPath
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp
 
 from provider.errors import InvalidRequest, JobsOff, ObjectNotFound
 from provider.http.admission import Admission
@@ -17,6 +16,7 @@ from provider.http.exchange import WrittenResponse, whole_body
 from provider.http.openapi import NEEDS_KEY
 from provider.http.routes import BATCHES_PATH, FILES_PATH
 from provider.jobs.calls import Calls
+from provider.jobs.content import FileContent
 from provider.jobs.database import FILE, JOB
 from provider.jobs.operations import (
     BatchesOperation,
@@ -32,7 +32,6 @@ from provider.jobs.uploads import receive_file
 from provider.jobs.wire import batch_json, deleted_json, file_json, page_json, parse_create
 
 _MOST_FILES, _MOST_BATCHES, _DEFAULT_BATCHES = 10_000, 100, 20
-_READ_BYTES = 256 * 1024
 
 
 class FilesController(Controller):
@@ -76,9 +75,9 @@ class FilesController(Controller):
 
     @get("/{file_id:str}/content", operation_class=ContentOperation)
     async def content(self, request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIApp:
-        """The bytes of a file."""
+        """The bytes of a file, or the range of them that the header `Range` names."""
         file = await _file(request, file_id)
-        return _FileContent(_jobs(request).folder.path(file.id), file)
+        return FileContent(_jobs(request).folder.path(file.id), file)
 
     @delete("/{file_id:str}", status_code=200, operation_class=ObjectOperation)
     async def remove(self, request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIApp:
@@ -173,38 +172,6 @@ class JobsOffController(Controller):
     async def remove(self) -> None:
         """Refuse."""
         raise JobsOff
-
-
-class _FileContent:
-    """The bytes of a file, from the disk to the connection a part at a time."""
-
-    def __init__(self, path: Path, file: StoredFile) -> None:
-        self._path, self._file = path, file
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        """ASGI.
-
-        Raises:
-            ObjectNotFound: the file was removed meanwhile.
-        """
-        try:
-            source = await asyncio.to_thread(self._path.open, "rb", 0)
-        except FileNotFoundError as exc:
-            raise ObjectNotFound(FILE, self._file.id) from exc
-        with source:
-            name = re.sub(r"[^ -!#-\[\]-~]", "_", self._file.filename)
-            headers = [
-                (b"content-type", b"application/octet-stream"),
-                (b"content-length", str(self._file.size).encode()),
-                (b"content-disposition", f'attachment; filename="{name}"'.encode()),
-            ]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            left = self._file.size
-            while left and (data := await asyncio.to_thread(source.read, min(left, _READ_BYTES))):
-                left -= len(data)
-                await send({"type": "http.response.body", "body": data, "more_body": bool(left)})
-            if not self._file.size:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _jobs(request: Request[Any, Any, Any]) -> JobService:

@@ -13,7 +13,8 @@ from typing import Self
 from provider.errors import SettingsError, StorageFull
 from provider.jobs.database import FOLDER_SETTING
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# The disk is full, or the user's share of it, or a file has as many bytes as the system lets it have.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # How long the size of all files is believed, but for what this process adds.
 _COUNT_SECONDS = 2.0
 

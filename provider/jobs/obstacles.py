@@ -12,7 +12,7 @@ from provider.jobs.records import Pause
 
 # What holds a job up for longer is said.
 _PAUSE_SECONDS = 3.0
-_DISK_RETRY_SECONDS = 5.0
+_DISK_RETRY_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -36,7 +36,10 @@ class Obstacles:
 
     def meet_at_disk(self, cause: Exception) -> None:
         """The disk is full or fails."""
-        self._met = (cause.code if isinstance(cause, StorageFull) else "disk_error", str(cause))
+        code = cause.code if isinstance(cause, StorageFull) else "disk_error"
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            code = "disk_full"
+        self._met = (code, str(cause))
 
     def advanced(self) -> None:
         """Nothing holds the job up any more."""

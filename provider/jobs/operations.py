@@ -15,7 +15,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from provider.dialects.openai.error_examples import ERRORS
+from provider.dialects.openai.error_examples import ERROR, ERRORS
 from provider.dialects.openai.schemas import optional
 from provider.http.routes import JOB_PATHS
 from provider.jobs.wire import (
@@ -132,10 +132,17 @@ class ContentOperation(Operation):
     """Of a file's bytes."""
 
     def __post_init__(self) -> None:
-        """Put the answers in."""
+        """Put the header and the answers in."""
+        header = Parameter(name="range", param_in="header", required=False, schema=_TEXT)
+        header.description = "`bytes=0-99`, `bytes=100-` or `bytes=-100`: so many bytes of the file."
+        self.parameters = [*(self.parameters or []), header]
         media = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY))
-        answer = OpenAPIResponse(description="The bytes.", content={"application/octet-stream": media})
-        self.responses = _answer("", "400", "401", "403", "404") | {"200": answer}
+        wrong = {"application/json": OpenAPIMediaType(schema=ERROR)}
+        self.responses = _answer("", "401", "403", "404") | {
+            "200": OpenAPIResponse(description="All bytes.", content={"application/octet-stream": media}),
+            "206": OpenAPIResponse(description="A range.", content={"application/octet-stream": media}),
+            "416": OpenAPIResponse(description="The range begins behind the end.", content=wrong),
+        }
 
 
 @dataclass

@@ -110,8 +110,9 @@ class JobRunner:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
-                self._stop_if(await asyncio.to_thread(self._database.job, self.job.id))
-                await self._tell()
+                seen = await asyncio.to_thread(self._database.job, self.job.id)
+                self._stop_if(seen)
+                await self._tell(seen)
             except sqlite3.Error as exc:
                 self._obstacles.meet_at_disk(exc)
 
@@ -123,11 +124,13 @@ class JobRunner:
     def _is_late(self) -> bool:
         return self._database.now() >= self.job.expires_at
 
-    async def _tell(self) -> None:
+    async def _tell(self, seen: Job) -> None:
         now = time.monotonic()
         if (pause := self._obstacles.to_tell(self._database.now())) is not None:
             self._hook(JobPaused(self.job.id, pause.code, pause.message))
-            await asyncio.to_thread(self._database.change, self.job.id, pause=pause)
+        if seen.pause != self.pause:
+            # On a full disk it may take several attempts.
+            await asyncio.to_thread(self._database.change, self.job.id, pause=self.pause)
         if now - self._told_at > _LOG_SECONDS:
             self._told_at = now
             done = self.job.progress

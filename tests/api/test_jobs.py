@@ -1,7 +1,6 @@
 """Files and batches: what is accepted, what is answered, and what becomes of jobs in every way that they can end."""
 
 import asyncio
-import errno
 import io
 import json
 import time
@@ -12,11 +11,8 @@ from typing import Any
 
 import attrs
 import pytest
-from structlog.testing import capture_logs
 from waiting import PATIENCE_SECONDS, until
 
-from provider.errors import StorageFull
-from provider.jobs.folder import JobsFolder
 from provider.settings import AuthSettings, JobSettings, ServerSettings
 
 MODEL = "org/model"
@@ -127,6 +123,68 @@ async def test_rerank_score_and_classify_are_answered_with_their_own_errors(
             _, (error,) = await results(client, batch)
             direct = await client.post(endpoint, json=body)
             assert (error["response"]["status_code"], error["response"]["body"]) == (400, direct.json())
+
+
+async def test_lines_that_are_merged_are_answered_as_if_they_were_alone(client: Any) -> None:
+    bodies: list[dict[str, Any]] = [{"model": MODEL, "input": f"text {i}"} for i in range(40)]
+    bodies += [
+        {"model": MODEL, "input": ["two", "texts"], "encoding_format": "base64"},
+        {"model": "text-embedding-3-small", "input": "by its alias"},
+        {"model": MODEL, "input": "short", "dimensions": 4},
+        {"model": MODEL, "input": "long " * 400, "truncate": True},
+        {"model": MODEL, "input": ["fits", "long " * 400], "truncate": True},
+        {"model": MODEL, "input": "behind what was cut", "truncate": True},
+        {"model": MODEL, "input": ["x"] * 100},
+        {"model": MODEL, "input": "numbers", "output_dtype": "binary"},
+        {"model": MODEL, "input": "after them"},
+    ]
+    content = "\n".join(line(f"n{i}", body) for i, body in enumerate(bodies))
+    output, errors = await results(client, await ended(client, await submit(client, content)))
+    assert errors == []
+    for body, each in zip(bodies, output, strict=True):
+        direct = await client.post("/v1/embeddings", json=body)
+        assert (each["response"]["status_code"], each["response"]["body"]) == (200, direct.json())
+
+
+async def test_lines_in_a_row_are_tokenised_and_run_together(client: Any) -> None:
+    def tokenised(text: str) -> float:
+        name = 'emb_provider_tokenise_seconds_count{model="org/model"}'
+        return float(next(each for each in text.splitlines() if each.startswith(name)).split()[-1])
+
+    before = tokenised((await client.get("/metrics")).text)
+    batch = await ended(client, await submit(client, lines(*map(str, range(64)))))
+    assert batch["request_counts"]["completed"] == 64
+    metrics = (await client.get("/metrics")).text
+    assert tokenised(metrics) - before <= 8
+    assert 'emb_provider_job_requests_total{endpoint="/v1/embeddings",model="org/model",status="200"} 64.0' in metrics
+
+
+async def test_a_line_that_fails_fails_alone(client: Any) -> None:
+    bodies = [{"model": MODEL, "input": f"text {i}"} for i in range(32)]
+    bodies[5] = {"model": MODEL, "input": "long " * 400}
+    bodies[9] = {"model": MODEL, "input": ""}
+    content = "\n".join(line(f"n{i}", body) for i, body in enumerate(bodies))
+    output, errors = await results(client, await ended(client, await submit(client, content)))
+    assert [each["custom_id"] for each in errors] == ["n5", "n9"]
+    for each, index in zip(errors, (5, 9), strict=True):
+        direct = await client.post("/v1/embeddings", json=bodies[index])
+        assert (each["response"]["status_code"], each["response"]["body"]) == (400, direct.json())
+    assert len(output) == 30
+
+
+async def test_a_model_that_fails_for_a_while_costs_no_line(open_app: Any, jobs: JobSettings) -> None:
+    async with slow_app(open_app, jobs=jobs) as client:
+        backend = client.app.state.service.runtimes[MODEL].loaded.backend
+        names = [f"n{i}" for i in range(600)]
+        batch = await submit(client, lines(*names))
+        await when(client, batch, lambda found: found["request_counts"]["completed"])
+        backend.before_run, backend.failing = (lambda _: None), True
+        batch = await when(client, batch, lambda found: found["pause"] and found["pause"]["code"] == "embedding_failed")
+        assert batch["status"] == "in_progress"
+        backend.failing = False
+        batch = await ended(client, batch)
+        output, errors = await results(client, batch)
+        assert ([each["custom_id"] for each in output], errors, batch["pause"]) == (names, [], None)
 
 
 @pytest.mark.parametrize(
@@ -294,6 +352,53 @@ async def test_files_are_listed_shown_and_removed(client: Any) -> None:
         assert (await client.get(f"/v1/files?{wrong}")).status_code in {400, 404}, wrong
 
 
+@pytest.mark.parametrize(
+    ("asked", "start", "stop"),
+    [
+        ("bytes=0-9", 0, 10),
+        ("bytes=10-", 10, None),
+        ("bytes=-7", -7, None),
+        ("bytes=-100000", 0, None),
+        ("bytes=5-100000", 5, None),
+    ],
+)
+async def test_a_range_of_a_file_is_served_alone(client: Any, asked: str, start: int, stop: int | None) -> None:
+    text = lines("a", "b")
+    file_id = (await upload(client, text)).json()["id"]
+    whole = await client.get(f"/v1/files/{file_id}/content")
+    assert (whole.status_code, whole.headers["accept-ranges"]) == (200, "bytes")
+    response = await client.get(f"/v1/files/{file_id}/content", headers={"range": asked})
+    wanted = range(len(text))[start:stop]
+    assert (response.status_code, response.text) == (206, text[start:stop])
+    assert response.headers["content-range"] == f"bytes {wanted.start}-{wanted.stop - 1}/{len(text)}"
+    same = {"range": asked, "if-range": whole.headers["etag"]}
+    assert (await client.get(f"/v1/files/{file_id}/content", headers=same)).status_code == 206
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"range": "bytes=0-1,4-5"},
+        {"range": "bytes=5-2"},
+        {"range": "bytes=-"},
+        {"range": "lines=0-1"},
+        {"range": "bytes=0-1", "if-range": '"another"'},
+    ],
+)
+async def test_what_is_no_range_of_this_file_is_answered_with_all_of_it(client: Any, headers: dict[str, str]) -> None:
+    file_id = (await upload(client, lines("a"))).json()["id"]
+    response = await client.get(f"/v1/files/{file_id}/content", headers=headers)
+    assert (response.status_code, response.text) == (200, lines("a"))
+
+
+@pytest.mark.parametrize("asked", ["bytes=100000-", "bytes=-0"])
+async def test_a_range_behind_the_end_is_refused_with_the_size(client: Any, asked: str) -> None:
+    file_id = (await upload(client, lines("a"))).json()["id"]
+    response = await client.get(f"/v1/files/{file_id}/content", headers={"range": asked})
+    assert (response.status_code, response.headers["content-range"]) == (416, f"bytes */{len(lines('a'))}")
+    assert response.json()["error"]["code"] == "range_not_satisfiable"
+
+
 async def test_an_input_is_kept_while_its_batch_runs(open_app: Any, jobs: JobSettings) -> None:
     async with slow_app(open_app, jobs=attrs.evolve(jobs, max_open=1)) as client:
         batch = await submit(client, lines(*map(str, range(300))))
@@ -364,37 +469,6 @@ async def test_a_file_is_kept_as_long_as_is_asked_for(open_app: Any, jobs: JobSe
         assert [each["id"] for each in (await client.get("/v1/files")).json()["data"]] == [usual["id"]]
         await asyncio.to_thread(service._sweep)
         assert [path.name for path in (Path(str(jobs.folder)) / "files").iterdir()] == [usual["id"]]
-
-
-@asynccontextmanager
-async def full_disk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """Results cannot be written meanwhile."""
-    append = JobsFolder.append
-
-    def full(self: JobsFolder, file_id: str, length: int, data: bytes) -> int:
-        if data:
-            raise StorageFull(reason=OSError(errno.ENOSPC, "No space left on device").strerror or "")
-        return append(self, file_id, length, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(JobsFolder, "append", full)
-        yield
-
-
-async def test_a_full_disk_pauses_the_job_and_says_so(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provider.jobs.obstacles._DISK_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("provider.jobs.obstacles._PAUSE_SECONDS", 0.1)
-    async with full_disk(monkeypatch):
-        with capture_logs() as logs:
-            batch = await submit(client, lines("a", "b"))
-            batch = await when(client, batch, lambda found: found["pause"])
-        assert (batch["status"], batch["pause"]["code"]) == ("in_progress", "disk_full")
-        assert "No space left" in batch["pause"]["message"]
-        assert [each["code"] for each in logs if each["event"] == "job_paused"] == ["disk_full"]
-        assert "emb_provider_jobs_paused 1.0" in (await client.get("/metrics")).text
-    batch = await ended(client, batch)
-    output, errors = await results(client, batch)
-    assert ([each["custom_id"] for each in output], errors, batch["pause"]) == (["a", "b"], [], None)
 
 
 async def test_jobs_are_counted_apart_from_requests(client: Any) -> None:

@@ -2,10 +2,13 @@
 
 import json
 import os
+import resource
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 from click.testing import CliRunner
@@ -117,6 +120,61 @@ def test_of_several_workers_one_runs_a_batch_and_another_goes_on_when_it_dies(tm
         names = [each["custom_id"] for each in results(server, found)]
     assert resumed["completed"] > 0
     assert sorted(names) == sorted(f"r{i}" for i in range(6000))
+
+
+def test_a_job_waits_while_the_disk_is_full(tmp_path: Path) -> None:
+    """The kernel refuses to let files grow, as a full disk does."""
+    write_input(tmp_path / "in.jsonl", 3000)
+    with running([], env=slow_environment(tmp_path)) as server:
+        server.wait_until_ready()
+        pid = server.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        batch_id = submit(server.url, tmp_path / "in.jsonl")["id"]
+        wait_until(lambda: batch(server, batch_id)["request_counts"]["completed"])
+        # Less than the output will have, more than the database.
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (8_000_000, limits[1]))
+        wait_until(lambda: batch(server, batch_id)["pause"])
+        found = batch(server, batch_id)
+        assert (found["status"], found["pause"]["code"]) == ("in_progress", "disk_full")
+        assert server.wait_for("job_paused", job=batch_id)["code"] == "disk_full"
+        assert "emb_provider_jobs_paused 1.0" in server.metrics()
+        assert server.get("/health/ready")[0] == 200
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+        found = ended(server, batch_id)
+        names = [each["custom_id"] for each in results(server, found)]
+    assert (found["status"], found["pause"]) == ("completed", None)
+    assert sorted(names) == sorted(f"r{i}" for i in range(3000))
+
+
+@pytest.mark.slow
+def test_on_a_disk_of_its_own_that_is_full_nothing_is_lost(tmp_path: Path) -> None:
+    """The whole folder, database included, is on a disk of 12 MB, 4 of which are someone else's."""
+    write_input(tmp_path / "in.jsonl", 1000)
+    disk = tmp_path / "jobs"
+    disk.mkdir()
+    mounted = f"mount -t tmpfs -o size=12m tmpfs {disk} && head -c 4M /dev/zero > {disk}/other && exec "
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f'{mounted}"$@"', "sh"]
+    command += [sys.executable, "-m", "provider", "serve", "--port", "0"]
+    with running([], command=command, env=slow_environment(tmp_path)) as server:
+        server.wait_until_ready()
+        batch_id = submit(server.url, tmp_path / "in.jsonl")["id"]
+        wait_until(lambda: batch(server, batch_id)["pause"])
+        assert batch(server, batch_id)["pause"]["code"] == "disk_full"
+        refused = httpx.post(
+            f"{server.url}/v1/files", files={"file": b"x" * 8_000_000}, data={"purpose": "batch"}, timeout=60
+        )
+        assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage_full")
+        Path(f"/proc/{server.process.pid}/root{disk}/other").unlink()
+        found = ended(server, batch_id)
+        names = [each["custom_id"] for each in results(server, found)]
+    assert found["status"] == "completed"
+    assert sorted(names) == sorted(f"r{i}" for i in range(1000))
+
+
+def test_killed_at_random_moments_every_request_is_answered_once(tmp_path: Path) -> None:
+    run = run_killed(tmp_path, count=6_000, kills=3, seed=3)
+    assert (run.lines, run.repeated, run.missing) == (6_000, 0, 0)
+    assert run.batch["request_counts"] == {"total": 6_000, "completed": 5_400, "failed": 600}
 
 
 @pytest.mark.slow
