@@ -148,11 +148,11 @@ def test_a_job_waits_while_the_disk_is_full(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_on_a_disk_of_its_own_that_is_full_nothing_is_lost(tmp_path: Path) -> None:
-    """The whole folder, database included, is on a disk of 12 MB, 4 of which are someone else's."""
-    write_input(tmp_path / "in.jsonl", 1000)
+    """The whole folder, database included, is on a disk of 20 MB, 12 of which are someone else's."""
+    write_input(tmp_path / "in.jsonl", 3000)
     disk = tmp_path / "jobs"
     disk.mkdir()
-    mounted = f"mount -t tmpfs -o size=12m tmpfs {disk} && head -c 4M /dev/zero > {disk}/other && exec "
+    mounted = f"mount -t tmpfs -o size=20m tmpfs {disk} && head -c 12M /dev/zero > {disk}/other && exec "
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f'{mounted}"$@"', "sh"]
     command += [sys.executable, "-m", "provider", "serve", "--port", "0"]
     with running([], command=command, env=slow_environment(tmp_path)) as server:
@@ -168,7 +168,7 @@ def test_on_a_disk_of_its_own_that_is_full_nothing_is_lost(tmp_path: Path) -> No
         found = ended(server, batch_id)
         names = [each["custom_id"] for each in results(server, found)]
     assert found["status"] == "completed"
-    assert sorted(names) == sorted(f"r{i}" for i in range(1000))
+    assert sorted(names) == sorted(f"r{i}" for i in range(3000))
 
 
 def test_killed_at_random_moments_every_request_is_answered_once(tmp_path: Path) -> None:
