@@ -30,7 +30,7 @@ from provider.jobs.calls import Calls, Operation
 from provider.jobs.controller import BatchesController, FilesController, JobsOffController
 from provider.jobs.service import JobService
 from provider.settings import ENV_PREFIX, Settings
-from provider.telemetry.logs import configure_logging, log_event, log_job
+from provider.telemetry.logs import configure_logging, log_event, log_job, log_store
 from provider.telemetry.metrics import Metrics
 from provider.telemetry.request import RequestRecord, RequestTelemetry, remember_answered
 from provider.telemetry.tracing import open_tracing
@@ -88,7 +88,7 @@ def create_app(
     if settings is None:
         settings = read_configuration().settings
         configure_logging(settings.log, never_block=True)
-    hooks = Hooks(log_event, log_job, remember_answered)
+    hooks = Hooks(log_event, log_job, log_store, remember_answered)
     quotas = Quotas()
     service = Engine(
         settings,
@@ -103,6 +103,7 @@ def create_app(
     usage = None if settings.auth.usage_file is None else UsageRecorder(Path(settings.auth.usage_file), quotas)
     metrics = Metrics(list(service.runtimes), names, worker)
     hooks.add(metrics.on_event)
+    hooks.add(metrics.store.on_event)
     lifecycle = Lifecycle(service, settings.queue, hooks)
     metrics.gauges.watch_service(
         cache_bytes=lambda: service.cached_bytes,

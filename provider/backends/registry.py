@@ -1,18 +1,13 @@
 """Finding backends by entry point. Names are listed without importing anything."""
 
-import contextlib
 import difflib
-import re
-from collections import defaultdict
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint
 from typing import Any
 
-import attrs
-import msgspec
-
 from provider.backends.protocol import Backend
-from provider.errors import BackendUnavailable, SettingsError, UnknownBackend
+from provider.entry_points import clash, distribution, installed, read_options, versions
+from provider.errors import BackendUnavailable, UnknownBackend
 
 GROUP = "provider.backends"
 AUTO = "auto"
@@ -39,11 +34,7 @@ def installed_backends() -> dict[str, tuple[EntryPoint, ...]]:
 
     More than one entry point under a name is a clash, and `find_backend` refuses it.
     """
-    found: defaultdict[str, dict[str, EntryPoint]] = defaultdict(dict)
-    for point in entry_points(group=GROUP):
-        # An editable install can be listed twice under one distribution; the value tells it from a clash.
-        found[point.name][point.value] = point
-    return {name: tuple(found[name].values()) for name in sorted(found)}
+    return installed(GROUP)
 
 
 def find_entry_point(name: str) -> EntryPoint:
@@ -52,15 +43,13 @@ def find_entry_point(name: str) -> EntryPoint:
     Raises:
         UnknownBackend: nothing is registered under it, or two distributions are.
     """
-    installed = installed_backends()
+    known = installed_backends()
     name = "torch" if name == AUTO else name
-    points = installed.get(name, ())
+    points = known.get(name, ())
     if not points:
-        raise UnknownBackend(_unknown(name, list(installed)))
+        raise UnknownBackend(_unknown(name, list(known)))
     if len(points) > 1:
-        owners = ", ".join(f"{point.value} ({_distribution(point)})" for point in points)
-        msg = f"backend {name!r} is registered more than once: {owners}. Uninstall all but one"
-        raise UnknownBackend(msg)
+        raise UnknownBackend(clash(f"backend {name!r}", points))
     return points[0]
 
 
@@ -75,7 +64,7 @@ def find_backend(name: str) -> type[Backend]:
     try:
         found = point.load()
     except Exception as exc:
-        msg = f"backend {name!r} ({point.value}, from {_distribution(point)}) cannot be imported: {exc!r}"
+        msg = f"backend {name!r} ({point.value}, from {distribution(point)}) cannot be imported: {exc!r}"
         raise BackendUnavailable(msg) from exc
     missing = [
         part for part in ("Options", "concurrent", "outputs", "load", "run", "close") if not hasattr(found, part)
@@ -93,16 +82,7 @@ def versions_of(name: str) -> dict[str, str]:
     Raises:
         UnknownBackend: as `find_entry_point`.
     """
-    owner = find_entry_point(name).dist
-    if owner is None:
-        return {}
-    found = {owner.name: owner.version}
-    for requirement in owner.requires or ():
-        required = re.match(r"[\w.-]+", requirement)
-        if required is not None and "extra ==" not in requirement:
-            with contextlib.suppress(PackageNotFoundError):
-                found[required[0]] = version(required[0])
-    return found
+    return versions(find_entry_point(name))
 
 
 def own_options(name: str, backend: type[Backend], given: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the class is the backend's
@@ -111,34 +91,20 @@ def own_options(name: str, backend: type[Backend], given: Mapping[str, Any]) -> 
     Raises:
         SettingsError: an option the backend does not have, or a value of another type.
     """
-    fields = {each.name: each for each in attrs.fields(backend.Options)}
-    for key in given:
-        if key not in fields:
-            allowed = f"its options are: {', '.join(sorted(fields))}" if fields else "it has no options"
-            msg = f"options.{key}: unknown option of backend {name!r}; {allowed}"
-            raise SettingsError(msg)
-    try:
-        return msgspec.convert(dict(given), backend.Options)
-    except msgspec.ValidationError as exc:
-        msg = f"options of backend {name!r}: {exc} (got {dict(given)!r})"
-        raise SettingsError(msg) from exc
+    return read_options(f"backend {name!r}", backend.Options, given)
 
 
-def _unknown(name: str, installed: list[str]) -> str:
-    msg = f"backend {name!r} is not installed; installed are: {', '.join(installed) or 'none'}."
+def _unknown(name: str, known: list[str]) -> str:
+    msg = f"backend {name!r} is not installed; installed are: {', '.join(known) or 'none'}."
     asked = name.lower().replace("_", "-")
     likely = _OTHER_NAMES.get(asked) or next(
-        iter(difflib.get_close_matches(asked, [*installed, *_DISTRIBUTIONS], n=1)), None
+        iter(difflib.get_close_matches(asked, [*known, *_DISTRIBUTIONS], n=1)), None
     )
     if likely is None:
         return f"{msg} Install the distribution that provides it (an entry point {name!r} in the group {GROUP!r})"
     if likely != name:
         msg += f" Did you mean {likely}?"
-    if likely not in installed:
+    if likely not in known:
         name = _DISTRIBUTIONS[likely]
         msg += f" It comes with {name}: pip install its wheel, or ./plugins/{likely} of emb-provider's repository"
     return msg
-
-
-def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else "unknown distribution"

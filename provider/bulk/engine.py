@@ -17,7 +17,7 @@ from provider.engine.prompts import are_queries, prompt_for, with_named
 from provider.errors import InputTooLong, InvalidInput, OutputNotSupported
 from provider.settings import ModelSettings, Settings
 from provider.tasks.dense import check_dimensions
-from provider.telemetry.logs import log_event
+from provider.telemetry.logs import log_event, log_store
 from provider.texts.records import Record
 from provider.verification import verify_briefly
 
@@ -139,7 +139,7 @@ async def loaded(settings: Settings) -> AsyncIterator[tuple[Engine, ModelParts]]
     Raises:
         ProviderError: it cannot be loaded.
     """
-    opened = Engine.open(settings, Hooks(_log), verify=verify_briefly, show_progress=sys.stderr.isatty())
+    opened = Engine.open(settings, Hooks(_log, log_store), verify=verify_briefly, show_progress=sys.stderr.isatty())
     async with opened as engine:
         yield engine, await engine.runtimes[settings.model.served_name].ready()
 

@@ -11,6 +11,7 @@ def backends(check: bool, as_json: bool) -> None:  # noqa: FBT001 - click passes
     import json  # noqa: PLC0415 - `--help` must not wait for any of this
 
     from provider.backends.registry import find_backend, installed_backends  # noqa: PLC0415
+    from provider.entry_points import distribution  # noqa: PLC0415
     from provider.errors import BackendError  # noqa: PLC0415
 
     rows = []
@@ -22,7 +23,7 @@ def backends(check: bool, as_json: bool) -> None:  # noqa: FBT001 - click passes
             except BackendError as exc:
                 problem = exc.message
         for point in points:
-            owner = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
+            owner = distribution(point)
             rows.append({"name": name, "class": point.value, "distribution": owner, "problem": problem})
     if as_json:
         click.echo(json.dumps(rows, indent=2))

@@ -28,19 +28,21 @@ def config(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click 
 
 
 def _rows(configuration: Any) -> Iterator[tuple[str, Any, str]]:  # noqa: ANN401 - imported inside the command
-    from attrs import asdict, fields  # noqa: PLC0415
+    from operator import attrgetter  # noqa: PLC0415
 
-    from provider.settings import SECTIONS  # noqa: PLC0415
+    from attrs import asdict  # noqa: PLC0415
+
+    from provider.settings import SECTIONS, options_of  # noqa: PLC0415
 
     settings, sources = configuration.settings, configuration.sources
-    for section, shape in SECTIONS.items():
-        for each in fields(shape):
+    for section in SECTIONS:
+        for each in options_of(section):
             name = f"{section}.{each.name}"
-            value = getattr(getattr(settings, section), each.name)
+            value = attrgetter(name)(settings)
             if name == "model.name":
                 value = settings.model.served_name
             if each.metadata["secret"] and value:
-                value = ["…"] * len(value)
+                value = "…" if isinstance(value, str) else ["…"] * len(value)
             yield name, value, sources.get(name, "default")
     yield "models", [asdict(model) for model in settings.models], sources.get("models", "default")
 

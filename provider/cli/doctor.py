@@ -10,6 +10,7 @@ from provider.cli.options import complete_backends, config_option, json_option, 
 from provider.cli.progress import steps
 
 if TYPE_CHECKING:
+    from provider.doctor.cache_store import CacheStore
     from provider.doctor.machine import Machine
     from provider.doctor.recommendation import Recommendation, Trial
 
@@ -57,6 +58,7 @@ def doctor(
     import attrs  # noqa: PLC0415
     import msgspec  # noqa: PLC0415
 
+    from provider.doctor.cache_store import CacheStore  # noqa: PLC0415
     from provider.doctor.machine import Machine  # noqa: PLC0415
     from provider.doctor.recommendation import recommend  # noqa: PLC0415
     from provider.errors import ProviderError  # noqa: PLC0415
@@ -67,6 +69,7 @@ def doctor(
     with steps("doctor") as on_step:
         on_step("looking at the machine")
         machine = Machine.here()
+        store = CacheStore.configured(settings.cache.store)
         if not no_measure:
             try:
                 found = recommend(settings, machine, backends, most_seconds=seconds, on_step=on_step, exact=exact)
@@ -75,20 +78,23 @@ def doctor(
     if as_json:
         document = {
             "machine": msgspec.to_builtins(machine),
+            "cache_store": msgspec.to_builtins(store),
             "advice": machine.advice(),
             "recommendation": msgspec.to_builtins(found),
             "problem": problem,
         }
         click.echo(json.dumps(document, indent=2))
     else:
-        for line in _lines(machine, found, problem):
+        for line in _lines(machine, store, found, problem):
             click.echo(line)
     is_well = no_measure or (found is not None and found.exact is not None)
     click.get_current_context().exit(0 if is_well else 1)
 
 
-def _lines(machine: "Machine", found: "Recommendation | None", problem: str | None) -> Iterator[str]:
-    for name, value in _facts(machine):
+def _lines(
+    machine: "Machine", store: "CacheStore", found: "Recommendation | None", problem: str | None
+) -> Iterator[str]:
+    for name, value in (*_facts(machine), ("cache store", _of_store(store))):
         yield f"{name:<13} {value}"
     if found is not None:
         yield ""
@@ -131,6 +137,12 @@ def _facts(machine: "Machine") -> Iterator[tuple[str, str]]:
         yield "CPU kernels", f"{compiled}, compiler {torch.compiler or 'not found'}"
     for each in machine.backends:
         yield "backend", f"{each.name} ({each.distribution})" + (f": {each.problem}" if each.problem else "")
+
+
+def _of_store(store: "CacheStore") -> str:
+    others = ", ".join(name for name in store.installed if name != store.name)
+    works = "" if store.milliseconds is None else f": an entry in {store.milliseconds:.1f} ms"
+    return f"{store.name}{f': {store.problem}' if store.problem else works}; also installed: {others}"
 
 
 def _table(trials: "list[Trial]") -> Iterator[str]:

@@ -7,20 +7,21 @@ is a `SettingsError` that names the setting, the value and what is allowed.
 import io
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import yaml
-from attrs import fields, frozen
+from attrs import frozen
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from provider.configuration.values import SettingsLayer, known_setting, mapping, read_value, unknown
 from provider.errors import SettingsError
 from provider.files import read_utf8
-from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Settings, environment_variable
+from provider.settings import ENV_PREFIX, SECTIONS, ModelSettings, Settings, environment_variable, options_of
 
 # Kubernetes describes a service called `emb-provider` to every pod by variables of these names.
 _SERVICE_LINK = re.compile(rf"{ENV_PREFIX}(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
@@ -72,14 +73,18 @@ def load_settings(
             for key in _MODEL_IDENTITY:
                 merged.pop(f"model.{key}", None)
         merged.update({key: (value, layer) for key, value in layer.values.items()})
-    sections: dict[str, Any] = {}
-    for section, shape in SECTIONS.items():
-        given = {key.partition(".")[2]: each for key, each in merged.items() if key.startswith(f"{section}.")}
-        values = {name: read_value(shape, section, name, value, layer) for name, (value, layer) in given.items()}
-        sections[section] = shape(**values)
+    # By section; "" has the sections themselves, and `models`.
+    values: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for key, (value, layer) in merged.items():
+        section, _, name = key.rpartition(".")
+        values[section][name] = read_value(SECTIONS[section], section, name, value, layer) if section else None
+    # A section in another is read before that.
+    for section, shape in reversed(SECTIONS.items()):
+        outer, _, name = section.rpartition(".")
+        values[outer][name] = shape(**values[section])
     if "models" in merged:
-        sections["models"] = list(_further_models(*merged["models"]))
-    settings = Settings(**sections)
+        values[""]["models"] = list(_further_models(*merged["models"]))
+    settings = Settings(**values[""])
     by_name(settings.all_models())
     return Configuration(settings, {key: layer.label for key, (_, layer) in merged.items()})
 
@@ -128,25 +133,34 @@ def _from_yaml(path: Path) -> dict[str, Any]:
         msg = f"{path} is no valid YAML: {' '.join(str(exc).split())}"
         raise SettingsError(msg) from exc
     values: dict[str, Any] = {}
+    outer = [section for section in SECTIONS if "." not in section]
     for section, content in mapping(document, str(path)).items():
         if section == "models":
             values["models"] = [] if content is None else content
             continue
-        if section not in SECTIONS:
+        if section not in outer:
             where = f"{path}: {section}"
-            raise unknown(where, section, [*SECTIONS, "models"], "section")
-        for name, value in mapping(content, f"{path}: {section}").items():
-            known_setting(SECTIONS[section], f"{path}: {section}.{name}", name)
-            values[f"{section}.{name}"] = value
+            raise unknown(where, section, [*outer, "models"], "section")
+        values.update(_of_section(path, section, content))
     return values
+
+
+def _of_section(path: Path, section: str, content: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    for name, value in mapping(content, f"{path}: {section}").items():
+        key = f"{section}.{name}"
+        known_setting(SECTIONS[section], f"{path}: {key}", name)
+        if key in SECTIONS:
+            yield from _of_section(path, key, value)
+        else:
+            yield key, value
 
 
 def _from_environment(label: str, environ: Mapping[str, str | None]) -> SettingsLayer:
     """An empty variable counts as unset: that is what `VARIABLE=` means in compose files."""
     known = {
         environment_variable(section, each): f"{section}.{each.name}"
-        for section, shape in SECTIONS.items()
-        for each in fields(shape)
+        for section in SECTIONS
+        for each in options_of(section)
     } | {_MODELS_VARIABLE: "models", f"{ENV_PREFIX}CONFIG": ""}
     values: dict[str, Any] = {}
     names: dict[str, str] = {}

@@ -13,6 +13,7 @@ import provider
 from provider.backends.registry import find_backend, installed_backends
 from provider.bench.report import this_machine
 from provider.cores import available_cores, processor
+from provider.entry_points import distribution
 from provider.errors import BackendError
 from provider.resident import memory_limit
 
@@ -175,6 +176,5 @@ def _backends() -> list[InstalledBackend]:
             find_backend(name)
         except BackendError as exc:
             problem = exc.message
-        owner = points[0].dist
-        found.append(InstalledBackend(name, f"{owner.name} {owner.version}" if owner else "unknown", problem))
+        found.append(InstalledBackend(name, distribution(points[0]), problem))
     return found

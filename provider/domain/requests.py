@@ -93,22 +93,30 @@ class Timings(NamedTuple):
     """Where a request's time went, in seconds. Queue and forward are those of its slowest row.
 
     Attributes:
-        instants: by `time.monotonic`, when tokenising began and ended; then, if rows were run, when the first pass with
-            one of them began, and the last one ended.
+        instants: by `time.monotonic`, when tokenising began and ended; then, if the cache's store was asked, when it
+            had answered; then, if rows were run, when the first pass with one of them began, and the last one ended.
+        store_seconds: the wait for the cache's store.
     """
 
     tokenise_seconds: float = 0.0
     queue_seconds: float = 0.0
     forward_seconds: float = 0.0
     instants: tuple[float, ...] = ()
+    store_seconds: float = 0.0
 
 
 class Usage(NamedTuple):
-    """Exact: tokens that stand for the inputs, special tokens and prompt included, after truncation."""
+    """Exact: tokens that stand for the inputs, special tokens and prompt included, after truncation.
+
+    Attributes:
+        cache_hits: inputs whose outputs were cached.
+        store_hits: of these, those that only the cache's store had.
+    """
 
     inputs: int
     tokens: int
     cache_hits: int = 0
+    store_hits: int = 0
 
 
 @frozen(eq=False)

@@ -1,5 +1,7 @@
 """Outputs of inputs seen before, responses written from them, and the rows under way (single flight).
 
+This is the first level; `stored_outputs` is the second.
+
 Used on the event loop's thread only, so there is nothing to lock.
 """
 
@@ -15,6 +17,7 @@ from cachetools import TTLCache
 from provider.domain import CacheKey, Features, RowOutput, SparseVector
 from provider.engine.hooks import RequestAnswered
 from provider.engine.rows import Row
+from provider.engine.stored_outputs import RowOutputs, StoredOutputs
 from provider.settings import CacheSettings
 
 # What Python keeps for an entry beside the outputs' bytes: key, mapping, array objects, hash table, the TTL's links.
@@ -22,8 +25,6 @@ _ENTRY_BYTES = 800
 
 # More than outputs fit into the default bound.
 _SLOTS = 1 << 20
-
-RowOutputs = Mapping[str, RowOutput]
 
 
 @frozen(eq=False)
@@ -76,7 +77,15 @@ class OutputCache:
         seen: texts whose outputs may be kept; None with caching off.
     """
 
-    def __init__(self, settings: CacheSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: CacheSettings,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        stored: StoredOutputs | None = None,
+    ) -> None:
+        """Outputs are kept in `stored` too, which belongs to this object."""
+        self._stored = stored
         self.is_enabled = settings.enabled
         self.seen = SeenTexts() if settings.enabled else None
         self._entries: TTLCache[CacheKey | bytes, Any] = TTLCache(
@@ -100,6 +109,28 @@ class OutputCache:
         except KeyError:
             return None
         return found
+
+    def to_fetch(self, keys: Sequence[CacheKey], inputs: Sequence[Features]) -> Mapping[CacheKey, int]:
+        """Keys whose outputs are neither here nor on their way, with the tokens of the inputs; none without a store."""
+        if self._stored is None:
+            return {}
+        return {
+            key: len(each.ids)
+            for key, each in zip(keys, inputs, strict=True)
+            if self.get(key) is None and self.pending(key) is None
+        }
+
+    async def fetch(self, wanted: Mapping[CacheKey, int]) -> Mapping[CacheKey, RowOutputs]:
+        """What the store has of `to_fetch`; from now on it is here too."""
+        found = {} if self._stored is None else await self._stored.find(wanted)
+        for key, outputs in found.items():
+            self._keep(key, outputs)
+        return found
+
+    async def close(self) -> None:
+        """Close the store."""
+        if self._stored is not None:
+            await self._stored.close()
 
     def response(self, digest: bytes) -> CachedResponse | None:
         """The response kept under `digest`, if the outputs in it are still kept."""
@@ -144,8 +175,13 @@ class OutputCache:
         if row.outputs is not None and all(map(_is_finite, row.outputs.values())):
             # Copies: outputs are views of their whole batch, which would live as long as the views.
             outputs = {name: _copy(output) for name, output in row.outputs.items()}
-            if _bytes(outputs) <= self._entries.maxsize:
-                self._entries[row.key] = outputs
+            self._keep(row.key, outputs)
+            if self._stored is not None:
+                self._stored.keep(row.key, row.tokens, outputs)
+
+    def _keep(self, key: CacheKey, outputs: RowOutputs) -> None:
+        if _bytes(outputs) <= self._entries.maxsize:
+            self._entries[key] = outputs
 
 
 def _bytes(entry: RowOutputs | CachedResponse) -> int:

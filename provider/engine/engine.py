@@ -28,6 +28,7 @@ from provider.engine.model_set import ModelSet
 from provider.engine.prompts import check_named, notice_of, with_named
 from provider.engine.response_cache import ResponseCache
 from provider.engine.runtime import ModelRuntime
+from provider.engine.stored_outputs import StoredOutputs
 from provider.engine.surroundings import Surroundings
 from provider.engine.upkeep import ModelUpkeep
 from provider.engine.verdict import Verify
@@ -72,13 +73,13 @@ class Engine:
             clock: seconds, monotonic.
 
         Raises:
-            SettingsError: a model has `verify_at_start`, and there is no `verify`.
+            SettingsError: a model has `verify_at_start`, and there is no `verify`; or the cache's store is not there.
         """
         self.worker = worker
         # A plain function that raises would fail the work that it hears of.
         hooks = hooks if isinstance(hooks, Hooks) else Hooks(hooks)
         self.limits, self._settings, self._hooks = settings.limits, settings, hooks
-        self._cache = OutputCache(settings.cache)
+        self._cache = OutputCache(settings.cache, stored=StoredOutputs.open(settings.cache, hooks))
         self._execute = partial(execute, cache=self._cache, charge=charge)
         self.runtimes: dict[str, ModelRuntime] = {}
         self.upkeep = ModelUpkeep(self.runtimes, settings.memory, clock=clock)
@@ -155,6 +156,7 @@ class Engine:
         if self._caring is not None:
             self._caring.cancel()
         await self._models.close()
+        await self._cache.close()
 
     def reconfigure(self, settings: Settings) -> None:
         """Serve the models of `settings` within its limits from now on; see `ModelSet.change`. The rest stays.

@@ -1,16 +1,17 @@
-"""From a request to the model's outputs: token ids, cache, single flight, queue. The same for every task."""
+"""From a request to the model's outputs: token ids, cache and its store, single flight, queue. For every task."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from provider.domain import CacheKey, Caller, EmbedRequest, Features, ScoreRequest, Timings, Truncated, Usage
-from provider.engine.cache import OutputCache, RowOutputs
+from provider.engine.cache import OutputCache
 from provider.engine.encoding import Room, Waiting, truncations
 from provider.engine.loading import ModelParts
 from provider.engine.rows import Row, Ticket
 from provider.engine.runtime import ModelRuntime
+from provider.engine.stored_outputs import RowOutputs
 from provider.engine.truncation import Encoded
 from provider.errors import EmbeddingFailed
 
@@ -80,24 +81,28 @@ async def execute(
     if charge is not None:
         charge(caller, sum(tokens))
     keys = [CacheKey(fingerprint, each.digest()) for each in inputs] if cache.is_enabled else ()
-    sources, new = _sources(cache, keys, inputs, caller)
+    tokenised = queued = time.monotonic()
+    instants: tuple[float, ...] = (started, tokenised)
+    stored: Mapping[CacheKey, RowOutputs] = {}
+    if wanted := cache.to_fetch(keys, inputs):
+        stored = await cache.fetch(wanted)
+        queued = time.monotonic()
+        instants = (*instants, queued)
+    sources, new = _sources(cache, keys, inputs, caller, stored)
     rows = [source for source in sources if isinstance(source, Row)]
-    tokenised = time.monotonic()
-    instants = (started, tokenised)
-    timings = Timings(tokenised - started, instants=instants)
+    timings = Timings(tokenised - started, instants=instants, store_seconds=queued - tokenised)
     if rows:
         await _run(runtime, cache, new, rows, waiting)
-        timings = Timings(
-            tokenised - started,
-            max([row.queue_seconds for row in rows]),
-            max([row.forward_seconds for row in rows]),
-            (*instants, *_passes(rows, tokenised)),
+        timings = timings._replace(
+            queue_seconds=max([row.queue_seconds for row in rows]),
+            forward_seconds=max([row.forward_seconds for row in rows]),
+            instants=(*instants, *_passes(rows, queued)),
         )
     return Executed(
         inputs,
         [_outputs(source) for source in sources],
         truncations(encoded),
-        Usage(len(inputs), sum(tokens), len(inputs) - len(rows)),
+        Usage(len(inputs), sum(tokens), len(inputs) - len(rows), sum([key in stored for key in keys]) if stored else 0),
         timings,
         keys[0] if len(keys) == 1 and not rows else None,
         tokens,
@@ -105,18 +110,22 @@ async def execute(
     )
 
 
-def _passes(rows: Sequence[Row], tokenised: float) -> tuple[float, float]:
+def _passes(rows: Sequence[Row], queued: float) -> tuple[float, float]:
     """When the first pass with one of these rows began, and when the last one ended.
 
-    Another request may have brought a row into the queue before this one was `tokenised`.
+    Another request may have brought a row into the queue before this one's were `queued`.
     """
     began = [row.enqueued_at + row.queue_seconds for row in rows]
     ended = max([begin + row.forward_seconds for begin, row in zip(began, rows, strict=True)])
-    return max(tokenised, min(began)), max(tokenised, ended)
+    return max(queued, min(began)), max(queued, ended)
 
 
 def _sources(
-    cache: OutputCache, keys: Sequence[CacheKey], inputs: Sequence[Features], caller: Caller
+    cache: OutputCache,
+    keys: Sequence[CacheKey],
+    inputs: Sequence[Features],
+    caller: Caller,
+    stored: Mapping[CacheKey, RowOutputs],
 ) -> tuple[Sequence[RowOutputs | Row], Sequence[Row]]:
     """What gives the outputs of each input: they are at hand, or a row brings them. And the rows that are new."""
     if not cache.is_enabled:
@@ -125,7 +134,7 @@ def _sources(
     sources: list[RowOutputs | Row] = []
     created: dict[CacheKey, Row] = {}
     for key, each in zip(keys, inputs, strict=True):
-        source = cache.get(key) or created.get(key) or cache.pending(key)
+        source = cache.get(key) or stored.get(key) or created.get(key) or cache.pending(key)
         if source is None:
             source = created[key] = Row(each, key, caller)
         sources.append(source)

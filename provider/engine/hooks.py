@@ -197,6 +197,47 @@ class JobPaused:
     message: str
 
 
+@frozen
+class StoreChanged:
+    """The cache's store fails, or works again. While it does not work it is skipped.
+
+    Attributes:
+        store: its configured name.
+        operation: `read` or `write`.
+        reason: what went wrong; empty where it works again.
+    """
+
+    store: str
+    operation: Literal["read", "write"]
+    is_up: bool
+    reason: str = ""
+
+
+@frozen
+class StoreRead:
+    """The cache's store answered a call for entries.
+
+    Attributes:
+        found: entries that were there.
+        missing: those that were not.
+        corrupt: those that were not what was once written, and so not used.
+        seconds: what the call took.
+    """
+
+    found: int
+    missing: int
+    corrupt: int
+    seconds: float
+
+
+@frozen
+class StoreWritten:
+    """Entries were written to the cache's store, or were not: too many waited, or it does not work."""
+
+    written: int
+    dropped: int
+
+
 Event = (
     ModelChanged
     | ModelsChanged
@@ -210,6 +251,9 @@ Event = (
     | RequestAnswered
     | JobChanged
     | JobPaused
+    | StoreChanged
+    | StoreRead
+    | StoreWritten
 )
 Hook = Callable[[Event], None]
 """Called with every event, on the event loop's thread; quick, never blocking."""

@@ -70,7 +70,8 @@ class ResponseCache:
         if embedded.key is None or len(body) > _MOST_BODY_BYTES or revision != self.revision:
             return
         outputs = tuple(embedded.outputs)
-        event = RequestAnswered(embedded.model, embedded.usage, len(embedded.truncated), Timings(), outputs=outputs)
+        usage = embedded.usage._replace(store_hits=0)
+        event = RequestAnswered(embedded.model, usage, len(embedded.truncated), Timings(), outputs=outputs)
         self._cache.keep_response(_digest(body), CachedResponse(response, size, embedded.key, event))
 
 

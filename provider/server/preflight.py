@@ -1,5 +1,6 @@
 """What can be known to be wrong before the port is opened, without loading anything."""
 
+import asyncio
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -9,6 +10,7 @@ from provider.engine.choosing import check_auto
 from provider.errors import SettingsError
 from provider.models.resolve import local_folder
 from provider.settings import ModelSettings, Settings
+from provider.vector_stores import open_store
 
 _ANY = ("auto", "auto")
 
@@ -43,6 +45,17 @@ def _check_options(models: list[ModelSettings]) -> None:
         options = BackendOptions(model.device, model.dtype, own=own_options(model.backend, backend, model.options))
         if isinstance(backend, ChecksOptions):
             backend.check_options(options)
+
+
+def check_store(settings: Settings) -> None:
+    """Open the cache's store once: what is wrong with its settings or its file is told before the port is open.
+
+    Raises:
+        SettingsError: as `open_store`.
+    """
+    store = open_store(settings.cache.store) if settings.cache.enabled else None
+    if store is not None:
+        asyncio.run(store.close())
 
 
 def check_workers(settings: Settings, *, cores: int) -> None:

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable
+from operator import attrgetter
 
 import structlog
-from attrs import evolve, fields
+from attrs import evolve
 
 from provider.errors import ProviderError
-from provider.settings import SECTIONS, Settings
+from provider.settings import SECTIONS, Settings, options_of
 
 _log = structlog.get_logger("provider.server")
 
@@ -51,10 +52,10 @@ def needing_restart(old: Settings, new: Settings) -> list[str]:
     """Names of settings that differ and are read at the start only."""
     return [
         f"{section}.{each.name}"
-        for section, shape in SECTIONS.items()
+        for section in SECTIONS
         if section not in _LIVE_SECTIONS
-        for each in fields(shape)
-        if getattr(getattr(old, section), each.name) != getattr(getattr(new, section), each.name)
+        for each in options_of(section)
+        if attrgetter(f"{section}.{each.name}")(old) != attrgetter(f"{section}.{each.name}")(new)
     ]
 
 

@@ -1,13 +1,14 @@
 """Every option with its default, unit and meaning. The classes below are parser, documentation and test at once.
 
 A setting is named by section and field (`cache.ttl_seconds`); its environment variable is `EMB_PROVIDER_` and both
-names (`EMB_PROVIDER_CACHE_TTL_SECONDS`), unless the field has a shorter `env` of its own. `provider.configuration`
-fills these classes from files, environment and flags.
+names (`EMB_PROVIDER_CACHE_TTL_SECONDS`), unless the field has a shorter `env` of its own. A section may stand in
+another (`cache.store`). `provider.configuration` fills these classes from files, environment and flags.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
-from attrs import Attribute, field, fields, frozen
+from attrs import Attribute, field, fields, frozen, has
 
 from provider.settings.declaration import option
 from provider.settings.model import DEFAULT_MODEL, ModelSettings
@@ -30,7 +31,9 @@ __all__ = [
     "QueueSettings",
     "ServerSettings",
     "Settings",
+    "StoreSettings",
     "environment_variable",
+    "options_of",
 ]
 
 Protected = Literal["docs", "metrics", "models"]
@@ -139,12 +142,35 @@ class QueueSettings:
 
 
 @frozen
+class StoreSettings:
+    """Where cached outputs are kept beside the process's own memory: for other processes, and over restarts."""
+
+    name: str = option(
+        "memory",
+        "memory (the process's own alone), disk, or a plugin's, such as redis: those that `emb-provider doctor` lists",
+    )
+    path: str | None = option(None, "file of disk, on a local disk; all workers of a machine share it", path=True)
+    url: str | None = option(None, "address of a server, such as redis://localhost:6379/0", secret=True)
+    max_bytes: int | None = option(
+        None, "most bytes of the file; the oldest entries go first; none: 1 GiB (redis has a limit of its own)", least=1
+    )
+    ttl_seconds: float = option(604_800.0, "seconds an entry is kept", least=1)
+    timeout_ms: int = option(
+        100,
+        "most milliseconds that a request waits for it; a store that is slower is skipped until it is back",
+        least=1,
+    )
+    options: dict[str, Any] = option({}, "the store's own options, by name")
+
+
+@frozen
 class CacheSettings:
     """Vectors of inputs seen before, by model fingerprint and token ids."""
 
     enabled: bool = option(True, "whether vectors are kept, and equal inputs in flight embedded once")
     max_bytes: int = option(256 * 1024 * 1024, "most memory for cached vectors and responses, in bytes", least=0)
     ttl_seconds: float = option(3600.0, "seconds a vector is kept", least=0)
+    store: StoreSettings = field(factory=StoreSettings)
 
 
 @frozen
@@ -247,12 +273,22 @@ class Settings:
         return [self.model, *self.models]
 
 
-SECTIONS: dict[str, type] = {
-    each.name: each.type for each in fields(Settings) if each.name != "models" and each.type is not None
-}
-"""Section name to the class of its fields."""
+def _sections(shape: type, prefix: str = "") -> Iterator[tuple[str, type]]:
+    for each in fields(shape):
+        if isinstance(each.type, type) and has(each.type):
+            yield prefix + each.name, each.type
+            yield from _sections(each.type, f"{prefix}{each.name}.")
+
+
+SECTIONS: dict[str, type] = dict(_sections(Settings))
+"""Section name to the class of its fields; a section in another has both names (`cache.store`)."""
+
+
+def options_of(section: str) -> "list[Attribute[Any]]":
+    """The settings of a section, without the sections in it."""
+    return [each for each in fields(SECTIONS[section]) if f"{section}.{each.name}" not in SECTIONS]
 
 
 def environment_variable(section: str, setting: "Attribute[Any]") -> str:
     """The environment variable of a setting, prefix included."""
-    return ENV_PREFIX + (setting.metadata["env"] or f"{section}_{setting.name}".upper())
+    return ENV_PREFIX + (setting.metadata["env"] or f"{section}_{setting.name}".replace(".", "_").upper())

@@ -28,6 +28,7 @@ from provider.engine.hooks import (
     ModelVerified,
     RequestAnswered,
     RequestWaited,
+    StoreChanged,
 )
 from provider.settings import LogSettings
 from provider.telemetry.lines import LineWriter, cut_traceback, cut_values
@@ -35,6 +36,7 @@ from provider.telemetry.request import add_request_id
 
 _log = structlog.get_logger("provider.models")
 _jobs_log = structlog.get_logger("provider.jobs")
+_cache_log = structlog.get_logger("provider.cache")
 
 _LIBRARIES = (
     "asyncio",
@@ -212,6 +214,18 @@ def log_job(event: Event) -> None:
         facts = {"caller": event.owner} if event.owner else {}
         counts = {"completed": event.completed, "failed": event.failed, "total": event.total}
         _jobs_log.info("job_changed", job=event.job, state=event.state, **counts, **facts)
+
+
+def log_store(event: Event) -> None:
+    """A hook: the cache's store."""
+    if not isinstance(event, StoreChanged):
+        return
+    facts = {"store": event.store, "operation": event.operation}
+    if event.is_up:
+        _cache_log.info("cache_store_up", **facts)
+    else:
+        hint = "requests are answered without it until it works again"
+        _cache_log.warning("cache_store_down", reason=event.reason, hint=hint, **facts)
 
 
 def _log_state(event: ModelChanged) -> None:

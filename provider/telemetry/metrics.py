@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from attrs import frozen
@@ -10,7 +10,7 @@ from litestar import Request, Response, get
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import Middleware
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -28,7 +28,8 @@ from provider.engine.hooks import (
 )
 from provider.telemetry.gauges import Gauges
 from provider.telemetry.request import RequestRecord
-from provider.telemetry.series import Count, Counter, Distribution, Histogram
+from provider.telemetry.series import Count, Counter, Distribution, Histogram, OfWorker
+from provider.telemetry.store_series import StoreSeries
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 # What runs a model; not every model answers each of them.
@@ -43,7 +44,7 @@ _JOB_STATES = (
     "cancelling",
     "cancelled",
 )
-_LEVELS = ("response", "output")
+_LEVELS = ("response", "output", "store")
 _LOOP_DELAY_PERIOD = 0.25
 _REASONS = {
     kind: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
@@ -78,6 +79,7 @@ class Metrics:
     Attributes:
         registry: all of them.
         gauges: those that are read at each scrape.
+        store: those of the cache's store; its `on_event` is a hook of its own.
     """
 
     def __init__(self, models: Sequence[str], names: Mapping[str, str], worker: Worker = ONLY_WORKER) -> None:
@@ -115,7 +117,7 @@ class Metrics:
         truncated = counter("truncated_inputs", "Inputs that were cut", one)
         hits = counter(
             "cache_hits",
-            "Inputs found in the cache: the whole response, or the output of the model",
+            "Inputs found in the cache: the whole response, the output of the model, or that in the cache's store",
             ("model", "level"),
         )
         misses = counter("cache_misses", "Inputs not found in the cache", one)
@@ -140,6 +142,7 @@ class Metrics:
             "Requests of batches that were run; they are no part of `emb_provider_requests_total`",
             ("endpoint", "model", "status"),
         )
+        self.store = StoreSeries(self.registry, _SECONDS)
         self.gauges = Gauges(self.registry)
         waited = seconds("waiting", "Wait for admission of requests that were not admitted at once", ("outcome",))
         self._waited = {outcome: waited.labels(outcome) for outcome in ("admitted", "refused", "left")}
@@ -203,7 +206,9 @@ class Metrics:
                 series.inputs.value += usage.inputs
                 series.tokens.value += usage.tokens
                 # A response that is sent again was not tokenised.
-                series.hits["output" if event.timings.instants else "response"].value += usage.cache_hits
+                level = "output" if event.timings.instants else "response"
+                series.hits[level].value += usage.cache_hits - usage.store_hits
+                series.hits["store"].value += usage.store_hits
                 series.misses.value += usage.inputs - usage.cache_hits
                 series.tokenise.observe(event.timings.tokenise_seconds)
                 if event.truncated:
@@ -282,7 +287,7 @@ class Metrics:
             headers = {"content-type": content_type}
             if self._worker.is_alone:
                 return Response(encode(self.registry), headers=headers)
-            return Response(encode(_OfWorker(self.registry, self._worker)), headers=headers | {"connection": "close"})
+            return Response(encode(OfWorker(self.registry, self._worker)), headers=headers | {"connection": "close"})
 
         return metrics
 
@@ -292,15 +297,3 @@ def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
         return choose_encoder(accept)
     except TypeError:  # a version that is no number
         return choose_encoder("")
-
-
-class _OfWorker(Collector):
-    """A registry whose every series has the label `worker`: series of two processes must never be taken for one."""
-
-    def __init__(self, registry: CollectorRegistry, worker: Worker) -> None:
-        self._registry, self._label = registry, {"worker": str(worker.number)}
-
-    def collect(self) -> Iterator[Metric]:
-        for metric in self._registry.collect():
-            metric.samples = [sample._replace(labels=self._label | dict(sample.labels)) for sample in metric.samples]
-            yield metric

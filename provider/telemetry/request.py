@@ -65,9 +65,9 @@ class RequestRecord:
         errors = int(self.status >= _FAILED or not self.status)
         if (done := self.answered) is None:
             return Counts(1, errors)
-        inputs, tokens, cached = done.usage
-        is_scored = done.outputs == (SCORES,)
-        return Counts(1, errors, 0 if is_scored else inputs, inputs if is_scored else 0, tokens, cached, done.truncated)
+        used = done.usage
+        inputs, documents = (0, used.inputs) if done.outputs == (SCORES,) else (used.inputs, 0)
+        return Counts(1, errors, inputs, documents, used.tokens, used.cache_hits, done.truncated)
 
 
 _current: ContextVar[RequestRecord | None] = ContextVar("request_record", default=None)
@@ -144,6 +144,8 @@ class RequestTelemetry:
                         f"tokenise;dur={times.tokenise_seconds * 1e3:.3f}, queue;dur={times.queue_seconds * 1e3:.3f}, "
                         f'forward;dur={times.forward_seconds * 1e3:.3f}, cache;desc="{done.usage.cache_hits}"'
                     )
+                    if times.store_seconds:
+                        text += f";dur={times.store_seconds * 1e3:.3f}"
                     added.append((b"server-timing", text.encode()))
                 if (more := state.get("answer_headers")) is not None:
                     added += more()
@@ -205,6 +207,11 @@ class RequestTelemetry:
                 "tokenise_seconds": round(done.timings.tokenise_seconds, 6),
                 "forward_seconds": round(done.timings.forward_seconds, 6),
             }
+            if done.timings.store_seconds:
+                facts |= {
+                    "store_hits": done.usage.store_hits,
+                    "store_seconds": round(done.timings.store_seconds, 6),
+                }
         _log.log(level, "request", **facts)
 
 

@@ -14,6 +14,8 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from provider.cores import Worker
+
 
 class Count:
     """One series of a counter: add to its `value`."""
@@ -83,3 +85,17 @@ class Histogram(Collector):
             family.add_metric(values, list(zip(bounds, accumulate(each.counts), strict=True)), each.sum)
             family.add_sample(f"{self._name}_created", dict(zip(self._labels, values, strict=True)), each.created)
         yield family
+
+
+class OfWorker(Collector):
+    """A registry whose every series has the label `worker`: series of two processes must never be taken for one."""
+
+    def __init__(self, registry: CollectorRegistry, worker: Worker) -> None:
+        """The series of `registry`, as those of `worker`."""
+        self._registry, self._label = registry, {"worker": str(worker.number)}
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector.collect`."""
+        for metric in self._registry.collect():
+            metric.samples = [sample._replace(labels=self._label | dict(sample.labels)) for sample in metric.samples]
+            yield metric

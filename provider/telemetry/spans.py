@@ -25,6 +25,7 @@ from provider.telemetry.request import QUIET, RequestRecord, current_record
 
 _METHODS = {method.value for method in HttpMethod}
 _BAD = 500
+_STAGES = ["tokenise", "queue", "forward"]
 # The end of the process does not wait for a collector for longer.
 _FLUSH_SECONDS = 2.0
 
@@ -149,11 +150,13 @@ class Tracing:
                 "gen_ai.usage.input_tokens": event.usage.tokens,
                 "emb_provider.inputs": event.usage.inputs,
                 "emb_provider.cache_hits": event.usage.cache_hits,
+                "emb_provider.store_hits": event.usage.store_hits,
                 "emb_provider.truncated": event.truncated,
             }
         )
         instants = event.timings.instants
-        for name, (began, ended) in zip(("tokenise", "queue", "forward"), pairwise(instants), strict=False):
+        stages = ["tokenise", "store", "queue", "forward"] if event.timings.store_seconds else _STAGES
+        for name, (began, ended) in zip(stages, pairwise(instants), strict=False):
             request.add_stage(name, began, ended)
 
     async def close(self) -> None:

@@ -33,11 +33,13 @@ def trials_of(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]
 def test_the_machine_is_described_for_people_and_programs(tmp_path: Path) -> None:
     shown = doctor(tmp_path, "--no-measure")
     assert shown.returncode == 0, shown.stderr
-    for name in ("cores", "instructions", "memory", "torch", "CUDA", "MPS", "CPU kernels", "backend"):
+    for name in ("cores", "instructions", "memory", "torch", "CUDA", "MPS", "CPU kernels", "backend", "cache store"):
         assert f"\n{name} " in shown.stdout
     document = json.loads(doctor(tmp_path, "--no-measure", "--json").stdout)
     assert {each["name"] for each in document["machine"]["backends"]} >= {"torch", "torch-compile", "example"}
     assert (document["recommendation"], document["problem"]) == (None, None)
+    assert document["cache_store"]["name"] == "memory"
+    assert set(document["cache_store"]["installed"]) >= {"memory", "disk"}
 
 
 @pytest.mark.slow

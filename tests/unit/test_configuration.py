@@ -1,15 +1,15 @@
 """Every setting from every place, later over earlier, and errors that name setting, value and what is allowed."""
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from provider.cli.options import model_flags
 from provider.configuration import load_settings, read_dotenv
 from provider.errors import SettingsError
-from provider.settings import SECTIONS, Settings, environment_variable
+from provider.settings import SECTIONS, CacheSettings, Settings, StoreSettings, environment_variable, options_of
 
 
 def load(yaml: str | None = None, environ: Any = None, *, tmp_path: Path | None = None, **more: Any) -> Any:
@@ -74,8 +74,23 @@ def test_a_variable_sets_its_setting(variable: str, text: str, section: str, nam
     assert getattr(getattr(load(environ={variable: text}).settings, section), name) == value
 
 
+def test_a_section_stands_in_another(tmp_path: Path) -> None:
+    yaml = "cache: {max_bytes: 5, store: {name: disk, path: /a, ttl_seconds: 60}}"
+    found = load(yaml, {"EMB_PROVIDER_CACHE_STORE_PATH": "/b"}, tmp_path=tmp_path)
+    assert found.settings.cache == CacheSettings(max_bytes=5, store=StoreSettings("disk", "/b", ttl_seconds=60.0))
+    assert found.sources["cache.store.path"] == "environment"
+    for slip, says in (
+        ("cache: {store: disk}", "cache.store: expected a mapping, got 'disk'"),
+        ("cache: {store: {nme: disk}}", r"cache.store.nme: unknown setting; did you mean name"),
+        ("cache.store: {name: disk}", "cache.store: unknown section; did you mean cache"),
+        ("cache: {store: {ttl_seconds: 0}}", r"cache.store.ttl_seconds .*: expected a number, at least 1, got 0"),
+    ):
+        with pytest.raises(SettingsError, match=says):
+            load(slip, tmp_path=tmp_path)
+
+
 def test_every_setting_has_a_variable_of_its_own() -> None:
-    names = [environment_variable(section, each) for section, shape in SECTIONS.items() for each in attrs.fields(shape)]
+    names = [environment_variable(section, each) for section in SECTIONS for each in options_of(section)]
     assert len(names) == len(set(names)) > 30
 
 
@@ -261,9 +276,7 @@ def test_a_list_may_be_json_or_separated_by_commas() -> None:
 
 def test_every_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    paths = [
-        (section, each) for section, shape in SECTIONS.items() for each in attrs.fields(shape) if each.metadata["path"]
-    ]
+    paths = [(section, each) for section in SECTIONS for each in options_of(section) if each.metadata["path"]]
     assert {f"{section}.{each.name}" for section, each in paths} >= {
         "model.path",
         "auth.keys_file",
@@ -271,7 +284,7 @@ def test_every_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: 
     }
     for section, each in paths:
         environ = {environment_variable(section, each): "~/some/place"}
-        value = getattr(getattr(load_settings(None, environ).settings, section), each.name)
+        value = attrgetter(f"{section}.{each.name}")(load_settings(None, environ).settings)
         assert value == str(tmp_path / "some" / "place")
     assert load_settings(None, {}, flags={"model.path": "~"}).settings.model.path == str(tmp_path)
     (tmp_path / "x.yaml").write_text("models: [{path: ~/more}]", encoding="utf-8")
@@ -279,8 +292,8 @@ def test_every_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: 
 
 
 def test_every_setting_that_is_a_file_or_folder_is_a_path() -> None:
-    for shape in SECTIONS.values():
-        for each in attrs.fields(shape):
+    for section in SECTIONS:
+        for each in options_of(section):
             is_named_so = each.name in ("path", "folder", "uds") or each.name.endswith(("_path", "_file", "_folder"))
             assert each.metadata["path"] == is_named_so, each.name
 
