@@ -93,10 +93,12 @@ async def execute(
     timings = Timings(tokenised - started, instants=instants, store_seconds=queued - tokenised)
     if rows:
         await _run(runtime, cache, new, rows, waiting)
-        timings = timings._replace(
-            queue_seconds=max([row.queue_seconds for row in rows]),
-            forward_seconds=max([row.forward_seconds for row in rows]),
-            instants=(*instants, *_passes(rows, queued)),
+        timings = Timings(
+            tokenised - started,
+            max([row.queue_seconds for row in rows]),
+            max([row.forward_seconds for row in rows]),
+            (*instants, *_passes(rows, queued)),
+            queued - tokenised,
         )
     return Executed(
         inputs,

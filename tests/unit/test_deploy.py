@@ -19,7 +19,7 @@ from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
 from provider.cli import cli
 from provider.configuration import load_settings
 from provider.http.routes import LIVE_PATHS, READY_PATHS
-from provider.settings import SECTIONS, Settings
+from provider.settings import SECTIONS, Settings, environment_variable, options_of
 from provider.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -126,11 +126,7 @@ def texts() -> Iterator[tuple[Path, str]]:
 
 def test_every_metric_and_variable_there_is_one_of_ours() -> None:
     metrics = {each.name for each in Metrics(["m"], {"m": "m"}).registry.collect()}
-    variables = {
-        f"EMB_PROVIDER_{section}_{field.name}".upper()
-        for section, shape in SECTIONS.items()
-        for field in shape.__attrs_attrs__
-    }
+    variables = {environment_variable(section, each) for section in SECTIONS for each in options_of(section)}
     suffix = re.compile(r"_(total|count|sum|bucket)$")
     for path, text in texts():
         for name in re.findall(r"\bemb_provider_[a-z_]+[a-z]\b", text):
