@@ -18,12 +18,11 @@ class BackendOptions:
     """What the configuration says about one model's backend.
 
     Attributes:
-        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or a name of the backend's own.
-        dtype: `auto`, `float32`, `bfloat16`, `float16`, or a name of the backend's own.
-        threads: CPU threads of one forward pass; each lane may use that many. At least 1.
-        worker: number of this process among those that serve together, from 0. A backend that picks one of several
-            devices by itself spreads the workers over them.
-        own: the backend's own options: an instance of its `Options`, defaults filled in, types checked.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or the backend's own name.
+        dtype: `auto`, `float32`, `bfloat16`, `float16`, or the backend's own name.
+        threads: CPU threads of a forward pass, at least 1.
+        worker: number of this process among the workers, from 0, to spread them over devices.
+        own: an instance of the backend's `Options`, checked.
     """
 
     device: str = "auto"
@@ -40,13 +39,11 @@ class BackendTraits:
     Attributes:
         device: where it runs (`cpu`, `cuda:0`, …), as shown to users.
         dtype: what it computes in, as shown to users.
-        padding_is_free: True if the cost of a batch follows its tokens, False if it follows longest x rows.
-        batch_tokens: the batch size, in tokens, that it is fastest at; the configuration may say otherwise.
-        weights_digest: digest of weights that it reads beside those that `ModelSpec.fingerprint` covers (a converted
-            file in the model's folder); "" for none. It becomes part of the loaded model's fingerprint.
-        extra: more facts for `/v1/models` (JSON values).
-        lanes: threads that keep the device busy, where the backend is `concurrent`; None for one a core on the CPU, and
-            one on an accelerator.
+        padding_is_free: whether cost follows tokens, not longest row x rows.
+        batch_tokens: the fastest batch size, in tokens.
+        weights_digest: digest of what else decides outputs, such as a converted file; part of the fingerprint.
+        extra: JSON facts, shown as `details` in `/v1/models`.
+        lanes: threads that keep the device busy; None: one a core on the CPU, one on an accelerator.
     """
 
     device: str
@@ -60,77 +57,58 @@ class BackendTraits:
 
 @runtime_checkable
 class AdjustsThreads(Protocol):
-    """What a backend may have besides: a number of CPU threads that can change after loading.
-
-    The engine then measures at the start how many threads a forward pass should have; without it, only the size of
-    batches.
-    """
+    """Optional: the CPU threads of a pass can change, so that lanes and threads are measured, not only batch size."""
 
     def use_threads(self, threads: int) -> None:
-        """From now on a forward pass has `threads` CPU threads, at least 1. Never called while `run` runs."""
+        """Give forward passes `threads` CPU threads, at least 1. Never called during `run`."""
         ...
 
 
 @runtime_checkable
 class GetsFaster(Protocol):
-    """What a backend may have besides: slow work that makes its passes faster, such as compiling, once it is in use.
-
-    So a model serves before it is done.
-    """
+    """Optional: slow work that makes passes faster, such as compiling, is done while the model serves."""
 
     def improvements(self) -> Iterator[Callable[[], None]]:
-        """What changes the backend, one small step after the other.
+        """Steps that change the backend. They are taken once, on a thread of their own, while lanes call `run`.
 
-        The engine goes through them once after loading, on a thread of its own, while lanes call `run`; each step is
-        called while no pass runs. Outputs may change by rounding, and of `traits` only `extra`. Nothing to do: no step.
+        Each step is called between passes. Outputs may change by rounding, and of `traits` only `extra`.
         """
         ...
 
 
 @runtime_checkable
 class SelectsFiles(Protocol):
-    """What a backend class may have besides: files of its own that it reads from a model's repository.
-
-    Repositories hold the same model in many formats. Downloaded are the safetensors and what every backend needs
-    (configuration, tokenizer, modules); a backend that reads other files says here which, and they are part of the
-    model then: a copy in the cache without them is incomplete.
-    """
+    """Optional, of the class: which files of other formats are downloaded from a repository, beside the safetensors."""
 
     @classmethod
     def select_files(cls, names: Sequence[str], options: BackendOptions) -> Iterable[str]:
-        """Those of `names` that `load` will read, data files beside them included; of several variants only one.
+        """Those of `names` that `load` will read, with their data files; of several variants only one.
 
-        Called before anything is downloaded, any number of times. It looks at its arguments and at this machine's
-        devices, not at files.
+        A function of its arguments and this machine's devices, called before downloads, any number of times.
 
         Args:
-            names: of all files in the repository, sorted; paths inside it with `/`, such as `onnx/model.onnx`.
-            options: as configured, but `threads` and `worker`, which are not known yet.
+            names: of all files in the repository, sorted, such as `onnx/model.onnx`.
+            options: as configured; `threads` and `worker` are not known yet.
 
         Returns:
-            Names out of `names`; what is not in there is ignored. None at all where the repository lacks what this
-            backend needs: `load` then says what to do.
+            A subset of `names`; nothing where the repository lacks what the backend needs: `load` says what to do.
 
         Raises:
-            BackendUnavailable: the options cannot be met by any file, so that a download would be for nothing.
+            BackendUnavailable: no file can meet the options.
         """
         ...
 
 
 @runtime_checkable
 class ChecksOptions(Protocol):
-    """What a backend class may have besides: a check of device, dtype and options without a model.
-
-    It is called before the port is opened, where device, dtype or options are configured. Without it, `load` refuses.
-    """
+    """Optional, of the class: rejects a configured device, dtype or option before the port opens, without a model."""
 
     @classmethod
     def check_options(cls, options: BackendOptions) -> None:
-        """Refuse what no model could be loaded with; quick, without a model.
+        """Check quickly.
 
         Raises:
-            BackendUnavailable: no device or dtype is called that, this machine has no such device, or it does not
-                compute in that dtype.
+            BackendUnavailable: no model could be loaded with them.
         """
         ...
 
@@ -156,13 +134,11 @@ class Memory:
 
 @runtime_checkable
 class HasDeviceMemory(Protocol):
-    """What a backend class may have besides: models in the memory of a device, instead of the process's."""
+    """Optional, of the class: its models share the memory of a device, bounded by `memory.max_device_bytes`."""
 
     @classmethod
     def device_memory(cls, options: BackendOptions) -> Memory | None:
-        """The memory that a model loaded with these options is in; None for that of the process.
-
-        Called before and after a model is loaded: what is held more then is that model's.
+        """The memory of models with these options, asked before and after loading; None: the process's.
 
         Raises:
             BackendUnavailable: the options cannot be met.
@@ -172,23 +148,18 @@ class HasDeviceMemory(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """Turns batches of token ids into outputs. Synchronous, whole batches, no text, no HTTP.
+    """Turns batches of token ids into outputs. Synchronous: no text, no HTTP, no locks.
 
-    A class registers itself as an entry point in the group `provider.backends`. Check it with
-    `provider.testing.BackendContract`.
+    Registered as an entry point in the group `provider.backends`, checked by `provider.testing.BackendContract`.
 
-    The engine calls `run` from threads of its own, its *lanes*. It never calls it from two threads at once unless
-    `concurrent` is True; then lanes share one instance and its weights. `load` and `close` are called once each, from
-    other threads than the lanes, never while `run` runs. The first `run` after `load` is of a single token, and
-    called alone.
+    `run` is called from *lanes*, the engine's threads, one at a time unless `concurrent`. `load` and `close` are called
+    once, by other threads, never during `run`. The first `run` is of a single token and alone.
 
     Attributes:
-        Options: an attrs class with a default for every field: the options this backend takes under `options:` in
-            `litestar.yaml`. The engine fills it, checks names and types, and hands it to `load` as `options.own`.
-        concurrent: whether several threads may call `run` of one instance at the same time.
-        outputs: names of the outputs that it can compute: `dense`, `sparse`, `multi_vector`, `scores`, or what a
-            plugin's task is called. A model with another one is refused before it is loaded.
-        traits: what the loaded instance says about itself.
+        Options: an attrs class with a default for each field: `options:` in the configuration.
+        concurrent: whether threads may call `run` of one instance at the same time.
+        outputs: of `dense`, `sparse`, `multi_vector`, `scores`, or a plugin's; other models are rejected.
+        traits: facts of the loaded instance.
     """
 
     Options: ClassVar[type]
@@ -198,11 +169,11 @@ class Backend(Protocol):
 
     @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
-        """Load the weights in `spec.folder` and get ready to run.
+        """Load `spec.folder`.
 
         Raises:
-            BackendUnavailable: the backend cannot run here (device, library, dtype); the message says what to do.
-            InvalidModel: the folder lacks what this backend needs.
+            BackendUnavailable: it cannot run here (device, library, dtype).
+            InvalidModel: the folder lacks what it needs.
         """
         ...
 
@@ -210,18 +181,17 @@ class Backend(Protocol):
         """Run the model over `batch`.
 
         Returns:
-            Name to one entry a row, for each name in `batch.outputs`; row i belongs to row i of the batch, and all
-            arrays are the caller's. `dense`: (rows, dimension) float32, C-contiguous, pooled and passed through the
-            head, neither normalised nor cut. `scores`: (rows, labels) float32, logits. `sparse`: a `SparseVector` a
-            row. `multi_vector`: (tokens, dimension) float32 a row, one vector for each token of it, none left out.
+            Each name in `batch.outputs`, to an entry a row, in order; arrays are the caller's. `dense`: float32 (rows,
+            dimension), C-contiguous, pooled, head applied, not normalised, not cut. `scores`: logits, float32 (rows,
+            labels). `sparse`: a `SparseVector` a row. `multi_vector`: float32 (tokens, dimension) a row, all tokens.
 
         Raises:
-            MemoryError: memory ran out. The engine runs the halves, and makes smaller batches for a while;
-                `kit.devices.memory_errors` makes it out of a library's own error.
-            Exception: anything else. The engine fails the rows concerned, and only those, and goes on calling.
+            MemoryError: the halves run, and batches are smaller for a while; `kit.devices.memory_errors` makes it of a
+                library's own error.
+            Exception: only the rows at fault fail.
         """
         ...
 
     def close(self) -> None:
-        """Free memory and threads. May be called twice."""
+        """Free memory and threads; may be called twice."""
         ...

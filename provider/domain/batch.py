@@ -57,11 +57,11 @@ class Features:
 
     Attributes:
         ids: token ids, special tokens included, never empty.
-        type_ids: shape (tokens,), int32, the segment of each token in a text pair; None where all are 0.
-        skip: leading tokens that take no part in pooling (a prompt's, for models that leave it out).
-        unattended: trailing tokens that no other token sees, but which have an output (a query's expansion).
-        is_query: whether the input is a query; only models that treat queries and documents differently look at it.
-        outputs: names of the outputs that are wanted for it.
+        type_ids: shape (tokens,), int32, segment of each token in a pair; None: all 0.
+        skip: leading tokens left out of pooling (a prompt's, for some models).
+        unattended: trailing tokens that no other sees, but which have an output (a query's expansion).
+        is_query: whether it is a query, for models that treat queries differently.
+        outputs: names of requested outputs.
     """
 
     ids: Ids
@@ -88,16 +88,15 @@ class Features:
 
 @frozen(eq=False, slots=False)
 class TokenBatch:
-    """Token ids of several rows, ragged: one flat array and where each row starts. The arrays are read-only.
+    """Token ids of several rows, ragged. The arrays are read-only.
 
     Attributes:
-        ids: shape (tokens,), int32.
+        ids: ids of all rows in sequence, shape (tokens,), int32.
         offsets: shape (rows + 1,), int64; row i is `ids[offsets[i]:offsets[i + 1]]`, never empty.
-        skips: shape (rows,), int32; leading tokens of each row that take no part in pooling (a prompt's, for models
-            that leave it out); always smaller than the row.
-        type_ids: shape (tokens,), int32: the segment of each token in a text pair; None where all are 0.
-        unattended: shape (rows,), int32: trailing tokens of each row that no other token sees; None where all are 0.
-        queries: shape (rows,), bool: which rows are queries, for models that treat them differently.
+        skips: leading tokens of each row left out of pooling, shape (rows,), int32; fewer than the row's.
+        type_ids: segment of each token in a pair, shape (tokens,), int32; None: all 0.
+        unattended: trailing tokens of each row that no other sees, shape (rows,), int32; None: all 0.
+        queries: whether each row is a query, shape (rows,), bool; None: none is.
         outputs: names of the outputs that at least one row wants.
     """
 

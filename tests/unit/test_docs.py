@@ -71,10 +71,11 @@ def test_pages_that_the_code_makes_are_those_that_it_makes_now(name: str) -> Non
     assert page == script["PAGES"][name](), "run scripts/reference-pages --write"
 
 
-def test_the_table_has_every_setting_with_its_variable() -> None:
+def test_the_table_has_every_setting_and_the_variables_that_do_not_follow_from_it() -> None:
     page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
     for section, setting in SETTINGS:
-        assert page.count(f"| `{section}.{setting.name}` | `{environment_variable(section, setting)}` |") == 1
+        (row,) = re.findall(rf"^\| `{section}\.{setting.name}` \|.*$", page, re.MULTILINE)
+        assert (f"`{environment_variable(section, setting)}`" in row) == bool(setting.metadata["env"]), row
 
 
 def test_the_shipped_file_sets_the_packaged_model_and_nothing_else() -> None:
@@ -169,3 +170,13 @@ def test_the_table_of_clients_has_their_pinned_versions_and_nothing_that_went_wr
     assert page_with(page, {}) == page
     for client in CLIENTS:
         assert table[client.label] == [*row(client, {})]
+
+
+def test_every_picture_is_shown_and_every_one_that_is_shown_is_there() -> None:
+    shown = {
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", page.read_text())
+    }
+    drawn = {path for suffix in ("png", "svg") for path in (ROOT / "docs").rglob(f"*.{suffix}")}
+    assert shown == drawn
