@@ -31,6 +31,11 @@ def forget_settings(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setattr(constants, "HF_HUB_CACHE", str(folder / "default-cache"))
 
 
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Name to content."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @frozen
 class Seen:
     """A request that came.
@@ -49,8 +54,9 @@ class HubServer:
     """Use as a context manager.
 
     Attributes:
-        repository: the only one it has.
+        repository: the one that it has.
         files: name to content.
+        others: files of further repositories, by name.
         commit: what `branches` point to.
         deny: answer everything with this status (401, 403, 404, 500 …).
         deny_code: and with this X-Error-Code.
@@ -63,6 +69,7 @@ class HubServer:
 
     files: dict[str, bytes]
     repository: str = "tests/tiny"
+    others: dict[str, dict[str, bytes]] = field(factory=dict)
     commit: str = COMMIT
     deny: int | None = None
     deny_code: str | None = None
@@ -77,9 +84,7 @@ class HubServer:
     @classmethod
     def of_folder(cls, folder: Path) -> Self:
         """A hub whose repository holds the files of `folder`."""
-        return cls(
-            {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        )
+        return cls(files_in(folder))
 
     def __enter__(self) -> Self:
         hub = self
@@ -108,9 +113,14 @@ class HubServer:
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def content(self, name: str) -> bytes:
+    def holding(self, path: str) -> tuple[str, dict[str, bytes]]:
+        """The repository that a path is about, and its files."""
+        names = (name for name in self.others if path.startswith((f"/api/models/{name}/", f"/{name}/")))
+        found = next(names, path.removeprefix("/api/models/"))
+        return (found, self.others[found]) if found in self.others else (self.repository, self.files)
+
+    def content(self, name: str, whole: bytes) -> bytes:
         """What it answers for a file."""
-        whole = self.files[name]
         return whole[: len(whole) // 2] if name in self.short else whole
 
     def fetched(self) -> set[str]:
@@ -136,32 +146,33 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         hub, path = self.state, unquote(urlsplit(self.path).path)
         hub.requests.append(Seen(self.command, path, {key.lower(): value for key, value in self.headers.items()}))
-        api, resolve = f"/api/models/{hub.repository}", f"/{hub.repository}/resolve/"
+        repository, files = hub.holding(path)
+        api, resolve = f"/api/models/{repository}", f"/{repository}/resolve/"
         if hub.deny is not None and (path.startswith(resolve) or not hub.deny_files):
             self._refuse(hub.deny, hub.deny_code)
         elif path.startswith(f"{api}/tree/"):
-            self._json([{"type": "file", "path": name, **_about(hub.files[name])} for name in hub.files])
+            self._json([{"type": "file", "path": name, **_about(content)} for name, content in files.items()])
         elif path == api or path.startswith(f"{api}/revision/"):
             if path.rpartition("/revision/")[2] not in (path, "main", hub.commit):
                 self._refuse(404, "RevisionNotFound")
                 return
-            siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
-            self._json({"id": hub.repository, "sha": hub.commit, "siblings": siblings})
+            siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+            self._json({"id": repository, "sha": hub.commit, "siblings": siblings})
         elif path.startswith(resolve):
-            self._file(path.removeprefix(resolve).partition("/")[2])
+            self._file(path.removeprefix(resolve).partition("/")[2], files)
         else:
             self._refuse(404, "RepoNotFound")
 
-    def _file(self, name: str) -> None:
-        if name not in self.state.files:
+    def _file(self, name: str, files: dict[str, bytes]) -> None:
+        if name not in files:
             self._refuse(404, "EntryNotFound")
             return
-        content = self.state.content(name)
+        content = self.state.content(name, files[name])
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
         self.send_response(206 if "Range" in self.headers else 200)
         if "Range" in self.headers:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("ETag", f'"{hashlib.sha256(self.state.files[name]).hexdigest()}"')
+        self.send_header("ETag", f'"{hashlib.sha256(files[name]).hexdigest()}"')
         self.send_header("X-Repo-Commit", self.state.commit)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()

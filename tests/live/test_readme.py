@@ -1,6 +1,5 @@
-"""What README and docs show works as pasted: requests, programs, command lines, configuration, backends, links."""
+"""What README and docs say is true: the first requests, command lines, links, the backend of the page."""
 
-import gzip
 import json
 import os
 import re
@@ -15,36 +14,22 @@ import click
 import numpy as np
 import pytest
 from processes import ROOT, ServerProcess
+from snippets import PAGES, prose, snippets
 
 from provider.backends import ModelSpec, Outputs, TokenBatch
 from provider.cli import cli
-from provider.configuration import load_settings
 from provider.testing import BackendContract
 from provider.testing.tiny import tiny_bert
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
-LINKED = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "plugins" / "README.md"]
-NOT_SETTINGS = "<!-- not settings"
-ELSEWHERE = "<!-- elsewhere: "
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+LINKED = [*PAGES, ROOT / "CHANGELOG.md"]
 _ASSIGNMENT = re.compile(r"\w+=.*")
-
-
-def blocks(page: Path, language: str) -> list[tuple[str, str]]:
-    """Fenced blocks of a language, without their indent, each with the line before it."""
-    text = page.read_text()
-    found = []
-    for match in _FENCE.finditer(text):
-        if match["language"] == language:
-            body = re.sub(rf"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
-            found.append((body, text[: match.start()].rstrip("\n").rpartition("\n")[2]))
-    return found
 
 
 def block(page: Path, language: str, start: str) -> str:
     """The only block of a language that has a line with that start."""
-    (found,) = (text for text, _ in blocks(page, language) if re.search(rf"^{re.escape(start)}", text, re.MULTILINE))
+    texts = (each.text for each in snippets(page) if each.language == language)
+    (found,) = (text for text in texts if re.search(rf"^{re.escape(start)}", text, re.MULTILINE))
     return found
 
 
@@ -72,9 +57,9 @@ def run(command: list[str], folder: Path, **environment: str) -> str:
 
 def command_lines(page: Path) -> Iterator[list[str]]:
     """Arguments of every call of `emb-provider` (or `./scripts/serve`) on a page, in blocks and in running text."""
-    text = page.read_text()
-    lines = [line for body, _ in blocks(page, "sh") for line in body.replace("\\\n", " ").splitlines()]
-    lines += re.findall(r"`([^`\n]+)`", _FENCE.sub("", text))
+    commands = (each.text.replace("\\\n", " ") for each in snippets(page) if each.language == "sh")
+    lines = [line for text in commands for line in text.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", prose(page))
     for line in lines:
         try:
             words = shlex.split(line, comments=True)
@@ -105,56 +90,9 @@ def check_command_line(arguments: list[str]) -> None:
             assert given in parameter.type.choices, shlex.join(arguments)
 
 
-# What the commands of pages read.
-SAMPLES = {
-    "texts.txt": "A cat.\nA dog.\n",
-    "docs.jsonl": '{"id": 1, "body": "A cat."}\n',
-    "rows.csv": "id,abstract\n1,A cat.\n",
-    "corpus.jsonl": '{"text": "A cat."}\n',
-}
-
-
-def write_samples(folder: Path) -> None:
-    """The files that pages speak of."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    for name, content in SAMPLES.items():
-        (folder / name).write_text(content)
-    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress((folder / "corpus.jsonl").read_bytes()))
-    parquet.write_table(pa.table({"body": ["A cat."]}), folder / "in.parquet")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    ["tutorial", "how-to/embed", "how-to/monitoring", "how-to/moving", "reference/cli"],
-)
-def test_every_command_and_program_of_a_page_runs(name: str, shipped: ServerProcess, tmp_path: Path) -> None:
-    page = ROOT / "docs" / f"{name}.md"
-    write_samples(tmp_path)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    found = [("sh", *each) for each in blocks(page, "sh")] + [("python", *each) for each in blocks(page, "python")]
-    runs = [(language, text) for language, text, before in found if not before.strip().startswith(ELSEWHERE)]
-    assert runs
-    for language, text in runs:
-        here_text = text.replace("localhost:9000", f"localhost:{shipped.port}")
-        command = (
-            ["bash", "-euo", "pipefail", "-c", here_text] if language == "sh" else [sys.executable, "-c", here_text]
-        )
-        run(command, tmp_path, PATH=path, HOME=str(tmp_path))
-
-
-def test_what_is_not_run_says_why() -> None:
-    marks = [before for page in PAGES for text, before in blocks(page, "sh") if before.strip().startswith(ELSEWHERE)]
-    assert marks
-    for mark in marks:
-        assert re.fullmatch(r"<!-- elsewhere: \w.+ -->", mark.strip())
-
-
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", page.read_text()), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -171,6 +109,12 @@ def test_the_python_example_runs(shipped: ServerProcess, tmp_path: Path) -> None
     assert run([sys.executable, "-c", program], tmp_path).startswith("2 vectors of 384 numbers, ")
 
 
+def test_the_two_commands_of_the_readme_are_there(shipped: ServerProcess) -> None:
+    assert shipped.get("/health/live")[0] == 200  # it was started by scripts/serve
+    asked = [str(ROOT / "scripts" / "test"), "--collect-only", "--quiet", "tests/unit/test_cores.py"]
+    assert "test_cores.py" in run(asked, ROOT)
+
+
 def test_the_langchain_example_runs(shipped: ServerProcess, tmp_path: Path) -> None:
     program = here(block(ROOT / "docs" / "how-to" / "clients.md", "python", "from langchain_openai import"), shipped)
     program += "\nassert len(embeddings.embed_query('hello')) == 384\n"
@@ -180,7 +124,8 @@ def test_the_langchain_example_runs(shipped: ServerProcess, tmp_path: Path) -> N
 def test_what_the_api_page_shows_of_a_request_is_answered_like_that(shipped: ServerProcess) -> None:
     import httpx
 
-    shown = [json.loads(text) for text, _ in blocks(ROOT / "docs" / "reference" / "api.md", "json")]
+    page = ROOT / "docs" / "reference" / "api.md"
+    shown = [json.loads(each.text) for each in snippets(page) if each.language == "json"]
     request, answer = shown[:2]
     error, health = (next(each for each in shown if key in each) for key in ("error", "problems"))
     response = httpx.post(f"{shipped.url}/v1/embeddings", json=request).raise_for_status().json()
@@ -213,29 +158,9 @@ def test_command_lines_are_found_and_wrong_ones_noticed() -> None:
             check_command_line(wrong)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_configuration_is_accepted(page: Path, tmp_path: Path) -> None:
-    import yaml
-
-    for text, before in blocks(page, "yaml"):
-        path = tmp_path / "litestar.yaml"
-        path.write_text(text)
-        assert yaml.safe_load(text)
-        if not before.startswith(NOT_SETTINGS):
-            load_settings(path, {})
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_python_and_json_block_can_be_read(page: Path) -> None:
-    for text, _ in blocks(page, "python"):
-        compile(text, page.name, "exec")
-    for text, _ in blocks(page, "json"):
-        json.loads(text)
-
-
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", page.read_text())):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if "://" in target:
             continue
         name, _, anchor = target.partition("#")
