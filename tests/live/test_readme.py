@@ -152,7 +152,7 @@ def test_every_command_line_has_existing_commands_and_options(page: Path) -> Non
 
 def test_command_lines_are_found_and_wrong_ones_noticed() -> None:
     assert ["serve", "--model", "/models/mine"] in list(command_lines(README))
-    assert ["backends", "--check"] in list(command_lines(ROOT / "docs" / "reference" / "backends.md"))
+    assert ["backends", "--check"] in list(command_lines(ROOT / "plugins" / "README.md"))
     for wrong in (["sevre"], ["serve", "--prot", "1"], ["embed", "--format", "csv"]):
         with pytest.raises((AssertionError, pytest.fail.Exception)):
             check_command_line(wrong)

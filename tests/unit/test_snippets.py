@@ -11,7 +11,7 @@ import client_environments
 import pytest
 import yaml
 from processes import ROOT
-from snippets import NEEDS, OUTPUT, PAGES, YAML_OF, Snippet, every_snippet, snippets, tests_of
+from snippets import NEEDS, OUTPUT, PAGES, YAML_OF, Snippet, every_snippet, names_of_tests, snippets
 
 from provider.configuration import load_settings
 
@@ -34,7 +34,7 @@ def problem(snippet: Snippet) -> str | None:
             return None if snippet.language in ran else f"nothing runs {snippet.language}"
         case "run by", value:
             path, _, name = value.partition("::")
-            is_there = (ROOT / path).is_file() and name in tests_of(ROOT / path)
+            is_there = (ROOT / path).is_file() and name in names_of_tests(ROOT / path)
             return None if is_there else f"there is no test {value}"
         case kind, _ if snippet.language not in languages[kind]:
             return f"`{kind}` is not for {snippet.language}"
