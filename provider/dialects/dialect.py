@@ -82,8 +82,3 @@ class Dialect:
     write_error: Callable[[Failure], dict[str, Any]]
     routes: Sequence[Route] = field(default=())
     handlers: Sequence[ControllerRouterHandler] = field(default=())
-
-    def depth(self, path: str) -> int:
-        """Characters of the longest of its paths that `path` is at or below; -1: none."""
-        wanted = path.rstrip("/") or "/"
-        return max((len(each) for each in self.paths if wanted == each or wanted.startswith(f"{each}/")), default=-1)

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 import structlog
-from attrs import evolve, frozen
-from litestar import MediaType, Request, Response
+from attrs import frozen
+from litestar import Request
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
@@ -13,12 +14,15 @@ from provider import errors
 from provider.dialects.dialect import Dialect, Failure
 from provider.dialects.phrases import FieldNames, Phrase, apology, phrase
 from provider.dialects.registry import Dialects
+from provider.http.exchange import WrittenResponse
 from provider.http.routes import EMBEDDINGS_PATHS, RERANK_PATHS, routes_text
 
 INVALID = "invalid_request_error"
 UNAVAILABLE = "service_unavailable_error"
 SERVER = "server_error"
 QUOTA = "insufficient_quota"
+
+_NAMES = FieldNames()
 
 _log = structlog.get_logger("provider.http")
 
@@ -104,81 +108,85 @@ TABLE: dict[type[errors.ProviderError], Answer] = {
 
 @frozen
 class ErrorHandlers:
-    """Make an answer of every error, in the dialect that the request was told to be in, or that has its path."""
+    """Make an answer of every error, in the dialect that the request was told to be in, or that has its path.
+
+    Under overload most answers are errors, so that they cost what the model lacks: they are written here and not by
+    Litestar's `Response`.
+    """
 
     dialects: Dialects
 
     def by_class(self) -> ExceptionHandlersMap:
         """For Litestar."""
-        return {
+        handlers: Any = {
             errors.ProviderError: self._answer_provider_error,
             HTTPException: self._answer_http_error,
             Exception: self._answer_anything,
         }
+        found: ExceptionHandlersMap = handlers
+        return found
 
-    def answer(self, request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, Any]]:
+    def answer(self, request: Request[Any, Any, Any], exc: Exception) -> WrittenResponse:
         """The answer to `exc`."""
-        handler: Any = next(each for kind, each in self.by_class().items() if isinstance(exc, kind))  # type: ignore[arg-type]
-        response: Response[dict[str, Any]] = handler(request, exc)
-        return response
+        if isinstance(exc, errors.ProviderError):
+            return self._answer_provider_error(request, exc)
+        if isinstance(exc, HTTPException):
+            return self._answer_http_error(request, exc)
+        return self._answer_anything(request, exc)
 
     def _written(
         self, request: Request[Any, Any, Any], failure: Failure, headers: Mapping[str, str] | None = None
-    ) -> Response[dict[str, Any]]:
+    ) -> WrittenResponse:
         state, dialect = request.scope["state"], self._dialect_of(request)
         state["dialect"] = dialect.name
         if isinstance(failure.cause, errors.ProviderError):
             state["error"] = type(failure.cause)
-        body = dialect.write_error(evolve(failure, request_id=state.get("request_id", "")))
-        return Response(body, status_code=failure.status, media_type=MediaType.JSON, headers=dict(headers or {}))
+        body = orjson.dumps(dialect.write_error(failure))
+        fields = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()] if headers else ()
+        return WrittenResponse.of_json(body, fields, failure.status)
 
     def _dialect_of(self, request: Request[Any, Any, Any]) -> Dialect:
         state = request.scope["state"]
         return self.dialects.named(state["dialect"]) if "dialect" in state else self.dialects.at(request.scope["path"])
 
-    def _answer_provider_error(
-        self, request: Request[Any, Any, Any], exc: errors.ProviderError
-    ) -> Response[dict[str, Any]]:
+    def _answer_provider_error(self, request: Request[Any, Any, Any], exc: errors.ProviderError) -> WrittenResponse:
         """Answer one of our own errors by the table."""
         answer = next(TABLE[kind] for kind in type(exc).__mro__ if kind in TABLE)
-        path = request.scope["path"]
         if answer.status == 500:
-            _log.error("request_failed", path=path, exc_info=exc)
+            _log.error("request_failed", path=request.scope["path"], exc_info=exc)
         state = request.scope["state"]
-        names = state.get("field_names", FieldNames())
+        names = state.get("field_names", _NAMES)
         said = phrase(exc, names) if exc.public else Phrase(apology(state))
         if isinstance(exc, errors.EmbeddingFailed) and exc.index is not None:
             said = Phrase(said.message, names.place(exc.index))
         code = exc.code if isinstance(exc, errors.InvalidRequest) else answer.code
-        failure = Failure(answer.status, said.message, answer.type, said.param, code, path, exc)
+        failure = _failure(request, exc, answer.status, said.message, answer.type, param=said.param, code=code)
         return self._written(request, failure, _headers(exc, answer.status))
 
-    def _answer_http_error(self, request: Request[Any, Any, Any], exc: HTTPException) -> Response[dict[str, Any]]:
+    def _answer_http_error(self, request: Request[Any, Any, Any], exc: HTTPException) -> WrittenResponse:
         """Answer the framework's own errors: unknown path or method."""
         method, path = request.scope["method"], request.scope["path"]
         headers = {key.lower(): value for key, value in (exc.headers or {}).items()}
-        if exc.status_code == 404:
-            message = f"Invalid URL ({method} {path}). {self._right_url(request)}"
-            return self._written(request, Failure(404, message, INVALID, path=path, cause=exc), headers)
-        if exc.status_code == 405:
+        status, message, kind, code = exc.status_code, apology(request.scope["state"]), SERVER, None
+        if status == 404:
+            message, kind = f"Invalid URL ({method} {path}). {self._right_url(request)}", INVALID
+        elif status == 405:
             hint = "(HINT: Perhaps you meant to use a different HTTP method?)"
             if "GET" in headers.get("allow", ""):
                 headers["allow"] += ", HEAD"
             message = f"Not allowed to {method} on {path}. {hint} Allowed: {headers.get('allow', 'see /docs')}."
-            failure = Failure(405, message, INVALID, code="method_not_supported", path=path, cause=exc)
-            return self._written(request, failure, headers)
-        if exc.status_code >= 500:
+            kind, code = INVALID, "method_not_supported"
+        elif status >= 500:
             _log.error("request_failed", path=path, exc_info=exc)
-            failure = Failure(exc.status_code, apology(request.scope["state"]), SERVER, path=path, cause=exc)
-            return self._written(request, failure, headers)
-        # Whatever else the framework refuses is the request's fault: 400, because some clients retry 415 and 422.
-        return self._written(request, Failure(400, str(exc.detail), INVALID, path=path, cause=exc), headers)
+        else:
+            # Whatever else the framework refuses is the request's fault: 400, because some clients retry 415 and 422.
+            status, message, kind = 400, str(exc.detail), INVALID
+        return self._written(request, _failure(request, exc, status, message, kind, code=code), headers)
 
-    def _answer_anything(self, request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, Any]]:
+    def _answer_anything(self, request: Request[Any, Any, Any], exc: Exception) -> WrittenResponse:
         """Answer what nobody foresaw: the log gets all of it, the client an apology."""
-        path = request.scope["path"]
-        _log.error("request_failed", path=path, exc_info=exc)
-        return self._written(request, Failure(500, apology(request.scope["state"]), SERVER, path=path, cause=exc))
+        _log.error("request_failed", path=request.scope["path"], exc_info=exc)
+        return self._written(request, _failure(request, exc, 500, apology(request.scope["state"]), SERVER))
 
     def _right_url(self, request: Request[Any, Any, Any]) -> str:
         path = request.scope["path"]
@@ -202,6 +210,20 @@ class ErrorHandlers:
                 f"with an OpenAI client set base_url to {base}/v1. {routes}"
             )
         return f"With an OpenAI client set base_url to {base}/v1. {routes}"
+
+
+def _failure(
+    request: Request[Any, Any, Any],
+    cause: Exception,
+    status: int,
+    message: str,
+    kind: str,
+    *,
+    param: str | None = None,
+    code: str | None = None,
+) -> Failure:
+    scope = request.scope
+    return Failure(status, message, kind, param, code, scope["path"], cause, scope["state"].get("request_id", ""))
 
 
 def _headers(exc: errors.ProviderError, status: int) -> dict[str, str]:

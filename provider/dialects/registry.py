@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Self
 
 import msgspec
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
@@ -56,6 +56,13 @@ class Dialects:
 
     on: Sequence[Dialect]
     off: Sequence[Dialect]
+    # Each path, how those below it begin, and whose it is; the longest first.
+    _places: Sequence[tuple[str, str, Dialect]] = field(init=False, repr=False)
+
+    @_places.default
+    def _by_length(self) -> Sequence[tuple[str, str, Dialect]]:
+        places = [(path, f"{path}/", dialect) for dialect in (*self.on, *self.off) for path in dialect.paths]
+        return sorted(places, key=lambda each: -len(each[0]))
 
     @classmethod
     def of(cls, settings: DialectSettings) -> Self:
@@ -74,8 +81,11 @@ class Dialects:
 
     def at(self, path: str) -> Dialect:
         """Whose path it is: the longest decides, and one that is on before one that is off; else OpenAI's."""
-        found = max((*self.on, *self.off), key=lambda each: each.depth(path))
-        return found if found.depth(path) >= 0 else OPENAI
+        wanted = path.rstrip("/") or "/"
+        for each, below, dialect in self._places:
+            if wanted == each or wanted.startswith(below):
+                return dialect
+        return OPENAI
 
     def handlers(self) -> list[ControllerRouterHandler]:
         """The routes of those that are on."""

@@ -160,7 +160,7 @@ class _Gathering:
         """
         try:
             # Rather too few than too many.
-            self.room.check(sum(min(self.most, 2 + length // _CHARACTERS_OF_A_TOKEN) for length in self.lengths))
+            self.room.check(sum([min(self.most, 2 + length // _CHARACTERS_OF_A_TOKEN) for length in self.lengths]))
         except Overloaded as exc:
             if self.room.seen is None or self.texts[0] not in self.room.seen:
                 raise

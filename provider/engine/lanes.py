@@ -289,6 +289,9 @@ class Lanes:
                     self._changed.wait(_LOOK_SECONDS if is_draining else None)
 
     def _ended(self, outcome: BatchOutcome) -> None:
+        # Nearly every pass: it need not wait for the lock. One that is missed while another runs out is no loss.
+        if outcome.error is None and self._scheduler.is_full_size:
+            return
         with self._changed:
             self._scheduler.ended(outcome)
 

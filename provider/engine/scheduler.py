@@ -77,6 +77,11 @@ class Scheduler:
         return self._budget.now
 
     @property
+    def is_full_size(self) -> bool:
+        """Whether batches are as large as they were at the start: memory has not run out lately."""
+        return self._budget.is_full
+
+    @property
     def rows(self) -> int:
         """Rows that wait."""
         return self._interactive.rows + self._bulk.rows
@@ -104,7 +109,7 @@ class Scheduler:
         """Make smaller batches if memory ran out in a pass, and larger ones again when enough of them worked."""
         if outcome.ran_out:
             self._budget.ran_out(self.limits.cost([row.tokens for row in outcome.rows]))
-        elif outcome.error is None and not self._budget.is_full:
+        elif outcome.error is None and not self.is_full_size:
             self._budget.ran()
 
     def wait_seconds(self, caller: Caller) -> float:

@@ -154,18 +154,23 @@ class WrittenResponse:
 
     Attributes:
         content: the body.
+        status: of HTTP.
     """
 
-    def __init__(self, content: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        self.content, self._headers = content, headers
+    def __init__(self, content: bytes, headers: Sequence[tuple[bytes, bytes]], status: int = 200) -> None:
+        self.content, self._headers, self.status = content, headers, status
 
     @classmethod
-    def of_json(cls, content: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> Self:
+    def of_json(cls, content: bytes, headers: Sequence[tuple[bytes, bytes]] = (), status: int = 200) -> Self:
         """A JSON document; `headers` are further ones."""
         length = str(len(content)).encode()
-        return cls(content, [(b"content-type", b"application/json"), (b"content-length", length), *headers])
+        return cls(content, [(b"content-type", b"application/json"), (b"content-length", length), *headers], status)
+
+    def to_asgi_response(self, **_: object) -> Self:
+        """What Litestar asks of the answer to an error."""
+        return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """ASGI."""
-        await send({"type": "http.response.start", "status": 200, "headers": [*self._headers]})
+        await send({"type": "http.response.start", "status": self.status, "headers": [*self._headers]})
         await send({"type": "http.response.body", "body": self.content, "more_body": False})

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from attrs import frozen
-from litestar import Litestar, Request, Response
+from litestar import Litestar, Request
 from litestar.types import ASGIApp, HTTPScope
 
 from provider.dialects.openai.merging import Merged
@@ -84,7 +84,7 @@ class Calls:
         self,
         app: Litestar,
         operations: Mapping[str, Operation],
-        answer_error: Callable[[Request[Any, Any, Any], Exception], Response[dict[str, Any]]],
+        answer_error: Callable[[Request[Any, Any, Any], Exception], WrittenResponse],
         on_record: Callable[[RequestRecord], None],
     ) -> None:
         """Nothing is asked yet.
@@ -181,8 +181,7 @@ class Calls:
             except Exception as exc:  # noqa: BLE001 - whatever it is, it is the answer to this request alone
                 _raise_later(exc)
                 response = self._answer_error(request, exc)
-                record.status, record.error = response.status_code or 500, state.get("error")
-                content = response.render(response.content, response.media_type or "", None)  # type: ignore[arg-type]
+                record.status, record.error, content = response.status, state.get("error"), response.content
             finally:
                 if share.held:
                     share.release()
