@@ -142,7 +142,7 @@ def test_the_readme_says_the_defaults() -> None:
 
 
 def test_every_event_of_the_log_is_listed() -> None:
-    text = section_of("Logs", "how-to/operations.md")
+    text = section_of("Logs", "how-to/monitoring.md")
     code = "".join(path.read_text() for path in (ROOT / "provider").rglob("*.py"))
     events = {*re.findall(r"_log\.\w+\(\s*\"(\w+)\"", code), *_STATE_EVENTS.values()}
     events |= {f"download_{phase}" for phase in ("started", "finished", "failed")}
