@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from provider.bulk.library import embed_file
+    from provider.bulk.progress import RunSummary
     from provider.domain import Embedded, EmbedRequest, Scored, ScoreRequest, SparseVector
     from provider.engine.engine import Engine
     from provider.engine.sync import SyncEngine
@@ -24,11 +26,13 @@ _NAMES = {
     "ModelSettings": "provider.settings",
     "ProviderError": "provider.errors",
     "QueueSettings": "provider.settings",
+    "RunSummary": "provider.bulk.progress",
     "ScoreRequest": "provider.domain",
     "Scored": "provider.domain",
     "Settings": "provider.settings",
     "SparseVector": "provider.domain",
     "SyncEngine": "provider.engine.sync",
+    "embed_file": "provider.bulk.library",
     "verify_briefly": "provider.verification",
 }
 
@@ -40,12 +44,14 @@ __all__ = [
     "ModelSettings",
     "ProviderError",
     "QueueSettings",
+    "RunSummary",
     "ScoreRequest",
     "Scored",
     "Settings",
     "SparseVector",
     "SyncEngine",
     "__version__",
+    "embed_file",
     "verify_briefly",
 ]
 

@@ -33,7 +33,8 @@ from provider.bench.texts import SHIPPED, TextPool
 from provider.endpoint import Endpoint
 from provider.errors import ContenderFailed, InvalidRequest
 from provider.settings import Settings
-from provider.texts.records import ReadOptions, read_records
+from provider.texts.reading import read_records
+from provider.texts.records import ReadOptions
 
 # What clients do: one after the other, many at once, and documents in bulk, alone and several.
 _USUAL = ((1, 1), (64, 1), (1, 32), (4, 32))

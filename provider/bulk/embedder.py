@@ -1,12 +1,22 @@
-"""What makes vectors: the engine in this process or a server, behind one protocol."""
+"""What makes vectors: the engine in this process or others, or servers, behind one protocol."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import asdict, frozen
 
 from provider.domain import DENSE, Embedded, Truncation
+from provider.errors import ServerFailed
 from provider.texts.records import Record
+
+ENGINE_TEXTS = 1024
+"""Texts of a call to an engine: every lane can sort them by length, and little is lost when a run is interrupted."""
+
+ENGINE_CALLS = 2
+"""Calls of an engine under way: the next texts wait in its queue while vectors are written, so that no lane waits."""
+
+MOST_CHARACTERS = 65_536
+"""Of the texts of a call."""
 
 
 @frozen
@@ -30,8 +40,21 @@ class Options:
         return {name: value for name, value in asdict(self).items() if value is not None and name != "outputs"}
 
 
+@frozen
+class Problem:
+    """Why a text cannot be embedded.
+
+    Attributes:
+        clause: names the text.
+        is_too_long: whether it could be cut.
+    """
+
+    clause: str
+    is_too_long: bool
+
+
 class Embedder(Protocol):
-    """Texts to vectors.
+    """Texts to vectors. The attributes are known after `begin`.
 
     Attributes:
         model: its name.
@@ -42,6 +65,7 @@ class Embedder(Protocol):
         most_texts: texts to give it at a time.
         most_characters: their characters.
         most_calls: calls of `embed` that it should have under way.
+        can_check: whether it knows without embedding them which texts cannot be embedded.
     """
 
     model: str
@@ -52,17 +76,19 @@ class Embedder(Protocol):
     most_texts: int
     most_characters: int
     most_calls: int
+    can_check: bool
 
-    async def check(self, records: Sequence[Record], advance: Callable[[int], None]) -> None:
-        """Find the texts that cannot be embedded, as far as that can be known before.
-
-        Args:
-            records: all that will be embedded.
-            advance: called with the number of records that were looked at.
+    async def begin(self) -> None:
+        """Be ready to embed.
 
         Raises:
-            InvalidRequest: naming the first few and their number.
+            ProviderError: there is no model, or an option is not for it.
+            Unavailable: perhaps later.
         """
+        ...
+
+    async def check(self, records: Sequence[Record]) -> Sequence[Problem]:
+        """What is wrong with a few records; only if `can_check`."""
         ...
 
     async def embed(self, records: Sequence[Record]) -> Embedded:
@@ -70,5 +96,19 @@ class Embedder(Protocol):
 
         Raises:
             ProviderError: naming the record at fault, if one is.
+            Unavailable: perhaps later.
         """
         ...
+
+
+class Unavailable(ServerFailed):
+    """It may work later.
+
+    Attributes:
+        wanted_seconds: how long it asked to be left alone; 0 if it did not say.
+        most_attempts: after so many in a row there is no hope.
+    """
+
+    def __init__(self, message: str, *, wanted_seconds: float = 0.0, most_attempts: int) -> None:
+        super().__init__(message)
+        self.wanted_seconds, self.most_attempts = wanted_seconds, most_attempts

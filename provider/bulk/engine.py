@@ -2,12 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
-from provider.bulk.embedder import Options
-from provider.bulk.phrases import clause, naming, refused
+from provider.bulk.embedder import ENGINE_CALLS, ENGINE_TEXTS, MOST_CHARACTERS, Options, Problem
+from provider.bulk.phrases import clause, naming
+from provider.cores import ONLY_WORKER, Worker
 from provider.domain import DENSE, DenseTask, Embedded, EmbedRequest
 from provider.engine.encoding import tokenizer_for
 from provider.engine.engine import Engine
@@ -21,17 +22,12 @@ from provider.telemetry.logs import log_event, log_store
 from provider.texts.records import Record
 from provider.verification import verify_briefly
 
-_CHECKED_TEXTS = 256
-
 
 class EngineEmbedder:
     """The engine as an `Embedder`. Made by `opened`."""
 
-    # Enough for every lane to sort by length, few enough that little is lost when a run is interrupted.
-    most_texts = 1024
-    most_characters = 65_536
-    # The next texts wait in the queue while vectors are written, so that no lane waits for the disk.
-    most_calls = 2
+    most_texts, most_characters, most_calls = ENGINE_TEXTS, MOST_CHARACTERS, ENGINE_CALLS
+    can_check = True
 
     def __init__(
         self, service: Engine, settings: ModelSettings, loaded: ModelParts, options: Options, prompt: str | None
@@ -70,34 +66,32 @@ class EngineEmbedder:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, settings: Settings, options: Options, prompt: str | None = None) -> AsyncIterator[Self]:
+    async def opened(
+        cls, settings: Settings, options: Options, prompt: str | None = None, worker: Worker = ONLY_WORKER
+    ) -> AsyncIterator[Self]:
         """Load the model; it is closed at the end.
 
         Args:
             settings: of the engine, with one model.
             options: asked for with every text.
             prompt: what stood behind the model's name, as in `name:query`.
+            worker: whose share of the machine it runs on.
 
         Raises:
             ProviderError: it cannot be loaded, or an option is not for it.
         """
-        async with loaded(settings) as (engine, model):
+        async with loaded(settings, worker) as (engine, model):
             # Once it works there is no idle moment to measure in.
             await engine.runtimes[settings.model.served_name].settled()
             yield cls(engine, settings.model, model, options, prompt)
 
-    async def check(self, records: Sequence[Record], advance: Callable[[int], None]) -> None:
+    async def begin(self) -> None:
+        """See `Embedder`; it is ready."""
+
+    async def check(self, records: Sequence[Record]) -> Sequence[Problem]:
         """See `Embedder`."""
-        problems: list[str] = []
-        any_too_long = False
-        for start in range(0, len(records), _CHECKED_TEXTS):
-            chunk = records[start : start + _CHECKED_TEXTS]
-            for record, error in await asyncio.to_thread(self._errors, chunk):
-                any_too_long = any_too_long or isinstance(error, InputTooLong)
-                problems.append(clause(record, error))
-            advance(len(chunk))
-        if problems:
-            raise refused(problems, any_too_long=any_too_long)
+        errors = await asyncio.to_thread(self._errors, records)
+        return [Problem(clause(record, error), isinstance(error, InputTooLong)) for record, error in errors]
 
     async def embed(self, records: Sequence[Record]) -> Embedded:
         """See `Embedder`."""
@@ -133,13 +127,15 @@ class EngineEmbedder:
 
 
 @asynccontextmanager
-async def loaded(settings: Settings) -> AsyncIterator[tuple[Engine, ModelParts]]:
-    """An engine with its one model, loaded; closed at the end.
+async def loaded(settings: Settings, worker: Worker = ONLY_WORKER) -> AsyncIterator[tuple[Engine, ModelParts]]:
+    """An engine with its one model, loaded for its worker's share of the machine; closed at the end.
 
     Raises:
         ProviderError: it cannot be loaded.
     """
-    opened = Engine.open(settings, Hooks(_log, log_store), verify=verify_briefly, show_progress=sys.stderr.isatty())
+    show_progress = sys.stderr.isatty() and worker.number == 0
+    hooks = Hooks(_log, log_store)
+    opened = Engine.open(settings, hooks, worker=worker, verify=verify_briefly, show_progress=show_progress)
     async with opened as engine:
         yield engine, await engine.runtimes[settings.model.served_name].ready()
 

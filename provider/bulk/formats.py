@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 import orjson
 
-from provider.domain import DENSE, SparseVector, Vectors
+from provider.domain import DENSE, SparseVector
 from provider.errors import InvalidRequest
 from provider.texts.records import DEFAULT_FIELD, Record
 
@@ -31,58 +32,48 @@ class JsonLines:
 
     Attributes:
         has_metadata: whether the file itself says what made it; elsewhere that is a file of its own beside it.
+        has_seen_enough: whether `confirm` has nothing to add.
+        notices: sentences about what is written in another way than it was read.
     """
 
     has_metadata = False
+    has_seen_enough = True
+    notices: Sequence[str] = ()
 
     def __init__(self, outputs: Sequence[str] = (DENSE,)) -> None:
-        """Hold these outputs; files of others than dense vectors are written as they come."""
+        """Hold these outputs."""
         self.outputs = tuple(outputs)
 
-    def check(self, records: Sequence[Record]) -> Sequence[str]:
-        """Find out before a model is loaded what cannot be written.
+    def expect(self, types: Mapping[str, Any]) -> None:
+        """Know the Arrow types of fields whose values need not be looked at."""
 
-        Returns:
-            Sentences about what is written in another way than it was read.
+    def see(self, records: Sequence[Record]) -> None:
+        """Look at the next records, and find out before a model is loaded what cannot be written.
 
         Raises:
             InvalidRequest: a field has the name of an output's.
         """
         _check_no_vector_field(records, self.outputs)
-        return ()
 
-    def write(
-        self,
-        vectors: Path,
-        target: Path,
-        records: Sequence[Record],
-        about: Mapping[str, object] = NO_METADATA,  # noqa: ARG002 - it stands beside the file
-    ) -> Iterator[int]:
-        """Write the whole file, and yield the number of rows of each part.
-
-        Args:
-            vectors: a `.npy` file, (records, dimension) float32.
-            target: written anew.
-            records: one a row.
-            about: JSON values by name, kept in the file where it has a place for them; see `has_metadata`.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        with target.open("wb") as file:
-            for chunk, rows in _parts(vectors, records):
-                write_json_lines(file, chunk, {DENSE: rows})
-                yield len(chunk)
+    def confirm(self, records: Sequence[Record]) -> None:
+        """Look at the same records once more, if `has_seen_enough` is False after the last."""
 
 
 class Npy:
     """The vectors only, (records, dimension) float32: the file in which they are collected anyway."""
 
     has_metadata = False
+    has_seen_enough = True
+    notices: Sequence[str] = ()
 
-    def check(self, records: Sequence[Record]) -> Sequence[str]:  # noqa: ARG002 - any will do
-        """As `JsonLines.check`."""
-        return ()
+    def expect(self, types: Mapping[str, Any]) -> None:
+        """As `JsonLines.expect`."""
+
+    def see(self, records: Sequence[Record]) -> None:
+        """As `JsonLines.see`; any will do."""
+
+    def confirm(self, records: Sequence[Record]) -> None:
+        """As `JsonLines.confirm`."""
 
 
 class Parquet:
@@ -97,36 +88,78 @@ class Parquet:
             raise InvalidRequest(msg)
         # The Arrow type of each field; None where its JSON text is written.
         self._columns: dict[str, Any] = {}
+        # Those whose type was widened: not every value that was seen before must fit.
+        self._widened: set[str] = set()
+        self._are_known = False
 
-    def check(self, records: Sequence[Record]) -> Sequence[str]:
-        """As `JsonLines.check`."""
-        _check_no_vector_field(records)
-        names = dict.fromkeys(name for record in records for name in _fields(record))
-        self._columns = {name: _arrow_type([_fields(record).get(name) for record in records]) for name in names}
+    @property
+    def has_seen_enough(self) -> bool:
+        """See `JsonLines`."""
+        return not self._widened
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """See `JsonLines`."""
         return [
             f"the values of {name!r} have no common type in Parquet: the column holds their JSON text"
             for name, kind in self._columns.items()
             if kind is None
         ]
 
+    def expect(self, types: Mapping[str, Any]) -> None:
+        """As `JsonLines.expect`."""
+        self._columns, self._are_known = dict(types), bool(types)
+
+    def see(self, records: Sequence[Record]) -> None:
+        """As `JsonLines.see`."""
+        _check_no_vector_field(records)
+        if self._are_known:
+            return
+        for name in dict.fromkeys(name for record in records for name in _fields(record)):
+            found = _arrow_type(_cells(records, name, as_json=False))
+            known = self._columns.setdefault(name, found)
+            if found != known:
+                self._columns[name] = _common_type(known, found)
+                if not {"null"} & {str(known), str(found)}:
+                    self._widened.add(name)
+
+    def confirm(self, records: Sequence[Record]) -> None:
+        """As `JsonLines.confirm`: a column holds JSON texts if a value does not fit its type."""
+        for name in self._widened:
+            if self._columns[name] is not None:
+                fits = _arrow_type(_cells(records, name, as_json=False), self._columns[name])
+                self._columns[name] = fits
+
     def write(
-        self, vectors: Path, target: Path, records: Sequence[Record], about: Mapping[str, object] = NO_METADATA
+        self, vectors: Path, target: Path, records: Iterator[Record], about: Mapping[str, object] = NO_METADATA
     ) -> Iterator[int]:
-        """As `JsonLines.write`; `about` is a JSON text in the schema's metadata, under `emb_provider`."""
+        """Write the whole file, and yield the number of rows of each part.
+
+        Args:
+            vectors: a `.npy` file, (records, dimension) float32.
+            target: written anew.
+            records: one a row.
+            about: JSON values by name, kept as a JSON text in the schema's metadata, under `emb_provider`.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         import pyarrow as pa  # noqa: PLC0415 - an extra
         from pyarrow import parquet  # noqa: PLC0415
 
-        dimension = np.load(vectors, mmap_mode="r").shape[1]
+        rows = np.load(vectors, mmap_mode="r")
         types = [(name, pa.string() if kind is None else kind) for name, kind in self._columns.items()]
         metadata = {_METADATA_KEY: json.dumps(dict(about), ensure_ascii=False)}
-        schema = pa.schema([*types, (VECTOR_FIELD, pa.list_(pa.float32(), dimension))], metadata=metadata)
+        schema = pa.schema([*types, (VECTOR_FIELD, pa.list_(pa.float32(), rows.shape[1]))], metadata=metadata)
         with parquet.ParquetWriter(target, schema) as file:
-            for chunk, rows in _parts(vectors, records):
+            for start in range(0, len(rows), _ROWS):
+                part = np.ascontiguousarray(rows[start : start + _ROWS])
+                chunk = list(islice(records, len(part)))
                 columns = [
                     pa.array(_cells(chunk, name, as_json=kind is None), schema.field(name).type)
                     for name, kind in self._columns.items()
                 ]
-                columns.append(pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), dimension))
+                columns.append(pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), part.shape[1]))
                 file.write_table(pa.table(columns, schema=schema))
                 yield len(chunk)
 
@@ -141,9 +174,16 @@ def metadata_path(output: Path) -> Path:
     return output.with_name(output.name + _METADATA_SUFFIX)
 
 
-def write_json_lines(file: BinaryIO, records: Sequence[Record], outputs: Mapping[str, Any]) -> None:
-    """Append a line for each record, in one piece; `outputs` has one entry a record."""
-    file.write(json_lines(records, outputs))
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """What made a Parquet file; None if it does not say."""
+    import pyarrow as pa  # noqa: PLC0415 - an extra
+    from pyarrow import parquet  # noqa: PLC0415
+
+    try:
+        found = json.loads((parquet.read_schema(path).metadata or {})[_METADATA_KEY.encode()])
+    except (pa.ArrowException, KeyError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def json_lines(records: Sequence[Record], outputs: Mapping[str, Any]) -> bytes:
@@ -206,27 +246,34 @@ def _json(value: object) -> object:
     raise TypeError(type(value))
 
 
-def _parts(vectors: Path, records: Sequence[Record]) -> Iterator[tuple[Sequence[Record], Vectors]]:
-    rows = np.load(vectors, mmap_mode="r")
-    for start in range(0, len(records), _ROWS):
-        yield records[start : start + _ROWS], np.ascontiguousarray(rows[start : start + _ROWS])
-
-
 def _cells(records: Sequence[Record], name: str, *, as_json: bool) -> list[Any]:
     values = [_fields(record).get(name) for record in records]
     return [None if value is None else json.dumps(value, default=_json) for value in values] if as_json else values
 
 
-def _arrow_type(values: list[Any]) -> Any:  # noqa: ANN401 - pyarrow has no types
-    """The type of a column that holds all of `values`; None where only their JSON text can be kept."""
+def _arrow_type(values: list[Any], kind: Any = None) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """The type of a column that holds all of `values`, `kind` if that is one; None where only JSON text will do."""
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
 
     try:
-        kind = pa.infer_type(values)
+        kind = pa.infer_type(values) if kind is None else kind
         pa.array(values, kind)
         # Some types that Arrow has cannot be written to Parquet, such as a struct without fields.
         parquet.write_table(pa.schema([("column", kind)]).empty_table(), pa.BufferOutputStream())
     except (pa.ArrowException, OverflowError, UnicodeError):
         return None
     return kind
+
+
+def _common_type(one: Any, other: Any) -> Any:  # noqa: ANN401
+    """A type for the values of both; None where there is none."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if one is None or other is None:
+        return None
+    schemas = [pa.schema([("column", kind)]) for kind in (one, other)]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return None

@@ -16,7 +16,6 @@ from provider.errors import (
 )
 from provider.texts.records import Record
 
-_NAMED_PROBLEMS = 3
 # Commands have options for these fields of requests.
 _OPTIONS = {
     "dimensions": "--dimensions",
@@ -85,10 +84,10 @@ def clause(record: Record, error: InputTooLong | InvalidInput) -> str:
             return f"{record.place}: {error.reason.rstrip('.')}"
 
 
-def refused(problems: Sequence[str], *, any_too_long: bool) -> InvalidRequest:
+def refused(problems: Sequence[str], *, any_too_long: bool, count: int = 1) -> InvalidRequest:
     """The error for texts that cannot be embedded: the first few of them, and how many there are."""
-    count = "" if len(problems) == 1 else f"{len(problems)} texts cannot be embedded: "
-    more = "; …" if len(problems) > _NAMED_PROBLEMS else ""
-    pronoun = "it" if len(problems) == 1 else "long texts"
+    start = "" if count == 1 else f"{count} texts cannot be embedded: "
+    more = "; …" if count > len(problems) else ""
+    pronoun = "it" if count == 1 else "long texts"
     hint = f". Shorten {pronoun}, or pass --truncate end" if any_too_long else ""
-    return InvalidRequest(f"{count}{'; '.join(problems[:_NAMED_PROBLEMS])}{more}{hint}")
+    return InvalidRequest(f"{start}{'; '.join(problems)}{more}{hint}")

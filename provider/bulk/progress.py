@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from provider.domain import Embedded
-from provider.texts.records import Record, places
+from provider.texts.records import Places, Record
 
 
 class _RateColumn(ProgressColumn):
@@ -69,27 +69,38 @@ class ProgressBars:
 
 @define
 class RunSummary:
-    """Figures of a run, and the line that shows them.
+    """What a run came to.
 
     Attributes:
-        resumed: texts that an interrupted run had embedded.
-        embedded: texts of this run.
+        output: where the vectors are.
+        model: name of the model.
+        fingerprint: of the vectors; empty where a server does not tell.
+        texts: in the output.
+        resumed: of those, how many an earlier run had embedded.
+        embedded: of those, how many this run has.
         tokens: of those, as the model took them.
-        cut: their places, of those that were too long.
+        cut: places of those that were too long.
+        skipped: places of empty texts that were left out.
         seconds: time that embedding took.
     """
 
+    output: str
+    texts: int
+    skipped: Places
+    model: str = ""
+    fingerprint: str = ""
     resumed: int = 0
     embedded: int = 0
     tokens: int = 0
-    cut: list[str] = field(factory=list)
+    cut: Places = field(factory=Places)
     seconds: float = 0.0
 
     def add(self, records: Sequence[Record], embedded: Embedded) -> None:
         """Count records that were embedded."""
         self.embedded += len(records)
         self.tokens += embedded.usage.tokens
-        self.cut += [records[each.index].place for each in embedded.truncated]
+        for each in embedded.truncated:
+            self.cut.add(records[each.index].place)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -100,18 +111,18 @@ class RunSummary:
         finally:
             self.seconds = time.perf_counter() - started
 
-    def shown(self, output: str, model: str, fingerprint: str, skipped: Sequence[str]) -> str:
-        """The line at the end of a run."""
+    def __str__(self) -> str:
         parts = [f"{_texts(self.embedded)}, {self.tokens} tokens in {self.seconds:.1f} s"]
         if self.embedded and self.seconds:
             parts[0] += f" ({self.embedded / self.seconds:.0f} texts/s)"
         if self.resumed:
-            parts.append(f"{_texts(self.resumed)} from an interrupted run")
+            parts.append(f"{_texts(self.resumed)} from an earlier run")
         if self.cut:
-            parts.append(f"{len(self.cut)} too long and cut ({places(self.cut)})")
-        if skipped:
-            parts.append(f"{len(skipped)} empty and skipped ({places(skipped)})")
-        parts.append(f"written to {output}; model {model}{f', fingerprint {fingerprint}' if fingerprint else ''}")
+            parts.append(f"{self.cut.count} too long and cut ({self.cut})")
+        if self.skipped:
+            parts.append(f"{self.skipped.count} empty and skipped ({self.skipped})")
+        fingerprint = f", fingerprint {self.fingerprint}" if self.fingerprint else ""
+        parts.append(f"written to {self.output}; model {self.model}{fingerprint}")
         return "; ".join(parts)
 
 

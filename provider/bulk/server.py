@@ -1,22 +1,21 @@
 """Vectors from a running server: ours, or any that speaks OpenAI's embeddings API."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Self
 
-import click
 import httpx
 import orjson
 
-from provider.bulk.embedder import Options
+from provider.bulk.embedder import MOST_CHARACTERS, Options, Problem, Unavailable
 from provider.bulk.phrases import refused
+from provider.bulk.pool import Pause, Pool
 from provider.bulk.response import EmbeddingsResponse, described_model, error_fields, listed_models
 from provider.domain import DENSE, Embedded, Timings, Usage
 from provider.endpoint import Endpoint, error_message
-from provider.errors import ServerFailed
+from provider.errors import InvalidRequest, ServerFailed
 from provider.texts.records import Record
 
 # Seconds. A batch of long texts may take a slow server minutes.
@@ -26,75 +25,59 @@ _LATER = frozenset({408, 429, 502, 503, 504})
 _ATTEMPTS = 8
 # A server that has never answered is more likely not there at all.
 _FIRST_ATTEMPTS = 3
-_FIRST_PAUSE_SECONDS = 0.5
+# A server that wants to be left alone for longer is not waited for.
 _LONGEST_PAUSE_SECONDS = 60.0
 _PROBE = "Is anybody there?"
 
-Pause = Callable[[float], Awaitable[object]]
-
 
 class ServerEmbedder:
-    """A server as an `Embedder`. Made by `opened`."""
+    """A server as an `Embedder`."""
 
-    most_characters = 65_536
+    most_characters = MOST_CHARACTERS
     most_calls = 4
+    can_check = False
 
     def __init__(
-        self, client: httpx.AsyncClient, endpoint: Endpoint, options: Options, batch_size: int, pause: Pause
+        self,
+        client: httpx.AsyncClient,
+        endpoint: Endpoint,
+        options: Options,
+        *,
+        model: str | None,
+        batch_size: int,
+        notify: Callable[[str], object],
     ) -> None:
-        self._client, self._endpoint, self._options, self._pause = client, endpoint, options, pause
+        """Nothing is asked before `begin`; for the arguments see `servers`."""
+        self._client, self._endpoint, self._options, self._notify = client, endpoint, options, notify
         self.most_texts = batch_size
-        self.model = self.fingerprint = ""
+        self.model, self.fingerprint = model or "", ""
         self.dimension = 0
         self.facts: Mapping[str, object] = {}
         self.about: Mapping[str, object] = {}
         self._has_answered = False
 
-    @classmethod
-    @asynccontextmanager
-    async def opened(
-        cls,
-        url: str,
-        options: Options,
-        *,
-        model: str | None = None,
-        api_key: str | None = None,
-        batch_size: int,
-        pause: Pause = asyncio.sleep,
-    ) -> AsyncIterator[Self]:
+    async def begin(self) -> None:
         """Embed one text, which shows the server's model, fingerprint and dimension.
 
-        Args:
-            url: base URL, as OpenAI's clients have it.
-            options: sent with every request.
-            model: None for the first one that the server lists, of those that give what is asked for.
-            api_key: the bearer token.
-            batch_size: texts of one request.
-            pause: waits for some seconds; tests do not.
-
         Raises:
-            InvalidRequest: `url` is no URL.
-            ServerFailed: the server does not answer, or not with what is asked for.
+            ServerFailed: the server does not answer with what is asked for.
+            Unavailable: it does not answer, or not now.
         """
-        endpoint = Endpoint.of(url)
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT) as client:
-            self = cls(client, endpoint, options, batch_size, pause)
-            self.model = model or await self._first_model()
-            probe = await self._ask([_PROBE])
-            self.dimension, self.fingerprint = _width(probe), probe.fingerprint
-            source = {"fingerprint": self.fingerprint} if self.fingerprint else {"server": endpoint.url}
-            asked = [f"--{name.replace('_', '-')}" for name in options.given() if name != "dimensions"]
-            if asked and not self.fingerprint:
-                message = f"{endpoint.url} is no emb-provider; whether it obeys {', '.join(asked)} is not known"
-                click.echo(f"emb-provider: {message}", err=True)
-            outputs = {} if options.is_dense else {"outputs": list(options.outputs)}
-            self.facts = source | {"model": self.model} | options.given() | outputs
-            self.about = {**source, "model": self.model, **await self._described()}
-            yield self
+        self.model = self.model or await self._first_model()
+        probe = await self._ask([_PROBE])
+        self.dimension, self.fingerprint = _width(probe), probe.fingerprint
+        options, url = self._options, self._endpoint.url
+        source = {"fingerprint": self.fingerprint} if self.fingerprint else {"server": url}
+        asked = [f"--{name.replace('_', '-')}" for name in options.given() if name != "dimensions"]
+        if asked and not self.fingerprint:
+            self._notify(f"{url} is no emb-provider; whether it obeys {', '.join(asked)} is not known")
+        outputs = {} if options.is_dense else {"outputs": list(options.outputs)}
+        self.facts = source | {"model": self.model} | options.given() | outputs
+        self.about = {**source, "model": self.model, **await self._described()}
 
-    async def check(self, records: Sequence[Record], advance: Callable[[int], None]) -> None:
-        """See `Embedder`. Nothing is checked here: only the server can tokenise, and refuses a text in its turn."""
+    async def check(self, records: Sequence[Record]) -> Sequence[Problem]:  # noqa: ARG002
+        """See `Embedder`. Only the server can tokenise, and refuses a text in its turn."""
+        return ()
 
     async def embed(self, records: Sequence[Record]) -> Embedded:
         """See `Embedder`.
@@ -163,35 +146,26 @@ class ServerEmbedder:
         return embedded
 
     async def _send(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
-        """The answer; where there is none, or the server is busy, another attempt after a pause.
+        """The answer.
 
         Raises:
-            ServerFailed: all attempts failed.
+            Unavailable: there is none, or the server is busy.
         """
         url = self._endpoint.url + path
-        pause = _FIRST_PAUSE_SECONDS
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                response = await self._client.request(
-                    method, url, content=content, headers={"content-type": "application/json"}
-                )
-            except httpx.TransportError as exc:
-                if attempt == (_ATTEMPTS if self._has_answered else _FIRST_ATTEMPTS):
-                    msg = (
-                        f"{url} does not answer ({str(exc) or type(exc).__name__}); start the server, or correct --url"
-                    )
-                    raise ServerFailed(msg) from exc
-                wanted = 0.0
-            else:
-                self._has_answered = True
-                wanted = _retry_after(response)
-                is_final = response.status_code not in _LATER or response.headers.get("x-should-retry") == "false"
-                if is_final or attempt == _ATTEMPTS or wanted > _LONGEST_PAUSE_SECONDS:
-                    return response
-            await self._pause(max(pause, wanted))
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        try:
+            response = await self._client.request(
+                method, url, content=content, headers={"content-type": "application/json"}
+            )
+        except httpx.TransportError as exc:
+            msg = f"{url} does not answer ({str(exc) or type(exc).__name__}); start the server, or correct --url"
+            raise Unavailable(msg, most_attempts=_ATTEMPTS if self._has_answered else _FIRST_ATTEMPTS) from exc
+        self._has_answered = True
+        if response.status_code in _LATER and response.headers.get("x-should-retry") != "false":
+            wanted = _retry_after(response)
+            most_attempts = 1 if wanted > _LONGEST_PAUSE_SECONDS else _ATTEMPTS
+            msg = f"{url} answers {response.status_code}: {error_message(response.content)}"
+            raise Unavailable(msg, wanted_seconds=wanted, most_attempts=most_attempts)
+        return response
 
     def _failure(self, response: httpx.Response, records: Sequence[Record]) -> Exception:
         self._check_key(response)
@@ -212,6 +186,47 @@ class ServerEmbedder:
                 "Give the key with --api-key or OPENAI_API_KEY"
             )
             raise ServerFailed(msg)
+
+
+@asynccontextmanager
+async def servers(
+    urls: Sequence[str],
+    options: Options,
+    *,
+    model: str | None = None,
+    api_key: str | None = None,
+    batch_size: int,
+    notify: Callable[[str], object],
+    pause: Pause = asyncio.sleep,
+) -> AsyncIterator[Pool]:
+    """Servers with the same model, of which each takes as much as it can.
+
+    Args:
+        urls: base URLs, as OpenAI's clients have them.
+        options: sent with every request.
+        model: None for the first one that a server lists, of those that give what is asked for.
+        api_key: the bearer token.
+        batch_size: texts of one request.
+        notify: told in a sentence what should be known.
+        pause: waits for some seconds; tests do not.
+
+    Raises:
+        InvalidRequest: one of `urls` is no URL, or there twice.
+        ServerFailed: no server answers, one answers with something else, or they have several models.
+    """
+    endpoints = [Endpoint.of(url) for url in urls]
+    if len(set(endpoints)) < len(endpoints):
+        msg = f"--url: {', '.join(urls)} names a server twice; name each once"
+        raise InvalidRequest(msg)
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT, limits=limits) as client:
+        members = {
+            each.url: ServerEmbedder(client, each, options, model=model, batch_size=batch_size, notify=notify)
+            for each in endpoints
+        }
+        async with Pool.opened(members, pause=pause, notify=notify) as pool:
+            yield pool
 
 
 def _width(embedded: Embedded) -> int:

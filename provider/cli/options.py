@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NO_LIMIT = 2**40
-
 
 def config_option(command: F) -> F:
     """`--config FILE`."""
@@ -148,7 +146,7 @@ def single_model_settings(
     from provider.app import read_configuration  # noqa: PLC0415
     from provider.errors import ModelNotFound  # noqa: PLC0415
     from provider.models.catalogue import Catalogue  # noqa: PLC0415
-    from provider.settings import LimitSettings, LogSettings, ModelSettings, QueueSettings  # noqa: PLC0415
+    from provider.settings import LogSettings, ModelSettings  # noqa: PLC0415
 
     configured = read_configuration(config, model_flags(None, backend, device, dtype)).settings
     single: ModelSettings = configured.model
@@ -163,12 +161,6 @@ def single_model_settings(
             )
         except ModelNotFound:
             single = read_configuration(config, model_flags(model, backend, device, dtype)).settings.model
-    return attrs.evolve(
-        configured,
-        model=single,
-        models=[],
-        limits=LimitSettings(max_inputs=_NO_LIMIT, max_request_tokens=_NO_LIMIT),
-        queue=QueueSettings(max_tokens=_NO_LIMIT),
-        # The terminal belongs to what the command writes.
-        log=LogSettings(level="WARNING", format=configured.log.format),
-    )
+    # The terminal belongs to what the command writes.
+    log = LogSettings(level="WARNING", format=configured.log.format)
+    return attrs.evolve(configured, log=log).for_one_caller(single)

@@ -13,7 +13,8 @@ import orjson
 from provider.cli.options import config_option, input_options, model_options, single_model_settings
 from provider.cli.progress import steps
 from provider.errors import InvalidRequest
-from provider.texts.records import ReadOptions, Record, places, read_records
+from provider.texts.reading import read_records
+from provider.texts.records import Places, ReadOptions, Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,11 +98,13 @@ def rerank(
     else:
         for result in results:
             click.echo(orjson.dumps(_line(*result), option=orjson.OPT_SERIALIZE_NUMPY))
-    cut = [records.texts[each.index].place for each in scored.truncated]
+    cut = Places()
+    for each in scored.truncated:
+        cut.add(records.texts[each.index].place)
     parts = [
         f"{len(records.texts)} documents, {scored.usage.tokens} tokens in {seconds:.1f} s",
-        *([f"{len(cut)} too long and cut ({places(cut)})"] if cut else []),
-        *([f"{len(records.skipped)} empty and skipped ({places(records.skipped)})"] if records.skipped else []),
+        *([f"{cut.count} too long and cut ({cut})"] if cut else []),
+        *([f"{records.skipped.count} empty and skipped ({records.skipped})"] if records.skipped else []),
         f"model {request.model}, fingerprint {scored.fingerprint}",
     ]
     click.echo(f"emb-provider: {'; '.join(parts)}", err=True)

@@ -131,7 +131,7 @@ def _corpus(texts: Path | None, pairs: Path | None) -> "Corpus":
     """The bundled texts, or the caller's in their place."""
     import attrs  # noqa: PLC0415
 
-    from provider.texts.records import read_records  # noqa: PLC0415
+    from provider.texts.reading import read_records  # noqa: PLC0415
     from provider.verification import Corpus  # noqa: PLC0415
     from provider.verification.pair_file import read_pairs  # noqa: PLC0415
 

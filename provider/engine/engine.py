@@ -116,6 +116,7 @@ class Engine:
         hooks: Hook = _ignore,
         *,
         cores: int | None = None,
+        worker: Worker = ONLY_WORKER,
         verify: Verify | None = None,
         show_progress: bool = False,
     ) -> AsyncIterator[Self]:
@@ -125,13 +126,15 @@ class Engine:
             settings: of all models, cache and queue.
             hooks: called with every event.
             cores: most CPU cores to use; None for all that this process has.
+            worker: which of several processes this is, that share the machine.
             verify: `provider.verify_briefly`, for models with `verify_at_start`.
             show_progress: whether downloads draw a progress bar on standard error.
 
         Raises:
             ProviderError: a model cannot be loaded; nothing is left behind.
         """
-        engine = cls(settings, hooks, verify=verify, worker=Worker(most_cores=cores), show_progress=show_progress)
+        worker = evolve(worker, most_cores=cores)
+        engine = cls(settings, hooks, verify=verify, worker=worker, show_progress=show_progress)
         try:
             engine.start()
             for runtime in engine.runtimes.values():

@@ -8,7 +8,7 @@ another (`cache.store`). `provider.configuration` fills these classes from files
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from attrs import Attribute, field, fields, frozen, has
+from attrs import Attribute, evolve, field, fields, frozen, has
 
 from provider.settings.declaration import option
 from provider.settings.model import DEFAULT_MODEL, ModelSettings
@@ -249,6 +249,10 @@ class UiSettings:
     enabled: bool = option(True, "whether the page is served at /ui, where / sends browsers")
 
 
+# Of tokens, inputs or seconds.
+_NO_LIMIT = 2**40
+
+
 @frozen
 class Settings:
     """All settings. `model` is the default model, `models` holds further ones of the same shape."""
@@ -271,6 +275,12 @@ class Settings:
     def all_models(self) -> list[ModelSettings]:
         """The default model, then the further ones."""
         return [self.model, *self.models]
+
+    def for_one_caller(self, model: ModelSettings) -> "Settings":
+        """The same with this model alone, and without limits on requests: for a program that embeds its own texts."""
+        limits = LimitSettings(max_inputs=_NO_LIMIT, max_request_tokens=_NO_LIMIT)
+        queue = evolve(self.queue, max_tokens=_NO_LIMIT, max_wait_seconds=float(_NO_LIMIT))
+        return evolve(self, model=model, models=[], limits=limits, queue=queue)
 
 
 def _sections(shape: type, prefix: str = "") -> Iterator[tuple[str, type]]:

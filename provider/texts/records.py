@@ -2,17 +2,17 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import click
-from attrs import frozen
+from attrs import define, field, frozen
 
 from provider.errors import InvalidRequest
-from provider.texts.lines import STANDARD_INPUT, shown_name, text_lines
-from provider.texts.tables import parquet_rows, table_rows
+from provider.texts.lines import TextFile
+from provider.texts.tables import parquet_rows, parquet_types, table_rows
 
 FORMATS = ("lines", "jsonl", "json", "csv", "tsv", "parquet")
 DEFAULT_FIELD = "text"
@@ -73,143 +73,117 @@ class ReadOptions:
     empty: Literal["refuse", "skip", "keep"] = "refuse"
 
 
-@frozen
-class Records:
-    """What was read. `skipped` are the places of empty texts that were left out; the others keep their order."""
+@define
+class Places:
+    """Places of texts: how many there are, and the first few.
 
-    texts: list[Record]
-    skipped: list[str]
-
-
-_DEFAULT = ReadOptions()
-
-
-def read_records(texts: Sequence[str], files: Sequence[Path], options: ReadOptions = _DEFAULT) -> Records:
-    """All texts, in order: arguments, then files; standard input if there is neither.
-
-    Args:
-        texts: arguments; `-` stands for standard input.
-        files: `-` is standard input.
-        options: how to read files.
-
-    Raises:
-        InvalidRequest: an empty text that is refused (one of spaces is none), a line that cannot be read, an option
-            that has no effect, or no text at all.
+    Attributes:
+        count: of all.
+        first: as `Record.place` has them.
     """
-    paths = [*files, *([] if files or texts else [STANDARD_INPUT])]
-    if [*texts, *map(str, paths)].count("-") > 1:
-        msg = "standard input (-) is named twice, and can be read once"
-        raise InvalidRequest(msg)
-    formats: set[str] = set()
-    found: list[Iterable[Record]] = [
-        _from_file(STANDARD_INPUT, options, formats)
-        if text == "-"
-        else [Record(_argument(text), "", number, "argument")]
-        for number, text in enumerate(texts, 1)
-    ]
-    records: list[Record] = []
-    empty: list[str] = []
-    for record in chain(*found, *(_from_file(path, options, formats) for path in paths)):
-        if record.text or options.empty == "keep":
-            records.append(record)
-        else:
-            empty.append(record.place)
-    _check_used(options, formats)
-    if empty and options.empty == "refuse":
-        are = "is" if len(empty) == 1 else "are"
-        msg = f"{places(empty)} {are} empty; remove empty texts (`embed --skip-empty` leaves them out)"
-        raise InvalidRequest(msg)
-    if not records:
-        msg = "no texts: give some as arguments, with --file, or on standard input"
-        raise InvalidRequest(msg)
-    return Records(records, empty)
+
+    count: int = 0
+    first: list[str] = field(factory=list)
+
+    def add(self, place: str) -> None:
+        """One more."""
+        self.count += 1
+        if self.count <= _NAMED_PLACES:
+            self.first.append(place)
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def __str__(self) -> str:
+        named = "; ".join(self.first)
+        return named if self.count <= _NAMED_PLACES else f"{named}; and {self.count - _NAMED_PLACES} more"
 
 
-def _argument(text: str) -> str:
-    """Arguments are UTF-8 in a locale that is not, where Python keeps their bytes as unpaired surrogates."""
-    try:
-        return text.encode(errors="surrogateescape").decode(errors="surrogateescape")
-    except UnicodeEncodeError:
-        return text  # other surrogates, which the tokenizer refuses
+class RecordFile:
+    """A file of texts, whose records can be read again and again.
 
+    Attributes:
+        kind: one of `FORMATS`; None before it was first read.
+    """
 
-def places(all_places: Sequence[str]) -> str:
-    """The first few places, and how many there are."""
-    named = "; ".join(all_places[:_NAMED_PLACES])
-    return named if len(all_places) <= _NAMED_PLACES else f"{named}; and {len(all_places) - _NAMED_PLACES} more"
+    def __init__(self, source: TextFile, options: ReadOptions) -> None:
+        """Nothing is read yet."""
+        self._source, self._options = source, options
+        is_parquet = options.input_format == "auto" and _by_suffix(source.path) == "parquet"
+        # The one format that is not text; its name alone tells.
+        self.kind = "parquet" if is_parquet else None if options.input_format == "auto" else options.input_format
+        self._state = source.state()
 
+    def __iter__(self) -> Iterator[Record]:
+        """All records, in order.
 
-def _check_used(options: ReadOptions, formats: set[str]) -> None:
-    is_csv = bool(formats & {"csv", "tsv"})
-    for flag, is_given, is_used, kind in (
-        ("--field", options.field is not None, bool(formats & {"jsonl", "json"}), "JSON"),
-        ("--column", options.column is not None, is_csv or "parquet" in formats, "CSV or Parquet"),
-        ("--no-header", not options.has_header, is_csv, "CSV"),
-    ):
-        if is_given and not is_used:
-            msg = f"{flag} is for {kind} input, and there is none; remove it, or set --input-format"
+        Raises:
+            InvalidRequest: a line cannot be read.
+        """
+        name, options = self._source.name, self._options
+        column, field = options.column or DEFAULT_FIELD, options.field or DEFAULT_FIELD
+        if self.kind == "parquet":
+            for number, cell, cells in parquet_rows(self._source, column):
+                yield Record(cell, name, number, "row", cells)
+            return
+        with self._source.lines() as lines:
+            numbered: Iterator[tuple[int, str]] = enumerate(lines, 1)
+            if self.kind is None:
+                self.kind, numbered = self._recognised(numbered)
+            if self.kind == "lines":
+                for number, line in numbered:
+                    yield Record(line.rstrip("\r\n"), name, number)
+            elif self.kind == "jsonl":
+                for number, line in numbered:
+                    yield _from_json_line(line, name, number, field)
+            elif self.kind == "json":
+                yield from _from_document("".join(line for _, line in numbered), name, field)
+            else:
+                delimiter, rows = "\t" if self.kind == "tsv" else ",", (line for _, line in numbered)
+                for number, text, fields in table_rows(rows, name, column, delimiter, has_header=options.has_header):
+                    yield Record(text, name, number, fields=fields)
+
+    def types(self) -> Mapping[str, Any] | None:
+        """The Arrow types of a Parquet file's columns; None for other files."""
+        return parquet_types(self._source) if self.kind == "parquet" else None
+
+    def check_unchanged(self) -> None:
+        """Be sure that what is read now is what was read before.
+
+        Raises:
+            InvalidRequest: the file was written to.
+        """
+        if self._source.state() != self._state:
+            msg = f"{self._source.name} was changed while it was read; leave it as it is, and begin anew (--restart)"
             raise InvalidRequest(msg)
 
-
-def _from_file(path: Path, options: ReadOptions, formats: set[str]) -> Iterator[Record]:
-    name = shown_name(path)
-    column = options.column or DEFAULT_FIELD
-    # The one format that is not text; its name alone tells.
-    if options.input_format == "parquet" or (options.input_format == "auto" and _by_suffix(path) == "parquet"):
-        formats.add("parquet")
-        for number, cell, cells in parquet_rows(path, column):
-            yield Record(cell, name, number, "row", cells)
-        return
-    with text_lines(path) as lines:
-        kind, numbered = _format(path, enumerate(lines, 1), options)
-        formats.add(kind)
-        field = options.field or DEFAULT_FIELD
-        if kind == "lines":
-            for number, line in numbered:
-                yield Record(line.rstrip("\r\n"), name, number)
-        elif kind == "jsonl":
-            for number, line in numbered:
-                yield _from_json_line(line, name, number, field)
-        elif kind == "json":
-            yield from _from_document("".join(line for _, line in numbered), name, field)
-        else:
-            delimiter = "\t" if kind == "tsv" else ","
-            table = table_rows((line for _, line in numbered), name, column, delimiter, has_header=options.has_header)
-            for number, text, fields in table:
-                yield Record(text, name, number, fields=fields)
+    def _recognised(self, numbered: Iterator[tuple[int, str]]) -> tuple[str, Iterator[tuple[int, str]]]:
+        """The format, and the lines with those that were read to find out."""
+        known = _by_suffix(self._source.path)
+        if known is not None and known != "json":
+            return known, numbered
+        seen = []
+        for each in numbered:
+            seen.append(each)
+            if each[1].strip():
+                break
+        first = seen[-1][1].strip() if seen else ""
+        kind = _guess(first, self._source.name, self._options.field or DEFAULT_FIELD) if first else "lines"
+        if known == "json":
+            # Files of JSON lines are often called so, too.
+            kind = "jsonl" if kind == "jsonl" else "json"
+        elif kind != "lines":
+            click.echo(
+                f"emb-provider: {self._source.name} is read as {'JSON lines' if kind == 'jsonl' else 'JSON'} "
+                "(--input-format lines for plain text)",
+                err=True,
+            )
+        return kind, chain(seen, numbered)
 
 
 def _by_suffix(path: Path) -> str | None:
     """The format that goes by a file's name."""
     return _BY_SUFFIX.get(Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower())
-
-
-def _format(
-    path: Path, numbered: Iterator[tuple[int, str]], options: ReadOptions
-) -> tuple[str, Iterator[tuple[int, str]]]:
-    """The format of a file, and its lines with those that were read to find out."""
-    if options.input_format != "auto":
-        return options.input_format, numbered
-    known = _by_suffix(path)
-    if known is not None and known != "json":
-        return known, numbered
-    seen = []
-    for each in numbered:
-        seen.append(each)
-        if each[1].strip():
-            break
-    first = seen[-1][1].strip() if seen else ""
-    kind = _guess(first, shown_name(path), options.field or DEFAULT_FIELD) if first else "lines"
-    if known == "json":
-        # Files of JSON lines are often called so, too.
-        kind = "jsonl" if kind == "jsonl" else "json"
-    elif kind != "lines":
-        click.echo(
-            f"emb-provider: {shown_name(path)} is read as {'JSON lines' if kind == 'jsonl' else 'JSON'} "
-            "(--input-format lines for plain text)",
-            err=True,
-        )
-    return kind, chain(seen, numbered)
 
 
 def _guess(line: str, name: str, field: str) -> str:

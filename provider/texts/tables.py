@@ -4,15 +4,17 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from provider.errors import InvalidRequest
-from provider.texts.lines import binary_file, shown_name
+from provider.texts.lines import TextFile
 
 # Rows of a Parquet file that are read at a time.
 _ROWS = 4096
+# Without it all of a row group's column is read at once.
+_BUFFER_BYTES = 2**20
 
 
 def table_rows(
@@ -60,11 +62,11 @@ def table_rows(
         yield line, row[position], dict(zip(names, row, strict=True))
 
 
-def parquet_rows(path: Path, column: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+def parquet_rows(source: TextFile, column: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     """Rows of a Parquet file, with values as pyarrow gives them.
 
     Args:
-        path: of the file; `-` is standard input.
+        source: the file.
         column: that holds the text, by name or by number from 1.
 
     Yields:
@@ -73,30 +75,47 @@ def parquet_rows(path: Path, column: str) -> Iterator[tuple[int, str, Mapping[st
     Raises:
         InvalidRequest: pyarrow is missing, the file is damaged, there is no such column, or it holds no text.
     """
-    name = shown_name(path)
+    with _parquet_file(source) as file:
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+
+        schema = file.schema_arrow
+        _, position = _columns(schema.names, source.name, column, has_header=True)
+        kind, chosen = schema.field(position).type, schema.names[position]
+        value = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not any(is_text(value) for is_text in (pa.types.is_string, pa.types.is_large_string)):
+            msg = f"{source.name}: the column {chosen!r} holds {kind}, expected text; name another with --column"
+            raise InvalidRequest(msg)
+        number = 0
+        for batch in file.iter_batches(_ROWS):
+            for cells in batch.to_pylist():
+                number += 1
+                yield number, cells[chosen] or "", cells
+
+
+def parquet_types(source: TextFile) -> Mapping[str, Any]:
+    """The Arrow type of each column of a Parquet file.
+
+    Raises:
+        InvalidRequest: pyarrow is missing, or the file is damaged.
+    """
+    with _parquet_file(source) as file:
+        return {each.name: each.type for each in file.schema_arrow}
+
+
+@contextmanager
+def _parquet_file(source: TextFile) -> Iterator[Any]:
     if find_spec("pyarrow") is None:
-        msg = f"{name}: reading Parquet needs pyarrow: pip install pyarrow"
+        msg = f"{source.name}: reading Parquet needs pyarrow: pip install pyarrow"
         raise InvalidRequest(msg)
     import pyarrow as pa  # noqa: PLC0415 - an extra
     from pyarrow import parquet  # noqa: PLC0415
 
-    with binary_file(path) as stream:
+    with source.content() as stream:
         try:
-            file = parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
-            schema = file.schema_arrow
-            _, position = _columns(schema.names, name, column, has_header=True)
-            kind, chosen = schema.field(position).type, schema.names[position]
-            value = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if not any(is_text(value) for is_text in (pa.types.is_string, pa.types.is_large_string)):
-                msg = f"{name}: the column {chosen!r} holds {kind}, expected text; name another with --column"
-                raise InvalidRequest(msg)
-            number = 0
-            for batch in file.iter_batches(_ROWS):
-                for cells in batch.to_pylist():
-                    number += 1
-                    yield number, cells[chosen] or "", cells
+            whole = stream if stream.seekable() else io.BytesIO(stream.read())
+            yield parquet.ParquetFile(whole, buffer_size=_BUFFER_BYTES)
         except pa.ArrowException as exc:
-            msg = f"{name} is no readable Parquet file: {' '.join(str(exc).split())}"
+            msg = f"{source.name} is no readable Parquet file: {' '.join(str(exc).split())}"
             raise InvalidRequest(msg) from exc
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from provider.errors import InvalidRequest
-from provider.texts.lines import text_lines
+from provider.texts.lines import TextFile
 from provider.verification.corpus import ScoredPair
 
 # How data sets call the two sentences and their score.
@@ -27,7 +27,7 @@ def read_pairs(path: Path) -> list[tuple[ScoredPair, int]]:
         InvalidRequest: a line is no pair, or there is none; the message names the line.
     """
     try:
-        with text_lines(path) as lines:
+        with TextFile(path).lines() as lines:
             if path.suffix in (".jsonl", ".ndjson"):
                 numbered = ((line, i) for i, line in enumerate(lines, 1) if line.strip())
                 pairs = [(_from_object(line, f"{path}, line {i}"), i) for line, i in numbered]

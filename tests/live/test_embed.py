@@ -8,20 +8,20 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from embed_runs import COMMAND, rows_done, run_killed
 from processes import PATIENCE_SECONDS, ServerProcess, clean_environment, running
+from waiting import wait_until
 
 from provider.testing.tiny.sparse import tiny_bge_m3
 
 ROW_BYTES = 4 * 384
 TEXTS = 8000
-COMMAND = [sys.executable, "-m", "provider", "embed"]
 
 
 @pytest.fixture
@@ -60,7 +60,11 @@ def stopped(arguments: list[str], environment: dict[str, str], part: Path, rows:
 
 def kept(part: Path) -> int:
     try:
-        return (part / "vectors.npy").stat().st_size // ROW_BYTES
+        return (part / "rows-00000.npy").stat().st_size // ROW_BYTES
+    except FileNotFoundError:
+        pass
+    try:
+        return (part / "rows-00000.jsonl").read_bytes().count(b"\n")
     except FileNotFoundError:
         return 0
 
@@ -82,13 +86,104 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_bytes_of_one_that_wa
     assert done >= moments[-1]
     last = run(arguments, environment)
     assert last.returncode == 0
-    told = re.search(rb"(\d+) texts, .*; (\d+) texts from an interrupted run; written to", last.stderr)
+    told = re.search(rb"(\d+) texts, .*; (\d+) texts from an earlier run; written to", last.stderr)
     assert told is not None
     assert int(told[1]) + int(told[2]) == TEXTS
     assert int(told[2]) == done
     assert parts.read_bytes() == whole.read_bytes()
     beside = [] if suffix == "parquet" else [f"{each.name}.meta.json" for each in (whole, parts)]
     assert sorted(path.name for path in texts.parent.iterdir()) == sorted([texts.name, whole.name, parts.name, *beside])
+
+
+def test_shards_of_a_run_that_is_killed_twice_are_those_of_one_that_was_not(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    found = run_killed(tmp_path, environment, texts=4000, shard_rows=900, kills=2, seed=7)
+    assert found.is_same
+    assert len(found.left) == 5
+
+
+@pytest.mark.slow
+def test_several_processes_write_what_one_writes(texts: Path, environment: dict[str, str]) -> None:
+    for name, more in (("one", []), ("two", ["--processes", "2"])):
+        output = f"{texts.with_name(name)}/"
+        done = run(["-f", str(texts), "-o", output, "--rows-per-shard", "3000", *more], environment)
+        assert done.returncode == 0, done.stderr
+    for path in texts.with_name("one").iterdir():
+        assert (texts.with_name("two") / path.name).read_bytes() == path.read_bytes()
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(each) for each in found]
+
+
+def started_with_two(texts: Path, environment: dict[str, str], output: Path) -> "subprocess.Popen[str]":
+    """A run with two processes that has embedded a few texts."""
+    arguments = ["-f", str(texts), "-o", f"{output}/", "--processes", "2"]
+    process = subprocess.Popen([*COMMAND, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while rows_done(output, 100_000) < 100:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux lists the children of a process")
+@pytest.mark.slow
+def test_a_process_of_an_engine_that_is_killed_ends_the_run_which_can_be_continued(
+    texts: Path, environment: dict[str, str]
+) -> None:
+    output = texts.with_name("out")
+    with started_with_two(texts, environment, output) as process:
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+        _, messages = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1
+    assert "the process of an engine ended by SIGKILL. " in messages
+    assert "the same command goes on from there" in messages
+    last = run(["-f", str(texts), "-o", f"{output}/"], environment)
+    assert re.search(rb"\d+ texts from an earlier run", last.stderr)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux lists the children of a process")
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_of_engines_end_with_the_run(
+    number: signal.Signals, texts: Path, environment: dict[str, str]
+) -> None:
+    with started_with_two(texts, environment, texts.with_name("out")) as process:
+        engines = children(process.pid)
+        assert len(engines) == 2
+        process.send_signal(number)
+        process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    wait_until(lambda: not any(is_running(each) for each in engines))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_fleet_that_loses_a_server_writes_what_one_server_writes(texts: Path, environment: dict[str, str]) -> None:
+    with running([], env=environment) as lost, running([], env=environment) as kept:
+        for server in (lost, kept):
+            server.wait_until_ready()
+        output, asked = texts.with_name("out"), ["-f", str(texts), "--rows-per-shard", "3000"]
+        arguments = [*asked, "-o", f"{output}/", "--url", f"{lost.url}/v1", "--url", f"{kept.url}/v1"]
+        with subprocess.Popen([*COMMAND, *arguments], env=environment, stderr=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: rows_done(output, 3000) > 500)
+            lost.process.kill()
+            _, messages = process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 0, messages
+        one = run([*asked, "-o", f"{texts.with_name('one')}/", "--url", f"{kept.url}/v1"], environment)
+        assert one.returncode == 0, one.stderr
+    for path in texts.with_name("one").iterdir():
+        assert (output / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

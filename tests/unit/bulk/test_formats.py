@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from provider.bulk.formats import JsonLines, Parquet
+from provider.bulk.formats import JsonLines, Parquet, json_lines
 from provider.errors import InvalidRequest
 from provider.texts.records import Record
 
@@ -17,20 +17,28 @@ def records(*fields: dict[str, Any] | None) -> list[Record]:
     return [Record("t", "in.jsonl", number, fields=each) for number, each in enumerate(fields, 1)]
 
 
-def written(form: JsonLines | Parquet, given: list[Record], folder: Path) -> Path:
-    vectors = folder / "vectors.npy"
-    np.save(vectors, np.arange(2 * len(given), dtype=np.float32).reshape(-1, 2))
-    form.check(given)
-    assert sum(form.write(vectors, folder / "out", given)) == len(given)
-    return folder / "out"
-
-
-def columns(given: list[Record], folder: Path) -> dict[str, list[Any]]:
+def columns(given: list[Record], folder: Path, form: Parquet | None = None) -> dict[str, list[Any]]:
+    """What is read of a file that was written."""
     from pyarrow import parquet
 
-    table = parquet.read_table(written(Parquet(), given, folder))
-    found: dict[str, list[Any]] = table.to_pydict()
+    vectors = folder / "vectors.npy"
+    np.save(vectors, np.arange(2 * len(given), dtype=np.float32).reshape(-1, 2))
+    if form is None:
+        form = Parquet()
+        form.see(given)
+    assert sum(form.write(vectors, folder / "out", iter(given))) == len(given)
+    found: dict[str, list[Any]] = parquet.read_table(folder / "out").to_pydict()
     return found
+
+
+def seen(given: list[Record]) -> Parquet:
+    """The format after the records came one by one."""
+    form = Parquet()
+    for record in given:
+        form.see([record])
+    for record in given if not form.has_seen_enough else ():
+        form.confirm([record])
+    return form
 
 
 @pytest.mark.parametrize(
@@ -46,8 +54,10 @@ def columns(given: list[Record], folder: Path) -> dict[str, list[Any]]:
     ],
 )
 def test_parquet_keeps_values_of_one_type_nested_ones_too(values: list[Any], tmp_path: Path) -> None:
-    found = columns(records(*({"text": "t", "x": value} for value in values)), tmp_path)
+    given = records(*({"text": "t", "x": value} for value in values))
+    found = columns(given, tmp_path)
     assert found["x"] == values
+    assert columns(given, tmp_path, seen(given)) == found
     assert found["embedding"] == [[0, 1], [2, 3], [4, 5]]
 
 
@@ -65,10 +75,16 @@ def test_parquet_keeps_values_of_one_type_nested_ones_too(values: list[Any], tmp
 )
 def test_parquet_gets_the_json_text_of_values_without_a_common_type_and_says_so(values: Any, tmp_path: Path) -> None:
     given = records(*({"text": "t", "x": value} for value in values))
-    assert Parquet().check(given) == [
-        "the values of 'x' have no common type in Parquet: the column holds their JSON text"
-    ]
-    assert [json.loads(text) for text in columns(given, tmp_path)["x"]] == values
+    whole = Parquet()
+    whole.see(given)
+    for form in (whole, seen(given)):
+        assert form.notices == ["the values of 'x' have no common type in Parquet: the column holds their JSON text"]
+        assert [json.loads(text) for text in columns(given, tmp_path, form)["x"]] == values
+
+
+def test_numbers_that_do_not_fit_a_wider_type_are_kept_as_json(tmp_path: Path) -> None:
+    given = records(*({"text": "t", "x": value} for value in (2**60 + 1, 0.5)))
+    assert [json.loads(text) for text in columns(given, tmp_path, seen(given))["x"]] == [2**60 + 1, 0.5]
 
 
 def test_a_field_that_a_record_lacks_is_null(tmp_path: Path) -> None:
@@ -76,15 +92,16 @@ def test_a_field_that_a_record_lacks_is_null(tmp_path: Path) -> None:
     assert (found["text"], found["x"], found["y"]) == (["a", "b", "t"], [1, None, None], [None, 2, None])
 
 
-def test_json_lines_keep_fields_in_their_order(tmp_path: Path) -> None:
-    lines = written(JsonLines(), records({"id": 7, "text": "a"}, None), tmp_path).read_text().splitlines()
+def test_json_lines_keep_fields_in_their_order() -> None:
+    vectors = np.arange(4, dtype=np.float32).reshape(2, 2)
+    lines = json_lines(records({"id": 7, "text": "a"}, None), {"dense": vectors}).decode().splitlines()
     assert lines == ['{"id":7,"text":"a","embedding":[0.0,1.0]}', '{"text":"t","embedding":[2.0,3.0]}']
 
 
 @pytest.mark.parametrize("form", [JsonLines, Parquet])
 def test_a_field_that_the_vector_would_replace_is_refused(form: type[JsonLines | Parquet]) -> None:
     with pytest.raises(InvalidRequest, match=r"in\.jsonl, line 2 has a field 'embedding' already"):
-        form().check(records({"text": "a"}, {"text": "b", "embedding": [1]}))
+        form().see(records({"text": "a"}, {"text": "b", "embedding": [1]}))
 
 
 def test_parquet_without_pyarrow_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,94 +1,28 @@
 """Vectors from a server: any that speaks OpenAI's API, busy, lost or wrong."""
 
 import base64
-import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
-from waiting import PATIENCE_SECONDS
+from stub_server import Answer, Stub, error, running_stub
 
 from provider.bulk.embedder import Options
-from provider.bulk.server import ServerEmbedder
+from provider.bulk.server import servers
 from provider.errors import InvalidRequest, ServerFailed
 from provider.texts.records import Record
 
 RECORDS = [Record("a", "in.txt", 1), Record("bb", "in.txt", 2)]
 
-Answer = tuple[int, dict[str, str], Any]
-"""Status, headers, JSON body; a body of None closes the connection instead."""
-
-
-class Stub:
-    """A server that gives the answers in `script` first, and then right ones."""
-
-    def __init__(self) -> None:
-        self.script: list[Answer] = []
-        self.asked: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.fingerprint = "f"
-        self.encode: Callable[[list[float]], Any] = lambda vector: vector
-        self.models: Any = {"data": [{"id": "first"}, {"id": "second"}]}
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.answer(200, {}, outer.models)
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.asked.append(body)
-                outer.keys.append(self.headers["authorization"])
-                self.answer(*(outer.script.pop(0) if outer.script else outer.right(body)))
-
-            def answer(self, status: int, headers: dict[str, str], body: Any) -> None:
-                if body is None:
-                    self.close_connection = True
-                    return
-                content = json.dumps(body).encode()
-                self.send_response(status)
-                for name, value in {**headers, "content-length": str(len(content))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/v1"
-
-    def right(self, body: dict[str, Any]) -> Answer:
-        width = body.get("dimensions", 2)
-        data = [
-            {"index": i, "embedding": self.encode([len(text), i, *[0.0] * width][:width])}
-            for i, text in enumerate(body["input"])
-        ]
-        return 200, self.headers(), {"data": data[::-1], "usage": {"total_tokens": 7}}
-
-    def headers(self) -> dict[str, str]:
-        return {"x-model-fingerprint": self.fingerprint} if self.fingerprint else {}
-
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    stub = Stub()
-    thread = threading.Thread(target=stub.server.serve_forever, args=(0.01,))
-    thread.start()
-    yield stub
-    stub.server.shutdown()
-    stub.server.server_close()
-    thread.join(PATIENCE_SECONDS)
+    with running_stub() as stub:
+        yield stub
 
 
 def opened(stub: Stub, options: Options | None = None, pauses: list[float] | None = None, **more: Any) -> Any:
@@ -96,11 +30,8 @@ def opened(stub: Stub, options: Options | None = None, pauses: list[float] | Non
         if pauses is not None:
             pauses.append(seconds)
 
-    return ServerEmbedder.opened(stub.url, options or Options(), batch_size=64, pause=pause, **more)
-
-
-def error(status: int, message: str, *, headers: dict[str, str] | None = None, **fields: Any) -> Answer:
-    return status, headers or {}, {"error": {"message": message, **fields}}
+    notify = more.pop("notify", lambda _: None)
+    return servers([stub.url], options or Options(), batch_size=64, pause=pause, notify=notify, **more)
 
 
 @pytest.mark.parametrize(
@@ -284,10 +215,11 @@ async def test_another_model_during_the_run_is_an_error(stub: Stub) -> None:
             await embedder.embed(RECORDS)
 
 
-async def test_a_foreign_server_may_ignore_options_and_that_is_said(stub: Stub, capsys: Any) -> None:
+async def test_a_foreign_server_may_ignore_options_and_that_is_said(stub: Stub) -> None:
     stub.fingerprint = ""
-    async with opened(stub, Options(input_type="query")):
-        assert "is no emb-provider; whether it obeys --input-type is not known" in capsys.readouterr().err
+    said: list[str] = []
+    async with opened(stub, Options(input_type="query"), notify=said.append):
+        assert said == [f"{stub.url} is no emb-provider; whether it obeys --input-type is not known"]
 
 
 async def test_a_text_that_is_no_unicode_is_told_by_its_place(stub: Stub) -> None:

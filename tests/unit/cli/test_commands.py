@@ -143,7 +143,12 @@ def test_a_prompt_may_stand_behind_a_folder_or_package(tmp_path: Path, minilm: P
         (["embed", "a", "--format", "npy"], None, "add --output FILE"),
         (["embed", "a", "--dimensions", "1000"], None, "--dimensions: 1000 were asked for, .* has 1 to 384"),
         (["embed", "a", "-o", "out.txt"], None, r"no format goes by that name; end it in \.jsonl"),
-        (["embed", "a", "-o", "."], None, "cannot write .: it is a folder"),
+        (["embed", "a", "-o", ".", "--format", "npy"], None, "is a folder, which gets shards of Parquet; for npy"),
+        (["embed", "a", "-o", "out.npy", "--rows-per-shard", "5"], None, "--rows-per-shard is for a folder"),
+        (["embed", "a", "-o", "no/such/"], None, "cannot write no/such: there is no folder"),
+        (["embed", "a", "-o", "out/", "--output-types", "sparse"], None, "parquet holds dense vectors only"),
+        (["embed", "a", "--url", "http://localhost:1/v1", "--processes", "2"], None, "--processes does nothing with"),
+        (["embed", "a", *["--url", "http://localhost:1/v1"] * 2], None, "names a server twice"),
         (
             ["embed", "fine", "word " * 400, "-o", "out.jsonl"],
             None,
@@ -352,15 +357,18 @@ def test_rows_of_parquet_are_embedded_and_keep_their_columns(tmp_path: Path) -> 
             "price": [Decimal("1.10"), Decimal("2.20")],
             "raw": [b"\x00\xff", None],
             "tags": [["x"], []],
+            "small": pa.array([1, None], pa.int8()),
+            "kind": pa.array(["x", "y"]).dictionary_encode(),
         }
     )
     parquet.write_table(table, tmp_path / "in.parquet")
     first, second = vectors_of(run("embed", "-f", "in.parquet", "--column", "body").stdout)
     assert [first.pop("embedding")[:0], second["id"], second["body"]] == [[], 8, "a dog"]
-    assert first == {"id": 7, "body": "a cat", "day": "2026-01-02", "price": "1.10", "raw": "AP8=", "tags": ["x"]}
+    plain = {"day": "2026-01-02", "price": "1.10", "raw": "AP8=", "tags": ["x"], "small": 1, "kind": "x"}
+    assert first == {"id": 7, "body": "a cat", **plain}
     run("embed", "-f", "in.parquet", "--column", "2", "-o", "out.parquet")
     written = parquet.read_table(tmp_path / "out.parquet")
-    assert written.drop_columns(["embedding"]).to_pylist() == table.to_pylist()
+    assert written.drop_columns(["embedding"]).equals(table)
     plain = vectors_of(run("embed", "a cat", "a dog").stdout)
     np.testing.assert_array_equal(
         np.array(written.column("embedding").to_pylist(), np.float32),
