@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
+import structlog
+
 from provider.bulk.embedder import ENGINE_CALLS, ENGINE_TEXTS, MOST_CHARACTERS, Options, Problem
 from provider.bulk.phrases import clause, naming
 from provider.cores import ONLY_WORKER, Worker
@@ -141,6 +143,6 @@ async def loaded(settings: Settings, worker: Worker = ONLY_WORKER) -> AsyncItera
 
 
 def _log(event: Event) -> None:
-    """A model that cannot be loaded ends the command, which says why: once is enough."""
-    if not (isinstance(event, ModelChanged) and event.state is ModelState.FAILED):
+    """Say it, for the command line; a model that cannot be loaded ends the command, which says why once."""
+    if structlog.is_configured() and not (isinstance(event, ModelChanged) and event.state is ModelState.FAILED):
         log_event(event)

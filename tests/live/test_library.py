@@ -33,7 +33,7 @@ def test_importing_the_package_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "expected"), [*zip(EXAMPLES, [r"\(2, 384\) 15", r"\[0\.\d+, -?0\.\d+\]", r"1000 4000"], strict=True)]
+    ("program", "expected"), [*zip(EXAMPLES, [r"\(2, 384\) 15", r"\[0\.\d+, -?0\.\d+\]", r"1000 \d+"], strict=True)]
 )
 def test_the_examples_of_the_page_run(program: str, expected: str, tmp_path: Path) -> None:
     done = subprocess.run(
