@@ -119,7 +119,7 @@ async def test_when_all_servers_are_lost_the_run_ends(stubs: Sequence[Stub]) -> 
     ("fingerprint", "says"),
     [
         ("g", "has another model than the others: fingerprint g, 2 dimensions, not f, 2"),
-        ("", "does not tell the finge"),
+        ("", "does not tell the fingerprint"),
     ],
 )
 async def test_another_model_is_refused(stubs: Sequence[Stub], fingerprint: str, says: str) -> None:
