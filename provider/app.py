@@ -139,6 +139,7 @@ def create_app(
         ),
         more_routes=[metrics.handler(METRICS_PATH, [RequireKey])] if settings.metrics.enabled else [],
     )
+    app.state["metrics"] = metrics
     if jobs is not None:
         on_record = _counting_job_requests(metrics, usage, names)
         app.state["jobs"] = jobs

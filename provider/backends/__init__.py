@@ -15,10 +15,12 @@ from provider.backends.protocol import (
     BackendOptions,
     BackendTraits,
     ChecksOptions,
+    FollowsLanes,
     GetsFaster,
     HasDeviceMemory,
     Memory,
     NoOptions,
+    RunsPasses,
     SelectsFiles,
 )
 from provider.backends.registry import GROUP, find_backend, find_entry_point, installed_backends, own_options
@@ -51,6 +53,7 @@ __all__ = [
     "BackendUnavailable",
     "ChecksOptions",
     "Features",
+    "FollowsLanes",
     "GetsFaster",
     "HasDeviceMemory",
     "Head",
@@ -60,6 +63,7 @@ __all__ = [
     "NoOptions",
     "Outputs",
     "PaddedBackend",
+    "RunsPasses",
     "SelectsFiles",
     "SparseVector",
     "TokenBatch",

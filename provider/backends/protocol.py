@@ -44,6 +44,7 @@ class BackendTraits:
         weights_digest: digest of what else decides outputs, such as a converted file; part of the fingerprint.
         extra: JSON facts, shown as `details` in `/v1/models`.
         lanes: threads that keep the device busy; None: one a core on the CPU, one on an accelerator.
+        fingerprint: that of the model in another process, where that one runs the passes; "" elsewhere.
     """
 
     device: str
@@ -53,6 +54,7 @@ class BackendTraits:
     weights_digest: str = ""
     extra: Mapping[str, Any] = field(factory=dict)
     lanes: int | None = None
+    fingerprint: str = ""
 
 
 @runtime_checkable
@@ -73,6 +75,28 @@ class GetsFaster(Protocol):
 
         Each step is called between passes. Outputs may change by rounding, and of `traits` only `extra`.
         """
+        ...
+
+
+class RunsPasses(Protocol):
+    """The lanes of a loaded backend, as `FollowsLanes` sees them. For any thread."""
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens in the queue."""
+        ...
+
+    def change_count(self, count: int) -> None:
+        """Have `count` lanes from now on, at least 1; passes under way go on."""
+        ...
+
+
+@runtime_checkable
+class FollowsLanes(Protocol):
+    """What a backend may have besides: passes that run in other processes, whose number changes while it serves."""
+
+    def follow(self, lanes: RunsPasses) -> None:
+        """Called once after loading, with the lanes that call `run`, which it may change until `close`."""
         ...
 
 

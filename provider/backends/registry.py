@@ -14,7 +14,7 @@ AUTO = "auto"
 """In the place of a backend's name: the fastest, which is chosen when the model is loaded; torch before."""
 
 # Backends of this project's other distributions, and what people call backends.
-_DISTRIBUTIONS = {"onnx": "emb-provider-onnx", "openvino": "emb-provider-openvino"}
+_DISTRIBUTIONS = {"onnx": "emb-provider-onnx", "openvino": "emb-provider-openvino", "ray": "emb-provider-ray"}
 _OTHER_NAMES = {
     "compile": "torch-compile",
     "cpu": "torch",

@@ -62,11 +62,11 @@ def cli() -> None:
     """
 
 
-def run_cli() -> None:
-    """Run the command line and raise SystemExit. Our own errors are one line; 2 for settings, 1 for everything else."""
+def run_cli(command: click.Command = cli, name: str = "emb-provider") -> None:
+    """Run a command line and raise SystemExit. Our own errors are one line; 2 for settings, 1 for everything else."""
     prepare_streams()
     try:
-        cli(prog_name="emb-provider")
+        command(prog_name=name)
     except ProviderError as exc:
         from provider.bulk.phrases import message  # noqa: PLC0415 - `--help` must not wait for it
 

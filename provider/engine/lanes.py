@@ -126,11 +126,7 @@ class Lanes:
         return [lane for lane in self._scheduler.throughput.stalled(seconds) if lane < self._count]
 
     def fail_stalled(self, seconds: float) -> bool:
-        """Give up the rows and other work of stalled lanes, and where no other lane is left also what waits.
-
-        Returns:
-            Whether no lane is left.
-        """
+        """Give up what stalled lanes run, and where no other is left also what waits; whether no lane is left."""
         with self._changed:
             if self._idle.give_up(self._scheduler.throughput.stalled(seconds), _stalled()):
                 self._changed.notify_all()
@@ -209,18 +205,24 @@ class Lanes:
         return task.seconds
 
     def resize(self, count: int, limits: BatchLimits) -> None:
-        """Have `count` lanes and such batches from now on. Within `run_idle`, `alone`.
-
-        Threads beyond `count` end, also where that is the number as before.
-        """
+        """Have `count` lanes and such batches from now on; further threads end. Within `run_idle`, `alone`."""
         with self._changed:
-            if self._closed:
-                return
-            self._count = count
-            self._scheduler.resize(count, limits)
-            self._idle.release()
-            self._start_threads(count)
-            self._changed.notify_all()
+            if not self._closed:
+                self._scheduler.resize(count, limits)
+                self._idle.release()
+                self._use(count)
+
+    def change_count(self, count: int) -> None:
+        """Have `count` lanes from now on, each as fast as those before. From any thread; passes under way go on."""
+        with self._changed:
+            if not self._closed and count != self._count:
+                self._scheduler.change_lanes(count)
+                self._use(count)
+
+    def _use(self, count: int) -> None:
+        self._count = count
+        self._start_threads(count)
+        self._changed.notify_all()
 
     def _withdraw(self, rows: Sequence[Row]) -> None:
         with self._changed:

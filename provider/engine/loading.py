@@ -124,7 +124,7 @@ def load_parts(
             lanes = backend.traits.lanes if backend_class.concurrent else None
             plan = LanePlan(lanes or 1, plan.threads)
         neighbours, limits = batching(watched, tokenizer, spec, settings)
-        fingerprint = _fingerprint(spec, backend, found.options, settings)
+        fingerprint = backend.traits.fingerprint or _fingerprint(spec, backend, found.options, settings)
         tuned = to_tune = None
         if settings.tune and is_cpu:
             plans = plan.alternatives(settings, is_concurrent=backend_class.concurrent, cores=cores)

@@ -6,6 +6,7 @@ from functools import partial
 
 from attrs import evolve
 
+from provider.backends import FollowsLanes
 from provider.engine.description import tuning_of
 from provider.engine.hooks import BatchDone, ModelTuned
 from provider.engine.lanes import Lanes
@@ -75,6 +76,8 @@ class RunningModel:
             clock=around.clock,
         )
         self.lanes.start()
+        if isinstance(parts.backend, FollowsLanes):
+            parts.backend.follow(self.lanes)
 
     @property
     def stalled_lanes(self) -> int:

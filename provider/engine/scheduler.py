@@ -105,6 +105,12 @@ class Scheduler:
         self._long.clear()
         self.throughput.resize(lanes)
 
+    def change_lanes(self, lanes: int) -> None:
+        """Make batches for `lanes` passes at a time from now on, each as fast as before; others may still run."""
+        self._lanes = lanes
+        self._long = {lane for lane in self._long if lane < lanes}
+        self.throughput.change_lanes(lanes)
+
     def ended(self, outcome: BatchOutcome) -> None:
         """Make smaller batches if memory ran out in a pass, and larger ones again when enough of them worked."""
         if outcome.ran_out:

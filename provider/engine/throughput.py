@@ -44,6 +44,10 @@ class Throughput:
         self._ended.clear()
         self._rates = dict.fromkeys(range(lanes), rate / lanes) if rate else {}
 
+    def change_lanes(self, lanes: int) -> None:
+        """Measure so many lanes from now on, each taken to be as fast as those before."""
+        self._lanes = lanes
+
     def stalled(self, seconds: float) -> list[int]:
         """Lanes whose pass has been running for longer than `seconds`."""
         now = self._clock()

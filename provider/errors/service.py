@@ -1,6 +1,6 @@
 """Errors that callers cannot mend: settings, models, backends, commands, and what is not available now."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 MOST_RETRY_SECONDS = 59
 """Clients ignore longer times: the AI SDK from 60 seconds on, OpenAI's own above 60."""
@@ -14,6 +14,16 @@ class ProviderError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes with all they hold, whatever their constructor takes."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[ProviderError], args: tuple[object, ...], held: dict[str, object]) -> ProviderError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(held)
+    return error
 
 
 class SettingsError(ProviderError):

@@ -20,7 +20,7 @@ _OF_MODELS: dict[str, tuple[str, Callable[[ModelRuntime], float]]] = {
     ),
     "lanes": (
         "Forward passes at a time; busy share: `rate(emb_provider_forward_seconds_sum[5m]) / emb_provider_lanes`",
-        lambda runtime: runtime.loaded.plan.lanes if runtime.loaded else 0,
+        lambda runtime: runtime.lanes.count if runtime.loaded and runtime.lanes else 0,
     ),
     "stalled_lanes": ("Lanes that hang in a forward pass", lambda runtime: runtime.stalled_lanes),
     "model_resident_bytes": ("Memory that loading the model took; 0: not loaded", lambda runtime: runtime.use.bytes),

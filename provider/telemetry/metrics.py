@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from attrs import frozen
@@ -28,7 +28,7 @@ from provider.engine.hooks import (
 )
 from provider.telemetry.gauges import Gauges
 from provider.telemetry.request import RequestRecord
-from provider.telemetry.series import Count, Counter, Distribution, Histogram, OfWorker
+from provider.telemetry.series import Count, Counter, Distribution, Histogram, Labelled
 from provider.telemetry.store_series import StoreSeries
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -80,6 +80,7 @@ class Metrics:
         registry: all of them.
         gauges: those that are read at each scrape.
         store: those of the cache's store; its `on_event` is a hook of its own.
+        gather: all that a scrape gets; None for this process's own.
     """
 
     def __init__(self, models: Sequence[str], names: Mapping[str, str], worker: Worker = ONLY_WORKER) -> None:
@@ -95,6 +96,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._worker = worker
         self._names = names
+        self.gather: Callable[[], Awaitable[Collector]] | None = None
 
         def counter(name: str, text: str, labels: Sequence[str]) -> Counter:
             return Counter(f"emb_provider_{name}", text, labels, registry=self.registry)
@@ -276,18 +278,17 @@ class Metrics:
             path,
             tags=["Service"],
             media_type="text/plain",
-            sync_to_thread=False,
             middleware=middleware,
             opt={"protected": "metrics", "is_admin": True},
         )
-        def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+        async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
             """All metrics in Prometheus' text format, or in OpenMetrics' if `accept` asks for it."""
             encode, content_type = _encoder(request.headers.get("accept", ""))
             # As a header: Litestar would add a second charset to a media type.
-            headers = {"content-type": content_type}
-            if self._worker.is_alone:
-                return Response(encode(self.registry), headers=headers)
-            return Response(encode(OfWorker(self.registry, self._worker)), headers=headers | {"connection": "close"})
+            headers = {"content-type": content_type} | ({} if self._worker.is_alone else {"connection": "close"})
+            labels = {} if self._worker.is_alone else {"worker": str(self._worker.number)}
+            found = Labelled(self.registry, labels) if self.gather is None else await self.gather()
+            return Response(encode(found), headers=headers)
 
         return metrics
 

@@ -6,15 +6,13 @@ request makes nine of them.
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
-
-from provider.cores import Worker
 
 
 class Count:
@@ -87,15 +85,20 @@ class Histogram(Collector):
         yield family
 
 
-class OfWorker(Collector):
-    """A registry whose every series has the label `worker`: series of two processes must never be taken for one."""
+class Labelled(Collector):
+    """A collector whose every series has more labels: series of two processes must never be taken for one."""
 
-    def __init__(self, registry: CollectorRegistry, worker: Worker) -> None:
-        """The series of `registry`, as those of `worker`."""
-        self._registry, self._label = registry, {"worker": str(worker.number)}
+    def __init__(self, collector: Collector, labels: Mapping[str, str]) -> None:
+        """Nothing is collected yet.
+
+        Args:
+            collector: which one.
+            labels: put before those of each series.
+        """
+        self._collector, self._labels = collector, dict(labels)
 
     def collect(self) -> Iterator[Metric]:
-        """See `Collector.collect`."""
-        for metric in self._registry.collect():
-            metric.samples = [sample._replace(labels=self._label | dict(sample.labels)) for sample in metric.samples]
+        """Called at a scrape."""
+        for metric in self._collector.collect():
+            metric.samples = [sample._replace(labels=self._labels | dict(sample.labels)) for sample in metric.samples]
             yield metric

@@ -7,7 +7,15 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from provider.backends.protocol import AdjustsThreads, Backend, BackendOptions, BackendTraits, GetsFaster
+from provider.backends.protocol import (
+    AdjustsThreads,
+    Backend,
+    BackendOptions,
+    BackendTraits,
+    FollowsLanes,
+    GetsFaster,
+    RunsPasses,
+)
 from provider.domain import ModelSpec, Outputs, RowOutput, TokenBatch
 
 
@@ -35,6 +43,7 @@ class _Routed:
             weights_digest=first.weights_digest + second.weights_digest,
             extra={**first.extra, "queries": {"dtype": second.dtype, **second.extra}},
             lanes=first.lanes,
+            fingerprint=first.fingerprint,
         )
 
     @classmethod
@@ -71,6 +80,11 @@ class _Routed:
         for backend in (self._documents, self._queries):
             if isinstance(backend, GetsFaster):
                 yield from backend.improvements()
+
+    def follow(self, lanes: RunsPasses) -> None:
+        """See `FollowsLanes.follow`; both ways run in the same processes."""
+        if isinstance(self._documents, FollowsLanes):
+            self._documents.follow(lanes)
 
     def close(self) -> None:
         """See `Backend.close`."""
