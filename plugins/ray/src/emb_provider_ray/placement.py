@@ -74,7 +74,7 @@ def ray_options(model: ModelSettings) -> RayOptions:
     """
     if model.backend != BACKEND:
         return RayOptions(backend=model.backend, options=dict(model.options))
-    options = read_options(f"backend {BACKEND!r}", RayOptions, model.options)
+    options: RayOptions = read_options(f"backend {BACKEND!r}", RayOptions, model.options)
     if options.backend == BACKEND:
         msg = f"model {model.served_name!r}: options.backend is what its replicas run, such as torch; got {BACKEND!r}"
         raise SettingsError(msg)
