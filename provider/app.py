@@ -88,7 +88,7 @@ def create_app(
     if settings is None:
         settings = read_configuration().settings
         configure_logging(settings.log, never_block=True)
-    hooks = Hooks(log_event, log_job, log_store, remember_answered)
+    hooks = Hooks(log_event, log_job, remember_answered)
     quotas = Quotas()
     service = Engine(
         settings,
@@ -103,7 +103,9 @@ def create_app(
     usage = None if settings.auth.usage_file is None else UsageRecorder(Path(settings.auth.usage_file), quotas)
     metrics = Metrics(list(service.runtimes), names, worker)
     hooks.add(metrics.on_event)
-    hooks.add(metrics.store.on_event)
+    if settings.cache.has_store:
+        hooks.add(log_store)
+        hooks.add(metrics.store.on_event)
     lifecycle = Lifecycle(service, settings.queue, hooks)
     metrics.gauges.watch_service(
         cache_bytes=lambda: service.cached_bytes,

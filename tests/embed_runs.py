@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +40,13 @@ def embed(arguments: Sequence[str], environment: Mapping[str, str], seconds: flo
 
 def rows_done(folder: Path, shard_rows: int) -> int:
     """Rows that a run has kept so far in its folder of shards."""
-    rows = shard_rows * len(list(folder.glob("part-*.parquet")))
+    shards = {path.stem.removeprefix("part-") for path in folder.glob("part-*.parquet")}
+    rows = shard_rows * len(shards)
     for path in folder.glob(".part/rows-*.npy"):
-        try:
-            rows += max(0, path.stat().st_size - 128) // (4 * DIMENSION)
-        except FileNotFoundError:  # its shard has just been completed
-            continue
+        # The rows of a shard stay for a moment after it is complete.
+        if path.stem.removeprefix("rows-") not in shards:
+            with suppress(FileNotFoundError):
+                rows += max(0, path.stat().st_size - 128) // (4 * DIMENSION)
     return rows
 
 

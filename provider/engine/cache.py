@@ -75,6 +75,7 @@ class OutputCache:
 
     Attributes:
         seen: texts whose outputs may be kept; None with caching off.
+        has_store: whether outputs are kept in a store too.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class OutputCache:
         stored: StoredOutputs | None = None,
     ) -> None:
         """Outputs are kept in `stored` too, which belongs to this object."""
-        self._stored = stored
+        self._stored, self.has_store = stored, stored is not None
         self.is_enabled = settings.enabled
         self.seen = SeenTexts() if settings.enabled else None
         self._entries: TTLCache[CacheKey | bytes, Any] = TTLCache(
@@ -111,9 +112,7 @@ class OutputCache:
         return found
 
     def to_fetch(self, keys: Sequence[CacheKey], inputs: Sequence[Features]) -> Mapping[CacheKey, int]:
-        """Keys whose outputs are neither here nor on their way, with the tokens of the inputs; none without a store."""
-        if self._stored is None:
-            return {}
+        """Keys whose outputs are neither here nor on their way, with the tokens of the inputs."""
         return {
             key: len(each.ids)
             for key, each in zip(keys, inputs, strict=True)

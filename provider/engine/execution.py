@@ -84,7 +84,7 @@ async def execute(
     tokenised = queued = time.monotonic()
     instants: tuple[float, ...] = (started, tokenised)
     stored: Mapping[CacheKey, RowOutputs] = {}
-    if wanted := cache.to_fetch(keys, inputs):
+    if cache.has_store and (wanted := cache.to_fetch(keys, inputs)):
         stored = await cache.fetch(wanted)
         queued = time.monotonic()
         instants = (*instants, queued)

@@ -70,7 +70,7 @@ class ResponseCache:
         if embedded.key is None or len(body) > _MOST_BODY_BYTES or revision != self.revision:
             return
         outputs = tuple(embedded.outputs)
-        usage = embedded.usage._replace(store_hits=0)
+        usage = embedded.usage._replace(store_hits=0) if embedded.usage.store_hits else embedded.usage
         event = RequestAnswered(embedded.model, usage, len(embedded.truncated), Timings(), outputs=outputs)
         self._cache.keep_response(_digest(body), CachedResponse(response, size, embedded.key, event))
 

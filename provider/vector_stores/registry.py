@@ -5,13 +5,11 @@ from pathlib import Path
 
 from provider.entry_points import clash, distribution, installed, read_options
 from provider.errors import SettingsError
-from provider.settings import StoreSettings
+from provider.settings.cache import MEMORY, StoreSettings
 from provider.vector_stores.disk import DiskStore
 from provider.vector_stores.protocol import StoreOptions, VectorStore
 
 GROUP = "provider.vector_stores"
-MEMORY = "memory"
-"""In the place of a store's name: outputs are kept in the process's own memory alone."""
 
 _OWN: Mapping[str, type[VectorStore]] = {"disk": DiskStore}
 # Stores of this project's other distributions.
