@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,8 +21,10 @@ class Stub:
         self.script: list[Answer] = []
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.times: list[float] = []
         self.fingerprint = "f"
         self.encode: Callable[[list[float]], Any] = lambda vector: vector
+        self.respond: Callable[[dict[str, Any]], Answer] = self.right
         self.models: Any = {"data": [{"id": "first"}, {"id": "second"}]}
         outer = self
 
@@ -32,8 +35,9 @@ class Stub:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 outer.asked.append(body)
+                outer.times.append(time.monotonic())
                 outer.keys.append(self.headers["authorization"])
-                self.answer(*(outer.script.pop(0) if outer.script else outer.right(body)))
+                self.answer(*(outer.script.pop(0) if outer.script else outer.respond(body)))
 
             def answer(self, status: int, headers: dict[str, str], body: Any) -> None:
                 if body is None:
@@ -74,10 +78,12 @@ def running_stub() -> Iterator[Stub]:
     stub = Stub()
     thread = threading.Thread(target=stub.server.serve_forever, args=(0.01,))
     thread.start()
-    yield stub
-    stub.server.shutdown()
-    stub.server.server_close()
-    thread.join(PATIENCE_SECONDS)
+    try:
+        yield stub
+    finally:
+        stub.server.shutdown()
+        stub.server.server_close()
+        thread.join(PATIENCE_SECONDS)
 
 
 def error(status: int, message: str, *, headers: dict[str, str] | None = None, **fields: Any) -> Answer:

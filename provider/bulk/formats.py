@@ -149,8 +149,7 @@ class Parquet:
 
         rows = np.load(vectors, mmap_mode="r")
         types = [(name, pa.string() if kind is None else kind) for name, kind in self._columns.items()]
-        metadata = {_METADATA_KEY: json.dumps(dict(about), ensure_ascii=False)}
-        schema = pa.schema([*types, (VECTOR_FIELD, pa.list_(pa.float32(), rows.shape[1]))], metadata=metadata)
+        schema = pa.schema([*types, (VECTOR_FIELD, pa.list_(pa.float32(), rows.shape[1]))], schema_metadata(about))
         with parquet.ParquetWriter(target, schema) as file:
             for start in range(0, len(rows), _ROWS):
                 part = np.ascontiguousarray(rows[start : start + _ROWS])
@@ -159,9 +158,16 @@ class Parquet:
                     pa.array(_cells(chunk, name, as_json=kind is None), schema.field(name).type)
                     for name, kind in self._columns.items()
                 ]
-                columns.append(pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), part.shape[1]))
+                columns.append(vector_column(part))
                 file.write_table(pa.table(columns, schema=schema))
                 yield len(chunk)
+
+
+def vector_column(vectors: np.ndarray[Any, Any]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Rows, (records, dimension) float32, as an Arrow array of lists of fixed size."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
 
 Format = JsonLines | Npy | Parquet
@@ -172,6 +178,11 @@ FORMAT_OF_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy", ".parq
 def metadata_path(output: Path) -> Path:
     """The file beside `output` that says what made it, where the format has no place for that."""
     return output.with_name(output.name + _METADATA_SUFFIX)
+
+
+def schema_metadata(about: Mapping[str, object]) -> dict[str, str]:
+    """What made a Parquet file, for the metadata of its schema."""
+    return {_METADATA_KEY: json.dumps(dict(about), ensure_ascii=False)}
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:

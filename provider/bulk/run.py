@@ -2,12 +2,12 @@
 
 import asyncio
 import hashlib
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from itertools import islice
-from typing import Any, Self, TypeVar
+from typing import Self
 
+from provider.bulk.calls import chunks, in_order
 from provider.bulk.checkpoint import Checkpoint
 from provider.bulk.embedder import Embedder
 from provider.bulk.job import EmbedJob
@@ -18,10 +18,9 @@ from provider.errors import InvalidRequest, ProviderError
 from provider.texts.reading import TextSource
 from provider.texts.records import Record
 
-T = TypeVar("T")
 Notify = Callable[[str], object]
 
-# The first texts of a run, so that its bar soon moves; the next are twice as many, up to what the embedder likes.
+# The first texts of a run, so that its bar soon moves.
 _FIRST_TEXTS = 32
 # Texts that are looked at in one piece before a model is loaded.
 _SEEN_TEXTS = 8192
@@ -109,7 +108,7 @@ class Run:
         """Find all texts that cannot be embedded, as far as that can be known before."""
         clauses: list[str] = []
         count, any_too_long = 0, False
-        async with aclosing(_in_order(self._chunks(embedder), embedder.check, embedder.most_calls)) as checked:
+        async with aclosing(in_order(self._chunks(embedder), embedder.check, embedder.most_calls)) as checked:
             async for chunk, problems in checked:
                 count += len(problems)
                 any_too_long = any_too_long or any(problem.is_too_long for problem in problems)
@@ -121,7 +120,7 @@ class Run:
     async def _embed(self, embedder: Embedder) -> None:
         if self._output.is_full:
             await self._finish()
-        async with aclosing(_in_order(self._chunks(embedder), embedder.embed, embedder.most_calls)) as results:
+        async with aclosing(in_order(self._chunks(embedder), embedder.embed, embedder.most_calls)) as results:
             async for chunk, embedded in results:
                 start = 0
                 while start < len(chunk):
@@ -145,17 +144,8 @@ class Run:
             await asyncio.sleep(0)
 
     def _chunks(self, embedder: Embedder) -> Iterator[Sequence[Record]]:
-        """The texts that are not yet embedded, in pieces that do not depend on who embeds them when."""
-        chunk: list[Record] = []
-        characters, most_texts = 0, min(_FIRST_TEXTS, embedder.most_texts)
-        for record in islice(self._source, self._output.done, None):
-            characters += len(record.text)
-            if chunk and (len(chunk) == most_texts or characters > embedder.most_characters):
-                yield chunk
-                chunk, characters, most_texts = [], len(record.text), min(2 * most_texts, embedder.most_texts)
-            chunk.append(record)
-        if chunk:
-            yield chunk
+        """The texts that are not yet embedded."""
+        return chunks(islice(self._source, self._output.done, None), embedder, first=_FIRST_TEXTS)
 
 
 def _survey(source: TextSource, destination: Destination, bars: ProgressBars) -> tuple[int, str]:
@@ -198,24 +188,3 @@ def _opening(job: EmbedJob, notify: Notify) -> AbstractAsyncContextManager[Embed
     from provider.bulk.engine import EngineEmbedder  # noqa: PLC0415
 
     return EngineEmbedder.opened(job.engine, job.options, job.prompt)
-
-
-async def _in_order(
-    chunks: Iterable[Sequence[Record]], call: Callable[[Sequence[Record]], Awaitable[T]], most_calls: int
-) -> AsyncGenerator[tuple[Sequence[Record], T], None]:
-    """Each chunk with what came of it, in order; several calls are under way at a time."""
-    under_way: deque[tuple[Sequence[Record], asyncio.Future[Any]]] = deque()
-    try:
-        for chunk in chunks:
-            under_way.append((chunk, asyncio.ensure_future(call(chunk))))
-            if len(under_way) >= most_calls:
-                result = await under_way[0][1]
-                yield under_way.popleft()[0], result
-        while under_way:
-            result = await under_way[0][1]
-            yield under_way.popleft()[0], result
-    finally:
-        futures = [future for _, future in under_way]
-        for future in futures:
-            future.cancel()
-        await asyncio.gather(*futures, return_exceptions=True)

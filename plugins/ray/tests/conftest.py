@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import waiting
 
 with warnings.catch_warnings():
     # Ray declares its settings in a way that pydantic means to drop.
@@ -30,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Iterator[Cluster]:
     """A head with 8 logical cores and a second node with 4 and the resource `second`."""
     os.environ |= {
+        # Functions of tests run in Ray's processes.
+        "PYTHONPATH": str(Path(waiting.__file__).parent),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
