@@ -22,6 +22,7 @@ class BackendOptions:
         dtype: `auto`, `float32`, `bfloat16`, `float16`, or the backend's own name.
         threads: CPU threads of a forward pass, at least 1.
         worker: number of this process among the workers, from 0, to spread them over devices.
+        cores: CPU cores of this process, for all passes under way, at least 1.
         own: an instance of the backend's `Options`, checked.
     """
 
@@ -29,6 +30,7 @@ class BackendOptions:
     dtype: str = "auto"
     threads: int = 1
     worker: int = 0
+    cores: int = 1
     own: Any = field(factory=NoOptions)
 
 

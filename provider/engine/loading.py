@@ -105,7 +105,12 @@ def load_parts(
     cores = worker.cores(available_cores())
     plan = LanePlan.of(settings, is_concurrent=backend_class.concurrent, cores=cores)
     options = BackendOptions(
-        device=settings.device, dtype=settings.dtype, threads=plan.threads, worker=worker.number, own=found.options
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=plan.threads,
+        worker=worker.number,
+        cores=cores,
+        own=found.options,
     )
     backend = backend_class.load(spec, options)
     with contextlib.ExitStack() as undo:

@@ -3,7 +3,11 @@
 import logging
 import os
 import stat
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from waiting import PATIENCE_SECONDS
 
 from provider.backends.torch import bert_layers
 from provider.backends.torch.bert_checkpoint import BertCheckpoint
@@ -57,6 +62,24 @@ def compiler(folder: Path, script: str) -> str:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def helper_seconds() -> float:
+    """CPU time of the thread that helps passes."""
+    for task in Path("/proc/self/task").iterdir():
+        if (task / "comm").read_text().strip() == "pass helper":
+            return int((task / "schedstat").read_text().split()[0]) / 1e9
+    return 0.0
 
 
 def random_batch(**more: Any) -> TokenBatch:
@@ -192,3 +215,29 @@ def test_a_cache_that_nothing_can_be_run_from_is_done_without(
     assert native_library() is not None
     assert "mounted noexec" in caplog.text
     assert not [*fresh.rglob("native.so")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the CPU time of a thread")
+def test_a_pass_that_is_the_only_one_is_helped_and_gives_the_same_bits(checkpoint: BertCheckpoint) -> None:
+    layers = NativeLayers.of(checkpoint, checkpoint.positions(), helped=True)
+    alone = NativeLayers.of(checkpoint, checkpoint.positions())
+    assert layers is not None
+    assert alone is not None
+    rows = PackedBert(checkpoint)._rows(random_batch())
+    with one_torch_thread():
+        expected = alone.run(rows)
+        before, deadline = helper_seconds(), time.monotonic() + PATIENCE_SECONDS
+        # On a busy machine it waits for a core long; every pass gives the same meanwhile.
+        while helper_seconds() <= before:
+            assert torch.equal(layers.run(rows), expected)
+            assert time.monotonic() < deadline
+
+
+def test_passes_that_run_at_once_are_helped_one_at_a_time(checkpoint: BertCheckpoint) -> None:
+    layers = NativeLayers.of(checkpoint, checkpoint.positions(), helped=True)
+    assert layers is not None
+    rows = PackedBert(checkpoint)._rows(random_batch())
+    with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as lanes:
+        expected = lanes.submit(layers.run, rows).result(PATIENCE_SECONDS)
+        found = [lanes.submit(layers.run, rows) for _ in range(200)]
+        assert all(torch.equal(each.result(PATIENCE_SECONDS), expected) for each in found)

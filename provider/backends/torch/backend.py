@@ -129,7 +129,7 @@ class TorchBackend:
         try:
             device = open_device(name)
             with device.work():
-                loaded = load_model(spec, options.own, device, dtype, choose, int8=is_int8)
+                loaded = load_model(spec, options.own, device, dtype, choose, int8=is_int8, helped=options.cores > 1)
                 heads = TokenHeads(spec, loaded.to_logits, device)
                 over_tokens = () if spec.pooled is None else spec.pooled.token_head
                 token_head = load_steps(over_tokens).to(device.place) if over_tokens else None

@@ -174,13 +174,16 @@ def _norm(checkpoint: BertCheckpoint, name: str) -> Step:
 class NativeLayers:
     """Embeddings and layers by our own kernels, in one call."""
 
-    def __init__(self, encoder: NativeEncoder) -> None:
+    def __init__(self, encoder: NativeEncoder, *, helped: bool) -> None:
         """Use `of`."""
-        self._encoder = encoder
+        self._encoder, self._helped = encoder, helped
 
     @classmethod
-    def of(cls, checkpoint: BertCheckpoint, positions: torch.Tensor) -> Self | None:
-        """Take weights as `TorchLayers`, float32; None where the kernels give other numbers than torch."""
+    def of(cls, checkpoint: BertCheckpoint, positions: torch.Tensor, *, helped: bool = False) -> Self | None:
+        """Take weights as `TorchLayers`, float32; None where the kernels give other numbers than torch.
+
+        With `helped`, a pass that is the only one in this process may use a second core.
+        """
         library = native_library()
         if library is None:
             return None
@@ -205,7 +208,7 @@ class NativeLayers:
         ]
         words, norm = checkpoint.tensor("embeddings.word_embeddings.weight"), arrays("embeddings.LayerNorm")
         tables, shape = (words.numpy(), positions.numpy()), (checkpoint.heads, checkpoint.norm_eps)
-        made = cls(NativeEncoder(library, *tables, norm, layers, *shape))
+        made = cls(NativeEncoder(library, *tables, norm, layers, *shape), helped=helped)
         error = made._error(checkpoint, positions)
         if error <= _TOLERANCE:
             return made
@@ -232,4 +235,6 @@ class NativeLayers:
         """As `TorchLayers.run`, without filling."""
         starts = np.concatenate([[0], np.cumsum(rows.lengths)])
         threads = torch.get_num_threads()
-        return torch.from_numpy(self._encoder.run(rows.ids, rows.places, starts, rows.seen, threads, firsts=firsts))
+        is_helped = self._helped and threads == 1
+        arrays = (rows.ids, rows.places, starts, rows.seen)
+        return torch.from_numpy(self._encoder.run(*arrays, threads, firsts=firsts, is_helped=is_helped))

@@ -39,6 +39,14 @@ _SWITCHED_OFF = "options.packed is false"
 
 
 @frozen(eq=False)
+class LaterBert:
+    """Weights of an encoder that can be made anew with kernels of our own; `helped` as in `PackedBert`."""
+
+    checkpoint: BertCheckpoint
+    helped: bool
+
+
+@frozen(eq=False)
 class LoadedModel:
     """A model without the steps behind its encoder.
 
@@ -56,7 +64,7 @@ class LoadedModel:
     dtype: str
     padding_is_free: bool
     details: Mapping[str, Any]
-    later: LaterLinear | BertCheckpoint | None = None
+    later: LaterLinear | LaterBert | None = None
 
 
 def load_model(
@@ -67,6 +75,7 @@ def load_model(
     choose: Callable[[str], DtypeName],
     *,
     int8: bool,
+    helped: bool,
 ) -> LoadedModel:
     """Load the safetensors in `spec.folder` onto `device`.
 
@@ -77,6 +86,7 @@ def load_model(
         dtype: for models whose files do not matter for it; float32 with `int8`.
         choose: from the checkpoint's dtype to that of others.
         int8: whether linear layers run in int8.
+        helped: whether a pass that is the only one may use a second core.
 
     Raises:
         BackendUnavailable: it cannot run so.
@@ -89,10 +99,10 @@ def load_model(
     waits = device.is_cpu and dtype == "float32" and not int8 and not is_at_hand()
     if own.packed and own.attention in _PACKED_ATTENTION and device.is_cpu:
         checkpoint = BertCheckpoint.open(spec.folder, getattr(torch, dtype))
-        encoder, to_logits = _packed(spec, checkpoint, int8=int8, measured=not waits)
+        encoder, to_logits = _packed(spec, checkpoint, int8=int8, measured=not waits, helped=helped)
         if encoder is not None:
             details = {"attention": "sdpa", "packed": True, **_details(encoder)}
-            later = checkpoint if waits else None
+            later = LaterBert(checkpoint, helped) if waits and checkpoint is not None else None
             return LoadedModel(encoder, to_logits, dtype, padding_is_free=True, details=details, later=later)
     return _of_transformers(spec, own, device, choose, int8=int8)
 
@@ -103,7 +113,8 @@ def improved(loaded: LoadedModel, spec: ModelSpec) -> Iterator[tuple[Callable[[]
         for step in loaded.later.steps():
             yield step, evolve(loaded, details={**loaded.details, "linear": loaded.later.name})
     elif loaded.later is not None:
-        encoder, to_logits = _packed(spec, loaded.later, int8=False, measured=True)
+        checkpoint, helped = loaded.later.checkpoint, loaded.later.helped
+        encoder, to_logits = _packed(spec, checkpoint, int8=False, measured=True, helped=helped)
         if encoder is not None:
             details = {**loaded.details, **_details(encoder)}
             yield (lambda: None), evolve(loaded, encoder=encoder, to_logits=to_logits, details=details, later=None)
@@ -136,7 +147,7 @@ def _of_transformers(
 
 
 def _packed(
-    spec: ModelSpec, checkpoint: BertCheckpoint | None, *, int8: bool, measured: bool
+    spec: ModelSpec, checkpoint: BertCheckpoint | None, *, int8: bool, measured: bool, helped: bool
 ) -> tuple[PackedBert | PackedClassifier | None, Step | None]:
     """The encoder without padding, and its masked-LM head if the model needs it; None for what cannot run so."""
     scores = spec.find(ScoreTask)
@@ -146,9 +157,9 @@ def _packed(
         return None, None
     if scores is not None and scores.kind == "classifier":
         head = ClassificationHead.of(checkpoint, len(scores.labels))
-        encoder = PackedBert(checkpoint, typed=True, int8=int8, measured=measured)
+        encoder = PackedBert(checkpoint, typed=True, int8=int8, measured=measured, helped=helped)
         return (None if head is None else PackedClassifier(encoder, head)), None
-    encoder = PackedBert(checkpoint, typed=scores is not None, int8=int8, measured=measured)
+    encoder = PackedBert(checkpoint, typed=scores is not None, int8=int8, measured=measured, helped=helped)
     task = spec.find(SparseTask)
     if task is None or task.kind != "splade":
         return encoder, None

@@ -4,6 +4,7 @@
  * order. A product computes ROWS x WIDTH numbers at a time in registers, as in BLIS. Matrices are C-contiguous. All
  * functions may run in several threads at once; with `threads` above 1 they share their work among OpenMP threads.
  */
+#define _GNU_SOURCE
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -21,7 +22,6 @@ enum { LANES = 4, VECTORS = 2, ROWS = 6 };
 #endif
 /* DEPTH inputs of a panel stay in the first cache, BAND rows of states in the second. */
 enum { WIDTH = LANES * VECTORS, DEPTH = 384, BAND = 48 };
-enum { NONE, GELU, GELU_TANH, RELU, SILU };
 enum { OK, NO_MEMORY, BAD_ID, BAD_PLACE };
 
 typedef int64_t size;
@@ -39,6 +39,9 @@ typedef struct {
 } Encoder;
 
 static const float ZEROS[WIDTH];
+
+#include "native_activations.h"
+#include "native_help.h"
 
 /* out = start + x @ panel, for `rows` rows, known when this is compiled. What is needed next is fetched meanwhile. */
 static inline __attribute__((always_inline)) void tile(
@@ -90,73 +93,53 @@ static void multiply(size rows, size depth, const float *x, size x_step, const f
     }
 }
 
-/* By Cephes' expf; NaN stays. */
-static inline float exponential(float x)
+static size bands(size rows) { return (rows + BAND - 1) / BAND; }
+static size panels(const Linear *layer) { return (layer->outputs + WIDTH - 1) / WIDTH; }
+
+/* Rows and columns of a part: its place in (rows, outputs), and how many. */
+typedef struct { size first, count, at, width; } Area;
+static Area area(const Product *product, size part)
 {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
-    float whole = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f;
-    float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    float sum = ((1.9875691500e-4f * rest + 1.3981999507e-3f) * rest + 8.3334519073e-3f) * rest + 4.1665795894e-2f;
-    sum = ((sum * rest + 1.6666665459e-1f) * rest + 5.0000001201e-1f) * rest * rest + rest + 1.0f;
-    union { int32_t bits; float value; } power = {.bits = ((int32_t)whole + 127) << 23};
-    return sum * power.value;
+    size of = panels(product->layer), band = part / of, all = bands(product->rows), at = part % of * WIDTH;
+    size first = product->rows * band / all, left = product->layer->outputs - at;
+    return (Area){first, product->rows * (band + 1) / all - first, at, left < WIDTH ? left : WIDTH};
 }
 
-/* x * erfc(-x / sqrt(2)) / 2; erfc as in Numerical Recipes, 6.2. */
-static inline float gelu(float x)
+static void compute_part(const Product *product, size part, float *out)
 {
-    float z = (x < 0.0f ? -x : x) * 0.70710678118654752f, t = 1.0f / (1.0f + 0.5f * z);
-    float sum = ((0.17087277f * t - 0.82215223f) * t + 1.48851587f) * t - 1.13520398f;
-    sum = ((sum * t + 0.27886807f) * t - 0.18628806f) * t + 0.09678418f;
-    sum = ((sum * t + 0.37409196f) * t + 1.00002368f) * t - 1.26551223f;
-    float half = 0.5f * t * exponential(sum - z * z);
-    return x * (x < 0.0f ? half : 1.0f - half);
-}
-
-static void activate(size activation, float *values, size count)
-{
-    switch (activation) {
-    case GELU:
-#pragma omp simd
-        for (size i = 0; i < count; i++) values[i] = gelu(values[i]);
-        break;
-    case GELU_TANH:
-#pragma omp simd
-        for (size i = 0; i < count; i++) {
-            float x = values[i];
-            values[i] = x / (1.0f + exponential(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
-        }
-        break;
-    case RELU:
-        for (size i = 0; i < count; i++) values[i] = values[i] < 0.0f ? 0.0f : values[i];
-        break;
-    case SILU:
-#pragma omp simd
-        for (size i = 0; i < count; i++) values[i] = values[i] / (1.0f + exponential(-values[i]));
-        break;
+    const Linear *layer = product->layer;
+    size inputs = layer->inputs, outputs = layer->outputs;
+    Area here = area(product, part);
+    size step = here.width < WIDTH ? WIDTH : outputs;
+    float scratch[BAND * WIDTH], *place = out + here.first * outputs + here.at;
+    float *to = here.width < WIDTH ? scratch : place;
+    multiply(here.count, inputs, product->x + here.first * inputs, inputs, layer->panels + here.at * inputs,
+             layer->bias + here.at, to, step);
+    for (size r = 0; r < here.count; r++) {
+        activate(layer->activation, to + r * step, WIDTH);
+        if (here.width < WIDTH) memcpy(place + r * outputs, to + r * step, here.width * sizeof *out);
     }
 }
 
-/* out (rows, outputs) = activation(x (rows, inputs) @ weight.T + bias) */
-static void apply(const Linear *layer, const float *x, size rows, float *out)
+static void copy_part(const Product *product, size part, const float *from, float *out)
 {
-    size inputs = layer->inputs, outputs = layer->outputs;
-    size bands = (rows + BAND - 1) / BAND, panels = (outputs + WIDTH - 1) / WIDTH;
-#pragma omp for collapse(2)
-    for (size band = 0; band < bands; band++)
-        for (size panel = 0; panel < panels; panel++) {
-            size first = rows * band / bands, count = rows * (band + 1) / bands - first, at = panel * WIDTH;
-            size width = outputs - at < WIDTH ? outputs - at : WIDTH, step = width < WIDTH ? WIDTH : outputs;
-            float scratch[BAND * WIDTH], *place = out + first * outputs + at;
-            float *to = width < WIDTH ? scratch : place;
-            multiply(count, inputs, x + first * inputs, inputs, layer->panels + at * inputs, layer->bias + at, to,
-                     step);
-            for (size r = 0; r < count; r++) {
-                activate(layer->activation, to + r * step, WIDTH);
-                if (width < WIDTH) memcpy(place + r * outputs, to + r * step, width * sizeof *out);
-            }
-        }
+    size outputs = product->layer->outputs;
+    Area here = area(product, part);
+    for (size r = here.first; r < here.first + here.count; r++)
+        memcpy(out + r * outputs + here.at, from + r * outputs + here.at, here.width * sizeof *out);
+}
+
+/* out (rows, outputs) = activation(x (rows, inputs) @ weight.T + bias) */
+static void apply(Pass *pass, const Linear *layer, const float *x, size rows, float *out)
+{
+    Product product = {layer, x, rows};
+    size parts = bands(rows) * panels(layer);
+    if (pass && parts <= MOST_PARTS) {
+        share(pass, product, parts, out);
+        return;
+    }
+#pragma omp for
+    for (size part = 0; part < parts; part++) compute_part(&product, part, out);
 }
 
 /* Normalise `states` (rows, width), after adding `more` if there is any. */
@@ -230,7 +213,7 @@ void pack(const float *weight, size inputs, size outputs, float *panels)
 void linear(const Linear *layer, const float *x, size rows, int threads, float *out)
 {
 #pragma omp parallel num_threads(threads) if (threads > 1)
-    apply(layer, x, rows, out);
+    apply(NULL, layer, x, rows, out);
 }
 
 /* Hidden states (tokens, hidden) of rows one behind the other: row i has the tokens from starts[i] to starts[i + 1], of
@@ -239,10 +222,10 @@ void linear(const Linear *layer, const float *x, size rows, int threads, float *
  * ids and places are (tokens,), starts is (rows + 1,), seen is (rows,).
  */
 int encode(const Encoder *encoder, const size *ids, const size *places, size rows, const size *starts,
-           const size *seen, int firsts, int threads, float *out)
+           const size *seen, int firsts, int threads, int is_helped, float *out)
 {
     size tokens = starts[rows], hidden = encoder->hidden, depth = hidden / encoder->heads, longest = 0;
-    size inner = encoder->layer[0].up.outputs;
+    size inner = encoder->layer[0].up.outputs, widest = inner > 3 * hidden ? inner : 3 * hidden;
     for (size t = 0; t < tokens; t++) {
         if (ids[t] < 0 || ids[t] >= encoder->vocabulary) return BAD_ID;
         if (places[t] < 0 || places[t] >= encoder->positions) return BAD_PLACE;
@@ -250,10 +233,12 @@ int encode(const Encoder *encoder, const size *ids, const size *places, size row
     for (size i = 0; i < rows; i++) longest = starts[i + 1] - starts[i] > longest ? starts[i + 1] - starts[i] : longest;
     size wide = filled(longest), deep = filled(depth);
     size own = wide * depth + deep * longest + BAND * (wide + deep);
-    float *states = malloc((tokens * (5 * hidden + inner) + threads * own) * sizeof *states);
+    float *states = malloc((tokens * (5 * hidden + inner + is_helped * widest) + threads * own) * sizeof *states);
     if (!states) return NO_MEMORY;
     float *qkv = states + tokens * hidden, *context = qkv + 3 * tokens * hidden, *wider = context + tokens * hidden;
     float *scratches = wider + tokens * inner;
+    Pass *pass = is_helped ? enter(states, scratches + threads * own) : NULL;
+    atomic_fetch_add(&passes, 1);
     int team = 0; /* threads that have a number */
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
@@ -271,7 +256,7 @@ int encode(const Encoder *encoder, const size *ids, const size *places, size row
         for (size i = 0; i < encoder->layers; i++) {
             const Layer *layer = encoder->layer + i;
             int is_short = firsts && i + 1 == encoder->layers;
-            apply(&layer->qkv, states, tokens, qkv);
+            apply(pass, &layer->qkv, states, tokens, qkv);
 #pragma omp for collapse(2) schedule(dynamic)
             for (size row = 0; row < rows; row++)
                 for (size head = 0; head < encoder->heads; head++) {
@@ -284,15 +269,17 @@ int encode(const Encoder *encoder, const size *ids, const size *places, size row
             for (size row = 0; is_short && row < rows; row++)
                 memmove(states + row * hidden, states + starts[row] * hidden, hidden * sizeof *states);
             /* qkv is free now */
-            apply(&layer->attended, context, count, qkv);
+            apply(pass, &layer->attended, context, count, qkv);
             normalise(&layer->attended_norm, encoder->eps, count, hidden, states, qkv);
-            apply(&layer->up, qkv, count, wider);
-            apply(&layer->down, wider, count, states);
+            apply(pass, &layer->up, qkv, count, wider);
+            apply(pass, &layer->down, wider, count, states);
             normalise(&layer->down_norm, encoder->eps, count, hidden, qkv, states);
         }
 #pragma omp single
         memcpy(out, states, count * hidden * sizeof *out);
     }
-    free(states);
+    atomic_fetch_sub(&passes, 1);
+    if (pass) finish(pass);
+    else free(states);
     return OK;
 }

@@ -1,4 +1,4 @@
-"""Our own kernels for the CPU, in C (`native.c`): compiled by the system's compiler for this machine, once.
+"""Our own kernels for the CPU, in C (`native*`): compiled by the system's compiler for this machine, once.
 
 What was compiled is tried out in a process of its own and kept in the user's cache. Calls go through `ctypes`, which
 releases the interpreter lock.
@@ -24,6 +24,7 @@ from provider.cores import processor
 from provider.store import MANIFEST, Store, key_of, read_manifest, write_manifest
 
 _SOURCE = Path(__file__).with_suffix(".c")
+_SOURCES = (_SOURCE, *sorted(_SOURCE.parent.glob("native_*.h")))
 _LIBRARY = "native.so"
 # Comparisons with NaN need no trap: without the flag, loops with conditions are not vectorised.
 _FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
@@ -72,7 +73,7 @@ def _store() -> Store:
 
 def _key(compiler: Sequence[str]) -> str:
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=_DEADLINE_SECONDS)  # noqa: S603
-    source = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()
+    source = [hashlib.sha256(each.read_bytes()).hexdigest() for each in _SOURCES]
     return key_of(
         {"source": source, "compiler": (*compiler, version.stdout), "flags": _FLAGS, "processor": processor()}
     )
@@ -113,7 +114,7 @@ def _open(path: Path) -> ctypes.CDLL:
     library.panel_width.restype = _SIZE
     library.pack.argtypes = (_POINTER, _SIZE, _SIZE, _POINTER)
     library.linear.argtypes = (_POINTER, _POINTER, _SIZE, _INT, _POINTER)
-    library.encode.argtypes = (_POINTER, _POINTER, _POINTER, _SIZE, _POINTER, _POINTER, _INT, _INT, _POINTER)
+    library.encode.argtypes = (_POINTER, _POINTER, _POINTER, _SIZE, _POINTER, _POINTER, _INT, _INT, _INT, _POINTER)
     return library
 
 

@@ -146,6 +146,7 @@ class NativeEncoder:
         threads: int,
         *,
         firsts: bool = False,
+        is_helped: bool = False,
     ) -> Floats:
         """Hidden states of rows that lie one behind the other; all arrays C-contiguous.
 
@@ -156,6 +157,7 @@ class NativeEncoder:
             seen: (rows,), how many tokens of each row, from its first on, are attended to; at least 1.
             threads: CPU threads.
             firsts: whether only the first token of each row is wanted.
+            is_helped: whether a second thread computes parts of linear layers while no other pass runs; for one thread.
 
         Returns:
             (tokens, hidden_size), or (rows, hidden_size) with `firsts`.
@@ -168,11 +170,15 @@ class NativeEncoder:
         code = self._library.encode(
             ctypes.byref(self._encoder),
             *(ids.ctypes.data, places.ctypes.data, len(seen), starts.ctypes.data, seen.ctypes.data),
-            *(firsts, threads, out.ctypes.data),
+            *(firsts, threads, is_helped, out.ctypes.data),
         )
         if code:
             raise _ERRORS[code](_MESSAGES[code])
         return out
+
+    def __del__(self) -> None:
+        """Keep weights until nobody reads them."""
+        self._library.settle()
 
     def _norm(self, scale: Floats, shift: Floats) -> _Norm:
         kept = [np.array(array, np.float32) for array in (scale, shift)]

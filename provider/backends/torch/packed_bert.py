@@ -37,7 +37,13 @@ class PackedBert:
     """
 
     def __init__(
-        self, checkpoint: BertCheckpoint, *, typed: bool = False, int8: bool = False, measured: bool = True
+        self,
+        checkpoint: BertCheckpoint,
+        *,
+        typed: bool = False,
+        int8: bool = False,
+        measured: bool = True,
+        helped: bool = False,
     ) -> None:
         """Use `supports` first.
 
@@ -46,6 +52,7 @@ class PackedBert:
             typed: whether batches may have types of tokens, as those of text pairs do.
             int8: whether linear layers run in int8; the checkpoint is float32 then.
             measured: whether the fastest way is looked for; else torch runs on the checkpoint's own weights.
+            helped: whether a pass that is the only one may use a second core.
         """
         self._pad_id = checkpoint.pad_id
         positions = checkpoint.typed_positions() if typed else checkpoint.positions()
@@ -61,7 +68,7 @@ class PackedBert:
         is_full = checkpoint.dtype == torch.float32 and not int8 and measured
         self.int8_speedup = round(speedup(int8_linear, *example), 2) if int8 else None
         self.bfloat16_speedup = round(bfloat16_speedup(self.make_linear, *example), 2) if is_full else None
-        native = NativeLayers.of(checkpoint, positions) if self.linear == "native" else None
+        native = NativeLayers.of(checkpoint, positions, helped=helped) if self.linear == "native" else None
         self._layers = native or TorchLayers(checkpoint, positions, self.make_linear)
 
     @staticmethod
