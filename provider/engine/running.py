@@ -1,5 +1,6 @@
 """A loaded model at work: its parts, the lanes that run them, and what is told of each forward pass."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,6 +27,10 @@ _MEMORY_RAN_OUT = (
     "memory ran out in a forward pass: batches were halved until they fit, and grow back slowly (batch_tokens); set "
     "model.max_batch_tokens lower, or leave more memory free"
 )
+
+# How long `close` waits for what still uses the backend. If a process ends while a thread is in C++ code of a library,
+# that library aborts it.
+_END_SECONDS = 2.0
 
 
 class RunningModel:
@@ -58,7 +63,8 @@ class RunningModel:
         queue, self._name = around.queue, name
         self._stall_seconds = queue.stall_seconds
         self._hooks, self._notice, self._on_failures = around.hooks, notice, on_failures
-        self._verifying = threading.Lock()
+        # Held by a thread that measures or verifies.
+        self._used = threading.Lock()
         self.lanes = Lanes(
             parts.backend,
             Scheduler(
@@ -113,8 +119,13 @@ class RunningModel:
     async def settle(self) -> None:
         """Become what is best here, while requests are served; see `settling`. Whatever fails, the model serves on."""
         before, problem = self.parts, None
+
+        def work() -> ModelParts:
+            with self._used:
+                return settle(self.parts, self.lanes)
+
         try:
-            self.parts = await in_daemon_thread(f"tune {self._name}", partial(settle, self.parts, self.lanes))
+            self.parts = await in_daemon_thread(f"tune {self._name}", work)
         except ShuttingDown:
             return
         except Exception as exc:  # noqa: BLE001 - what a backend raises is no reason to end
@@ -130,19 +141,21 @@ class RunningModel:
         """Compare with the reference while the lanes are idle: nobody is let in before the model is ready."""
 
         def work() -> Verdict:
-            with self._verifying:
+            with self._used:
                 return verify(self.parts, settings)
 
         return await in_daemon_thread(f"verify {self._name}", work)
 
     async def close(self) -> None:
         """Stop the lanes and free the model; work that still waits fails with ShuttingDown."""
-        # A lane that is stuck in a forward pass, or a verification, still uses the backend: the process takes both.
-        if await self.lanes.close() and not self._verifying.locked():
+        # A lane that is stuck in a forward pass, or other work, still uses the backend: the process takes both.
+        if await self.lanes.close() and await asyncio.to_thread(self._used.acquire, timeout=_END_SECONDS):
             try:
                 await in_daemon_thread(f"close {self._name}", self.parts.backend.close)
             except Exception as exc:  # noqa: BLE001 - whatever a backend raises, the others go on
                 self._notice(f"closing its backend failed: {type(exc).__name__}: {exc}")
+            finally:
+                self._used.release()
 
     def _batch_done(self, outcome: BatchOutcome) -> None:
         error = type(outcome.error).__name__ if outcome.error is not None else None

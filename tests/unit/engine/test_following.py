@@ -1,7 +1,8 @@
-"""Backends whose passes run in other processes: lanes come and go while they serve, and the fingerprint is theirs."""
+"""Backends that change while they serve: lanes come and go, and they are closed when nothing improves them."""
 
 import asyncio
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from waiting import PATIENCE_SECONDS, until, until_set
 
 from provider.backends import BackendOptions, ModelSpec, RunsPasses
 from provider.domain import EmbedRequest, Features
+from provider.engine import running
 from provider.engine.batcher import BatchLimits
 from provider.engine.lanes import Lanes
 from provider.engine.rows import Row, Ticket
@@ -32,8 +34,8 @@ def opened(backend: FakeBackend) -> Lanes:
     )
 
 
-def lane_threads() -> int:
-    return sum(thread.name.startswith("followed lane") for thread in threading.enumerate())
+def lane_threads(model: str = "followed") -> int:
+    return sum(thread.name.startswith(f"{model} lane") for thread in threading.enumerate())
 
 
 async def test_lanes_come_and_go_while_passes_run() -> None:
@@ -90,3 +92,40 @@ async def test_a_backend_may_follow_its_lanes_and_have_the_fingerprint_from_else
         assert loaded.backend.lanes is engine.runtimes["m"].lanes
         loaded.backend.lanes.change_count(5)
         assert engine.runtimes["m"].lanes.count == 5
+
+
+class Improving(FakeBackend):
+    """Its improvement begins, and takes until it is told to end."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.improving, self.improved = threading.Event(), threading.Event()
+
+    def improvements(self) -> Iterator[Callable[[], None]]:
+        self.improving.set()
+        assert self.improved.wait(PATIENCE_SECONDS)
+        assert not self.closed
+        yield lambda: None
+
+    @classmethod
+    def load(cls, spec: ModelSpec, options: BackendOptions) -> "Improving":
+        found: Improving = LOAD(cls, spec, options)
+        return found
+
+
+async def test_a_backend_is_not_closed_while_it_is_improved(open_service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeBackend, "load", Improving.load)
+    monkeypatch.setattr(running, "_END_SECONDS", PATIENCE_SECONDS)
+    model = ModelSettings(name="m", path=str(packaged_minilm()), backend="fake")
+    async with open_service(Settings(model=model), wait=False) as engine:
+        runtime = engine.runtimes["m"]
+        await until(lambda: runtime.loaded is not None)
+        backend = runtime.loaded.backend
+        await until_set(backend.improving)
+        closing = asyncio.create_task(engine.close())
+        await until(lambda: not lane_threads("m"))
+        assert not closing.done()
+        assert not backend.closed
+        backend.improved.set()
+        await asyncio.wait_for(closing, PATIENCE_SECONDS)
+        assert backend.closed
