@@ -11,11 +11,10 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
 
-from provider.errors import InvalidModel, ModelError, SettingsError, SourceUnreachable
+from provider.errors import InvalidModel, ModelError, SourceUnreachable
 from provider.models.cached import (
     DEFAULT_BRANCH,
     Asked,
@@ -28,14 +27,13 @@ from provider.models.cached import (
 )
 from provider.models.folder import check_free
 from provider.models.hub_errors import unreachable
+from provider.models.hub_variables import DEFAULT_ENDPOINT, endpoint_of, hub_constants, is_offline
 from provider.models.selection import SelectFiles, describing, nothing_more
 
 Notify = Callable[[str, dict[str, object]], None]
 
 # For connecting, and for each wait for an answer; a hub that is out of reach should not hold up the start.
 _ANSWER_SECONDS = 5.0
-_DEFAULT_ENDPOINT = "https://huggingface.co"
-_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 @frozen
@@ -90,60 +88,20 @@ def download(
     """
     if to is not None:
         check_free(to)
-    constants = _constants()
+    constants = hub_constants()
     asked = Asked(
         repository,
         revision,
         Path(cache_folder or constants.HF_HUB_CACHE).expanduser(),
-        _endpoint(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT or _DEFAULT_ENDPOINT),
+        endpoint_of(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT or DEFAULT_ENDPOINT),
         select_more,
         converts,
         # A folder to carry away has to be complete by itself.
         converted if to is None else None,
     )
-    offline = offline or _is_offline(constants)
+    offline = offline or is_offline(constants)
     snapshot = _cached_or_fetched(asked, to, offline=offline, progress=progress, notify=notify)
     return snapshot if to is None or snapshot.folder == to else _copied(asked, snapshot, to)
-
-
-def forget_empty_variables() -> None:
-    """Make empty variables of huggingface_hub's count as unset, as ours do; it takes them for folders and addresses."""
-    for name, value in list(os.environ.items()):
-        if not value.strip() and (name == "XDG_CACHE_HOME" or name.startswith(("HF_", "HUGGINGFACE_"))):
-            del os.environ[name]
-
-
-def _endpoint(given: str) -> str:
-    """The hub's address, without a slash at the end."""
-    address = given.strip().rstrip("/")
-    try:
-        parts = urlsplit(address)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address:
-        shown = given.rpartition("@")[2]
-        msg = (
-            f"HF_ENDPOINT is {shown!r}, expected the address of a hub, such as {_DEFAULT_ENDPOINT}; correct or unset it"
-        )
-        raise SettingsError(msg)
-    return address
-
-
-def _constants() -> Any:  # noqa: ANN401 - a module
-    forget_empty_variables()
-    # Read when huggingface_hub is imported, which somebody else may have done already: hence both.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_UPDATE_CHECK", "1")
-    from huggingface_hub import constants  # noqa: PLC0415
-
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    return constants
-
-
-def _is_offline(constants: Any) -> bool:  # noqa: ANN401 - a module
-    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return said.upper() in _TRUE or bool(constants.HF_HUB_OFFLINE)
 
 
 def _cached_or_fetched(asked: Asked, to: Path | None, *, offline: bool, progress: bool, notify: Notify) -> Snapshot:

@@ -9,7 +9,8 @@ from attrs import frozen
 from provider.errors import InvalidModel, SourceNotFound
 from provider.models.conversion import Conversion, content_digest, convert, place_of, store_folder
 from provider.models.folder import names_in
-from provider.models.hub import download, forget_empty_variables
+from provider.models.hub import download
+from provider.models.hub_variables import forget_empty_variables
 from provider.models.selection import SelectFiles, Selection, nothing_more, select
 from provider.models.weights import pickled_only
 from provider.settings import HubSettings, ModelSettings

@@ -279,7 +279,10 @@ def test_the_files_are_listed_once_and_each_is_asked_for_once(hub: HubServer, ca
 
 def test_empty_variables_count_as_unset(tmp_path: Path) -> None:
     """As `HF_ENDPOINT=` means in compose files; huggingface_hub takes it for the address."""
-    code = "from provider.models import hub; c = hub._constants(); print(c.ENDPOINT, c.HF_HUB_CACHE, c.HF_TOKEN_PATH)"
+    code = (
+        "from provider.models.hub_variables import hub_constants; c = hub_constants();"
+        "print(c.ENDPOINT, c.HF_HUB_CACHE, c.HF_TOKEN_PATH)"
+    )
     names = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME")
     env = os.environ | dict.fromkeys(names, "") | {"HOME": str(tmp_path)}
     said = subprocess.run(
