@@ -1,7 +1,7 @@
 /* A second thread for a pass that is the only one under way: it takes parts of each linear layer from the end, while the
  * pass takes them from the start. Neither waits for the other: what the helper has not finished in time, for instance
  * because another process has its core, the pass computes as well. Therefore the helper writes to memory of its own, and
- * whoever is the last to leave a pass frees it.
+ * a pass is freed when both have left it.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -18,7 +18,8 @@ enum { BITS = 12, MOST_PARTS = (1 << BITS) - 1 };
 /* So often the helper looks for a part before it sleeps. */
 enum { LOOKS = 1 << 13 };
 
-typedef struct {
+typedef struct Pass {
+    struct Pass *next; /* among those that the helper was the last to leave */
     atomic_int holders;
     atomic_bool is_over;
     _Atomic uint64_t claims;
@@ -38,6 +39,7 @@ static struct {
     pthread_cond_t is_needed;
     Pass *pass; /* that waits for the helper; guarded by the mutex */
     atomic_bool is_free, is_working;
+    _Atomic(Pass *) left; /* passes that it was the last to leave */
 } helper = {.once = PTHREAD_ONCE_INIT, .mutex = PTHREAD_MUTEX_INITIALIZER, .is_needed = PTHREAD_COND_INITIALIZER};
 
 /* Take a part, the first or the last, of `product`, which is told: its number; 0 where none is left. */
@@ -49,16 +51,16 @@ static uint64_t take(Pass *pass, bool last, Product *product, size *part)
         if (first == end) return 0;
         /* Another product may be begun meanwhile; the exchange fails then. */
         *product = pass->product;
-        atomic_thread_fence(memory_order_acquire);
         *part = last ? end - 1 : first;
         then = claims_of(claims >> 2 * BITS, first + !last, end - last);
     } while (!atomic_compare_exchange_weak(&pass->claims, &claims, then));
     return claims >> 2 * BITS;
 }
 
-static void leave(Pass *pass)
+static bool leave(Pass *pass) { return atomic_fetch_sub(&pass->holders, 1) == 1; }
+
+static void dispose(Pass *pass)
 {
-    if (atomic_fetch_sub(&pass->holders, 1) > 1) return;
     free(pass->states);
     free(pass);
 }
@@ -100,14 +102,26 @@ static void *run_helper(void *unused)
         helper.pass = NULL;
         pthread_mutex_unlock(&helper.mutex);
         help(pass);
-        leave(pass);
+        /* It locks nothing that a pass may wait for, the allocator neither: it can be kept from going on for long. */
+        if (leave(pass)) {
+            pass->next = atomic_load(&helper.left);
+            while (!atomic_compare_exchange_weak(&helper.left, &pass->next, pass)) {}
+        }
     }
     return unused;
+}
+
+/* A forked process has no helper. */
+static void forget_helper(void)
+{
+    atomic_store(&helper.is_free, false);
+    atomic_store(&helper.is_working, false);
 }
 
 static void start_helper(void)
 {
     pthread_t thread;
+    pthread_atfork(NULL, NULL, forget_helper);
     if (!pthread_create(&thread, NULL, run_helper, NULL)) pthread_detach(thread);
 }
 
@@ -115,6 +129,10 @@ static void start_helper(void)
 static Pass *enter(float *states, float *helped)
 {
     pthread_once(&helper.once, start_helper);
+    for (Pass *left = atomic_exchange(&helper.left, NULL), *next; left; left = next) {
+        next = left->next;
+        dispose(left);
+    }
     Pass *pass = calloc(1, sizeof *pass);
     if (!pass) return NULL;
     pass->states = states, pass->helped = helped;
@@ -125,7 +143,7 @@ static Pass *enter(float *states, float *helped)
 static void finish(Pass *pass)
 {
     atomic_store(&pass->is_over, true);
-    leave(pass);
+    if (leave(pass)) dispose(pass);
 }
 
 /* Ask the helper to take part, if it has nothing else to do. */
@@ -133,8 +151,11 @@ static void ask(Pass *pass)
 {
     bool is_free = true;
     if (atomic_load(&passes) > 1 || !atomic_compare_exchange_strong(&helper.is_free, &is_free, false)) return;
+    if (pthread_mutex_trylock(&helper.mutex)) {
+        atomic_store(&helper.is_free, true);
+        return;
+    }
     atomic_fetch_add(&pass->holders, 1);
-    pthread_mutex_lock(&helper.mutex);
     helper.pass = pass;
     pthread_cond_signal(&helper.is_needed);
     pthread_mutex_unlock(&helper.mutex);
