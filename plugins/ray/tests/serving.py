@@ -1,6 +1,7 @@
 """What tests of Ray Serve share: an application on a free port, and load on it."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,14 +34,26 @@ def served(settings: Settings, **options: object) -> str:
     return url
 
 
+def series(url: str, name: str) -> dict[str, float]:
+    """Series of a metric by their labels."""
+    lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
+    found = (line.rpartition(" ") for line in lines if line.startswith(name + "{"))
+    return {labels: float(value) for labels, _, value in found}
+
+
 @frozen
 class Answer:
-    """One of many; a status of 0: there was none."""
+    """One of many; a status of 0: there was none.
+
+    Attributes:
+        seconds: on the monotonic clock, when it came.
+    """
 
     status: int
     fingerprint: str
     texts: list[str]
     vectors: list[list[float]]
+    seconds: float = field(factory=time.monotonic)
 
 
 @define

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import ray
 from emb_provider_ray import embed_dataset
-from emb_provider_ray.data import EmbeddingActor
+from nodes import OBJECT_BYTES, embedding_actors, is_alive
 from pyarrow import parquet
 from ray.cluster_utils import Cluster
 from ray.data import DataContext, Dataset
@@ -58,17 +58,6 @@ def check(folder: Path, expected: np.ndarray[Any, Any]) -> None:
     assert np.allclose(vectors, expected, atol=1e-5)
 
 
-def embedding_actors(node: str) -> int:
-    """How many run on a node."""
-    found = ray._private.state.actors().values()
-    return sum(
-        each["State"] == "ALIVE"
-        and each["Address"]["NodeID"] == node
-        and EmbeddingActor.__name__ in each["ActorClassName"]
-        for each in found
-    )
-
-
 def test_no_row_is_lost_or_doubled_with_a_node(
     cluster: Cluster, settings: Settings, expected: np.ndarray[Any, Any], tmp_path: Path
 ) -> None:
@@ -79,7 +68,7 @@ def test_no_row_is_lost_or_doubled_with_a_node(
             wait_until(gate.exists)
         return table
 
-    third = cluster.add_node(num_cpus=4, object_store_memory=100 * 1024 * 1024)
+    third = cluster.add_node(num_cpus=4, object_store_memory=OBJECT_BYTES)
     held = texts().map_batches(hold_the_second_half, batch_format="pyarrow", num_cpus=0.1)
     vectors = embed_dataset(held, "text", settings, actors=3, rows_per_call=ROWS // BLOCKS)
     with ThreadPoolExecutor(1) as thread:
@@ -91,7 +80,7 @@ def test_no_row_is_lost_or_doubled_with_a_node(
             cluster.remove_node(third, allow_graceful=False)
             gate.touch()
         written.result(PATIENCE_SECONDS)
-    wait_until(lambda: not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == third.node_id))
+    wait_until(lambda: not is_alive(third.node_id))
     check(output, expected)
 
 

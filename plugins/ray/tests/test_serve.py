@@ -11,7 +11,7 @@ import pytest
 from emb_provider_ray.application import NAME
 from emb_provider_ray.placement import place, with_options
 from ray import serve
-from serving import MINILM, Load, served
+from serving import MINILM, Load, series, served
 from waiting import wait_until
 
 from provider import EmbedRequest, SyncEngine
@@ -19,13 +19,6 @@ from provider.settings import ModelSettings, Settings
 from provider.testing.tiny import tiny_bert
 
 TEXTS = ["A cat sits on the mat.", "hello", "And a longer sentence, about nothing in particular."]
-
-
-def series(url: str, name: str) -> dict[str, float]:
-    """Series of a metric by their labels."""
-    lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
-    found = (line.rpartition(" ") for line in lines if line.startswith(name + "{"))
-    return {labels: float(value) for labels, _, value in found}
 
 
 @pytest.fixture(scope="module")

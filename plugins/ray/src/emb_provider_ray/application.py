@@ -29,6 +29,8 @@ _UNSUPPORTED = {
 }
 # Requests under way are bounded by queue.max_requests, which answers the others with 429; Ray would hold them.
 _MORE_THAN_ADMITTED = 4
+# Replicas report so often; Ray refuses to look back no further.
+_REPORT_SECONDS = 10.0
 
 
 def build_app(config: Settings | str | Path | Mapping[str, Any] | None = None) -> Application:
@@ -111,7 +113,7 @@ def _replicas(placement: Placement, common: Common, ingresses: int) -> Applicati
             "autoscaling_config": AutoscalingConfig(
                 min_replicas=options.replicas,
                 max_replicas=options.most,
-                look_back_period_s=2 * options.upscale_seconds,
+                look_back_period_s=max(2 * options.upscale_seconds, 1.5 * _REPORT_SECONDS),
                 upscale_delay_s=options.upscale_seconds,
                 downscale_delay_s=options.downscale_seconds,
                 policy=policy,
