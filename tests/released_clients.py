@@ -91,7 +91,7 @@ CLIENTS = (
     _litellm("litellm-cohere", url=f"{HERE}/v2/embed", has_own_api=True, cuts=True),
     _litellm("litellm-ollama", url=HERE, has_own_api=True, cuts=True),
     Client("litellm-proxy", "litellm", PROXY, LITELLM, "api_base", V1),
-    Client("ai-sdk-openai", "@ai-sdk/openai", NODE, "", "baseURL", V1, splits=2500),
+    Client("ai-sdk-openai", "@ai-sdk/openai", NODE, "", "baseURL", V1, splits=10_000),
     Client("ai-sdk-openai-compatible", "@ai-sdk/openai-compatible", NODE, "", "baseURL", V1, splits=2500),
     Client("ai-sdk-azure", "@ai-sdk/azure", NODE, "", "baseURL", f"{HERE}/openai/v1", splits=2500),
     Client("ai-sdk-azure-deployments", "@ai-sdk/azure", NODE, "", "baseURL", f"{HERE}/openai", splits=2500),

@@ -11,6 +11,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 _URL = "http://localhost:9000/v1"
 
 
+_json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+
+
 def _server_options(command: F) -> F:
     for option in (
         click.option("--url", default=_URL, show_default=True, help="Base URL of the server."),
@@ -31,6 +34,7 @@ def batch() -> None:
 @click.option("--window", default="24h", show_default=True, help="When the batch expires: 90m, 24h, 7d.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="A note kept with the batch. Repeatable.")
 @click.option("--wait", is_flag=True, help="Wait until the batch has ended; exit with 1 unless it is completed.")
+@_json_option
 @_server_options
 def submit(
     file: Path,
@@ -38,24 +42,30 @@ def submit(
     window: str,
     metadata: tuple[str, ...],
     wait: bool,  # noqa: FBT001 - click passes it by name
+    as_json: bool,  # noqa: FBT001
     url: str,
     api_key: str | None,
 ) -> None:
-    """Upload FILE (JSON lines with custom_id, method, url and body) and print the id of the batch."""
+    """Upload FILE (JSON lines with custom_id, method, url and body) and print the id of the batch, or all of it."""
     from provider.bulk.batches import BatchServer, read_metadata  # noqa: PLC0415 - `--help` must not wait for it
 
     notes = read_metadata(metadata)
     with BatchServer.opened(url, api_key) as server:
         found = server.submit(file, endpoint=endpoint, window=window, metadata=notes)
-        click.echo(found["id"])
+        if not as_json:
+            click.echo(found["id"])
         if wait:
-            _end(server.wait(found["id"], _tell))
+            found = server.wait(found["id"], _tell)
+    if as_json:
+        _show(found, as_json=True)
+    if wait:
+        _end(found)
 
 
 @batch.command()
 @click.argument("batch_id")
 @click.option("--wait", is_flag=True, help="Wait until the batch has ended; exit with 1 unless it is completed.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@_json_option
 @_server_options
 def status(batch_id: str, wait: bool, as_json: bool, url: str, api_key: str | None) -> None:  # noqa: FBT001
     """Show how far a batch is."""
@@ -70,7 +80,7 @@ def status(batch_id: str, wait: bool, as_json: bool, url: str, api_key: str | No
 
 @batch.command("list")
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Number of batches.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@_json_option
 @_server_options
 def list_batches(limit: int, as_json: bool, url: str, api_key: str | None) -> None:  # noqa: FBT001
     """List the newest batches of the key."""
@@ -89,7 +99,7 @@ def list_batches(limit: int, as_json: bool, url: str, api_key: str | None) -> No
 
 @batch.command()
 @click.argument("batch_id")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@_json_option
 @_server_options
 def cancel(batch_id: str, as_json: bool, url: str, api_key: str | None) -> None:  # noqa: FBT001
     """Stop a batch. Results so far are kept."""
@@ -103,9 +113,20 @@ def cancel(batch_id: str, as_json: bool, url: str, api_key: str | None) -> None:
 @click.argument("batch_id")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Answers; else standard output.")
 @click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="Requests that were not answered.")
+@click.option("--json", "as_json", is_flag=True, help="The batch and what was written, as JSON; needs --output.")
 @_server_options
-def fetch(batch_id: str, output: Path | None, errors: Path | None, url: str, api_key: str | None) -> None:
+def fetch(
+    batch_id: str,
+    output: Path | None,
+    errors: Path | None,
+    as_json: bool,  # noqa: FBT001
+    url: str,
+    api_key: str | None,
+) -> None:
     """Download the results of a batch that has ended."""
+    if as_json and output is None:
+        msg = "--json is written to standard output, where the answers would go; name a file for them with --output"
+        raise click.UsageError(msg)
     from provider.bulk.batches import ENDED, BatchServer  # noqa: PLC0415 - `--help` must not wait for it
     from provider.errors import ServerFailed  # noqa: PLC0415
 
@@ -114,16 +135,20 @@ def fetch(batch_id: str, output: Path | None, errors: Path | None, url: str, api
         if found["status"] not in ENDED:
             msg = f"{_line(found)}: it has not ended; wait with `emb-provider batch status {batch_id} --wait`"
             raise ServerFailed(msg)
+        written: dict[str, Any] = {}
         for name, path, is_wanted in (("output", output, True), ("error", errors, errors is not None)):
             file_id = found[f"{name}_file_id"]
             if file_id is not None and is_wanted:
                 size = server.download(file_id, path)
+                written[name] = {"path": str(path), "bytes": size}
                 click.echo(f"{path or 'standard output'}: {size} bytes", err=True)
             elif is_wanted and path is not None:
                 click.echo(f"{path}: not written, the batch has no {name} file", err=True)
         if found["error_file_id"] is not None and errors is None:
             failed = found["request_counts"]["failed"]
             click.echo(f"{failed} requests were not answered; --errors FILE writes them", err=True)
+    if as_json:
+        _show({**found, "written": written}, as_json=True)
 
 
 def _line(found: dict[str, Any]) -> str:

@@ -68,9 +68,11 @@ def test_the_command_line_submits_waits_and_fetches(server: ServerProcess, tmp_p
     write_input(tmp_path / "in.jsonl", 20)
     url = ["--url", f"{server.url}/v1"]
     run = CliRunner().invoke
-    submitted = run(cli, ["batch", "submit", str(tmp_path / "in.jsonl"), "--wait", "--metadata", "a=b", *url])
+    arguments = ["batch", "submit", str(tmp_path / "in.jsonl"), "--wait", "--metadata", "a=b", *url]
+    submitted, told = run(cli, arguments), json.loads(run(cli, [*arguments, "--json"]).stdout)
     assert submitted.exit_code == 0, submitted.output
     batch_id = submitted.stdout.strip()
+    assert (told["status"], told["request_counts"]["total"]) == ("completed", 20)
     assert "completed  18 completed, 2 failed, 20 in all" in submitted.stderr
     shown = run(cli, ["batch", "status", batch_id, "--json", *url])
     assert json.loads(shown.stdout)["metadata"] == {"a": "b"}
@@ -79,6 +81,13 @@ def test_the_command_line_submits_waits_and_fetches(server: ServerProcess, tmp_p
     fetched = run(cli, ["batch", "fetch", batch_id, "--output", str(output), "--errors", str(errors), *url])
     assert fetched.exit_code == 0, fetched.output
     assert [len(path.read_text().splitlines()) for path in (output, errors)] == [18, 2]
+    fetch = ["batch", "fetch", batch_id, "--json", *url]
+    told = json.loads(run(cli, [*fetch, "--output", str(output)]).stdout)
+    assert told["id"] == batch_id
+    assert told["written"] == {"output": {"path": str(output), "bytes": output.stat().st_size}}
+    unsaid = run(cli, fetch)
+    assert unsaid.exit_code == 2
+    assert "name a file for them with --output" in unsaid.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     refused = run(cli, ["batch", "cancel", batch_id, *url])
     assert "Cannot cancel a batch with status 'completed'" in str(refused.exception)

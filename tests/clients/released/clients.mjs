@@ -28,7 +28,8 @@ const CLIENTS = {
   },
   "ai-sdk-openai": async (baseURL, body) => {
     const { createOpenAI } = await import("@ai-sdk/openai");
-    return many(createOpenAI({ baseURL, apiKey: "any" }), "openai", body);
+    // One request at a time: five at once take longer than the server lets requests wait.
+    return many(createOpenAI({ baseURL, apiKey: "any" }), "openai", body, { maxParallelCalls: 1 });
   },
   "ai-sdk-openai-compatible": async (baseURL, body) => {
     const { createOpenAICompatible } = await import("@ai-sdk/openai-compatible");
@@ -94,12 +95,13 @@ async function asked(client, body) {
   return { vectors: data.map((each) => each.embedding), tokens: usage.total_tokens };
 }
 
-async function many(provider, name, { model, input, ...options }) {
+async function many(provider, name, { model, input, ...options }, more = {}) {
   const { embedMany } = await import("ai");
   const { embeddings, usage } = await embedMany({
     model: provider.embeddingModel(model),
     values: input,
     providerOptions: { [name]: options },
+    ...more,
   });
   return { vectors: embeddings, tokens: usage.tokens };
 }
