@@ -9,9 +9,10 @@ travel with short ones. Where padding costs, a batch ends before its padding wou
 it changes vectors, there is none.
 """
 
+import math
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, field, frozen
 
@@ -59,10 +60,18 @@ class BatchLimits:
 
 @define(eq=False)
 class _Request:
-    """Rows that came together, longest first; the first may have been taken already."""
+    """Rows that came together, longest first; the first may have been taken already.
+
+    Attributes:
+        waiting: rows that wait.
+        tokens: of all of them at the start.
+        left: tokens that wait.
+    """
 
     rows: deque[Row] = field(factory=deque)
     waiting: int = 0
+    tokens: int = 0
+    left: int = 0
 
 
 @define(eq=False)
@@ -89,7 +98,9 @@ class _CallerQueue:
             row.request, row.order = number, order
             request.rows.append(row)
             entries.append((row.tokens, order, row))
-            self.tokens += row.tokens
+            request.left += row.tokens
+        request.tokens = request.left
+        self.tokens += request.left
         if len(entries) > _FEW:
             self.by_length.extend(entries)
             self.by_length.sort()
@@ -103,6 +114,16 @@ class _CallerQueue:
         while not request.rows[0].order:
             request.rows.popleft()
         return request.rows[0]
+
+    def late(self, now: float, seconds_of: Callable[[int], float]) -> list[Row]:
+        late: list[Row] = []
+        for request in self.requests.values():
+            due = request.rows[0].due
+            if now + seconds_of(request.left) <= due < math.inf:
+                break  # those that came later are due later
+            if due < math.inf and 2 * request.left >= request.tokens:
+                late += [row for row in request.rows if row.order]
+        return late
 
     def take(self, low: int, high: int) -> list[Row]:
         """Remove the rows at these positions by length."""
@@ -130,6 +151,7 @@ class _CallerQueue:
             self.tokens -= row.tokens
             request = self.requests[row.request]
             request.waiting -= 1
+            request.left -= row.tokens
             if not request.waiting:
                 del self.requests[row.request]
 
@@ -213,6 +235,18 @@ class Batcher:
             if wanted := [row for row in chosen if row.is_wanted]:
                 return wanted
         return []
+
+    def take_late(self, now: float, seconds_of: Callable[[int], float]) -> list[Row]:
+        """Remove requests that are too late even if they run now; those of which half has run stay.
+
+        Args:
+            now: by the clock that stamps rows.
+            seconds_of: how long so many tokens take.
+        """
+        late = [row for queue in self._callers.values() for row in queue.late(now, seconds_of)]
+        if late:
+            self.discard(late)
+        return late
 
     def discard(self, rows: Iterable[Row]) -> None:
         """Forget those of `rows` that still wait."""

@@ -193,6 +193,15 @@ class Engine:
         """How long a small request of `caller` would wait for the least busy model, at the measured rate."""
         return min((each.wait_seconds(caller) for each in self.runtimes.values()), default=0.0)
 
+    def check_room(self, most: int, caller: Caller) -> None:
+        """See that a request of at most so many tokens may find room, before anything else is known of it.
+
+        Raises:
+            Overloaded: no model has any for it. With caching on, every request may be one that needs none.
+        """
+        if not self._cache.is_enabled:
+            self._models.check_room(most, caller)
+
     def runtime(self, name: str, caller: Caller = ANONYMOUS) -> ModelRuntime:
         """The model that `name` (or alias) means, with or without one of its prompts behind a colon.
 
@@ -273,9 +282,7 @@ class Engine:
             waiting: as in `embed`.
 
         Raises:
-            RequestError: the request cannot be answered as it is.
-            NotAvailable: not now.
-            EmbeddingFailed: the forward pass failed.
+            ProviderError: as `embed`.
         """
         runtime, name, prompt = self._models.named(request.model, caller)
         with runtime.use:

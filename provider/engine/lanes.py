@@ -126,7 +126,7 @@ class Lanes:
         return [lane for lane in self._scheduler.throughput.stalled(seconds) if lane < self._count]
 
     def fail_stalled(self, seconds: float) -> bool:
-        """Give up what stalled lanes run, and where no other is left also what waits; whether no lane is left."""
+        """Give up what stalled lanes run or comes too late, and all if no other is left; whether no lane is left."""
         with self._changed:
             if self._idle.give_up(self._scheduler.throughput.stalled(seconds), _stalled()):
                 self._changed.notify_all()
@@ -135,17 +135,18 @@ class Lanes:
             is_none_left = len(stalled) == self._count
             if is_none_left:
                 left += self._scheduler.take_all()
+            self._refuse_late()
         fail_rows(left, _stalled())
         return is_none_left
 
-    def check_room(self, tokens: int, caller: Caller) -> None:
-        """See that a request of at least so many tokens may be let in.
+    def check_room(self, tokens: int, caller: Caller, *, most: int | None = None) -> None:
+        """See that a request of so many tokens at least, and `most` at most, may be let in.
 
         Raises:
             Overloaded: it would be refused.
         """
         with self._changed:
-            self._scheduler.check(tokens, caller)
+            self._scheduler.check(tokens, caller, most=most)
 
     def submit(self, rows: Sequence[Row]) -> None:
         """Queue the rows of a request, all or none.
@@ -274,6 +275,8 @@ class Lanes:
                 work = self._idle.next_of(lane)
                 is_draining = self._idle.drains
                 is_serving = lane < self._count and not self._idle.is_alone and not is_draining
+                if is_serving:
+                    self._refuse_late()
                 rows = self._scheduler.take(lane) if is_serving and work is None else []
                 if rows or work is not None:
                     self._scheduler.throughput.began(lane, sum(row.tokens for row in rows), went_on=went_on)
@@ -289,6 +292,10 @@ class Lanes:
                     self._changed.notify_all()
                 else:
                     self._changed.wait(_LOOK_SECONDS if is_draining else None)
+
+    def _refuse_late(self) -> None:
+        if late := self._scheduler.take_late():
+            self._passes.refuse(late, self._scheduler.too_late(late))
 
     def _ended(self, outcome: BatchOutcome) -> None:
         # Nearly every pass: it need not wait for the lock. One that is missed while another runs out is no loss.

@@ -9,6 +9,7 @@ from attrs import evolve
 from provider.domain import Caller
 from provider.engine.hooks import Hook, ModelsChanged
 from provider.engine.runtime import ModelRuntime
+from provider.errors import Overloaded
 from provider.models.catalogue import Catalogue
 from provider.settings import ModelSettings
 
@@ -109,6 +110,23 @@ class ModelSet:
         name, prompt = self.catalogue.split(name)
         model = self.catalogue.find(name) if caller.models is None else self.catalogue.find_for(caller, name)
         return self.runtimes[model.served_name], name, prompt
+
+    def check_room(self, most: int, caller: Caller) -> None:
+        """See that one of the models may let in a request of at most so many tokens.
+
+        Raises:
+            Overloaded: none would.
+        """
+        refusal = None
+        for runtime in self.runtimes.values():
+            try:
+                runtime.check_room(1, caller, most=most)
+            except Overloaded as exc:
+                refusal = exc
+            else:
+                return
+        if refusal is not None:
+            raise refusal
 
     def problems(self, elsewhere: str | None) -> dict[str, str]:
         """Name of each eager model that cannot be relied on, and why.

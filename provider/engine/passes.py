@@ -9,7 +9,8 @@ from provider.backends import Backend, TokenBatch
 from provider.domain import Outputs
 from provider.engine.memory import PassLock
 from provider.engine.outcome import BatchOutcome
-from provider.engine.rows import Row
+from provider.engine.rows import Row, fail_rows
+from provider.errors import NotAvailable
 
 
 class Passes:
@@ -48,6 +49,10 @@ class Passes:
     def start(self) -> None:
         """Outcomes go to the running event loop."""
         self._loop = asyncio.get_running_loop()
+
+    def refuse(self, rows: Sequence[Row], error: NotAvailable) -> None:
+        """Tell `rows`, which are not run, of `error`."""
+        self._tell(fail_rows, rows, error)
 
     def run_other(self, work: Callable[[], None]) -> None:
         """Call `work` as a pass beside others."""
@@ -99,10 +104,13 @@ class Passes:
             return BatchOutcome(rows, outputs, error, started, self._clock() - started)
 
     def _hand_over(self, outcome: BatchOutcome, *, is_final: bool) -> None:
+        self._tell(self._settle, outcome, is_final)
+
+    def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         # The loop may be closed already, when the process was told to end at once: then nobody waits for the outcome.
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._settle, outcome, is_final)
+                self._loop.call_soon_threadsafe(what, *arguments)
 
     def _settle(self, outcome: BatchOutcome, is_final: bool) -> None:  # noqa: FBT001 - call_soon_threadsafe takes no keywords
         # Callers first: whatever a listener does, nobody is left waiting.

@@ -4,6 +4,7 @@ Everything here happens on the event loop's thread; lanes only read `Row.feature
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from attrs import define, field
@@ -26,6 +27,7 @@ class Row:
         withdraw: called with the rows that a request leaves behind, once they wait in a queue.
         tier: in which it waits.
         request, order: its request's number and its own in the queue; an order of 0: it is not in the queue.
+        due: when its outputs come too late for its request, by the clock that stamps `enqueued_at`.
         queue_seconds: time it waited for a lane.
         forward_seconds: time of the forward pass it was part of.
     """
@@ -40,6 +42,7 @@ class Row:
     request: int = 0
     order: int = 0
     enqueued_at: float = 0.0
+    due: float = math.inf
     queue_seconds: float = 0.0
     forward_seconds: float = 0.0
     tokens: int = field(init=False)

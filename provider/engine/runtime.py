@@ -197,10 +197,10 @@ class ModelRuntime:
         """See `Lanes.wait_seconds`."""
         return self.lanes.wait_seconds(caller) if self.lanes else 0.0
 
-    def check_room(self, tokens: int, caller: Caller) -> None:
+    def check_room(self, tokens: int, caller: Caller, *, most: int | None = None) -> None:
         """See `Lanes.check_room`."""
         if self.lanes is not None:
-            self.lanes.check_room(tokens, caller)
+            self.lanes.check_room(tokens, caller, most=most)
 
     def submit(self, rows: Sequence[Row]) -> None:
         """Queue the rows, all or none; see `Lanes.submit`. Raises ModelLoading if the model is not there."""

@@ -4,8 +4,11 @@ Requests are interactive or bulk. Interactive ones run first; of the tokens that
 one in nine, so that it never starves. While interactive requests are expected, as many lanes as they need run short
 bulk passes only, so that they soon find one free.
 
-A request is let in if it will be answered in time at the measured rate, and refused at once if not. So nothing waits
-for longer than an operator allows, as long as the rate stays what it is.
+A request is let in if it will be answered in time at the measured rate, and refused at once if not. A part of the time
+is kept for the error of that estimate. Should it not be enough, the request is refused later, before it is run: nothing
+is answered much later than an operator allows. After a refusal, the queue has to become somewhat shorter before the
+same caller is let in again. Otherwise the little room that each pass makes would go to the shortest requests, and all
+others would be looked at in vain.
 
 Threads and timers are elsewhere: `Lanes` guards a scheduler and runs its batches.
 """
@@ -32,6 +35,10 @@ _EXPECTED_SECONDS = 10.0
 _BULK_PASS_SECONDS, _LEAST_BULK_SHARE = 0.01, 1 / 8
 # Bulk tokens that run for each interactive one while both wait.
 _BULK_SHARE = 1 / 8
+# The part of the allowed time that an answer may be expected to take: a machine's speed changes by some percent.
+_CERTAIN_SHARE = 0.9
+# The part of what is allowed that may be there before a caller who was refused is let in again.
+_REFILL_SHARE = 0.95
 # Interactive tokens that came in so many seconds tell how fast they come.
 _DEMAND_SECONDS = 5.0
 
@@ -57,8 +64,8 @@ class Scheduler:
         Args:
             limits: of a batch.
             max_tokens: most tokens that wait. With an empty queue, a request may have any number.
-            max_wait_seconds: how long the answer to a request may take at the measured rate. If nothing of its tier
-                waits, it may take any time.
+            max_wait_seconds: how long the answer to a request may take. If nothing of its tier waits when it comes, it
+                may take any time.
             lanes: passes at a time.
             clock: seconds, monotonic.
         """
@@ -70,6 +77,8 @@ class Scheduler:
         # Lanes whose pass is a bulk one of any length.
         self._long: set[int] = set()
         self._demand, self._interactive_at = 0.0, -math.inf
+        # Tiers and names of callers who were refused last.
+        self._refusing: set[tuple[Tier, str]] = set()
 
     @property
     def limits(self) -> BatchLimits:
@@ -131,27 +140,59 @@ class Scheduler:
         tokens, caller, now = sum(row.tokens for row in rows), rows[0].caller, self._clock()
         tier = self._tier(tokens, caller)
         self.check(tokens, caller)
+        ahead = self._interactive if tier == "interactive" else self._bulk
+        due = now + self._max_wait_seconds if ahead.tokens else math.inf
         for row in rows:
-            row.tier, row.enqueued_at = tier, now
+            row.tier, row.enqueued_at, row.due = tier, now, due
         if tier == "interactive":
             self._demand = self._decayed_demand(now) + tokens
             self._interactive_at = now
-        (self._interactive if tier == "interactive" else self._bulk).add(rows)
+        ahead.add(rows)
 
-    def check(self, tokens: int, caller: Caller) -> None:
+    def check(self, tokens: int, caller: Caller, *, most: int | None = None) -> None:
         """See that a request of so many tokens would be let in now.
+
+        Args:
+            tokens: of the request, or how many it has at least.
+            caller: who asks.
+            most: how many it has at most. Where its tier depends on that, nothing is said.
 
         Raises:
             Overloaded: the queue would exceed its tokens, or the answer would take too long at the measured rate. The
                 error says how long.
         """
         if not self.tokens:
+            self._refusing.clear()
             return
         tier = self._tier(tokens, caller)
+        if most is not None and self._tier(most, caller) != tier:
+            return
         ahead = self._interactive if tier == "interactive" else self._bulk
         seconds = self._seconds_until_answer(tier, tokens, caller)
-        if self.tokens + tokens > self._max_tokens or (ahead.tokens and seconds > self._max_wait_seconds):
-            raise self._overloaded(tokens, seconds)
+        refused = (tier, caller.name)
+        share = _REFILL_SHARE if refused in self._refusing else 1.0
+        is_late = ahead.tokens and seconds > share * _CERTAIN_SHARE * self._max_wait_seconds
+        if is_late or self.tokens + tokens > share * self._max_tokens:
+            self._refusing.add(refused)
+            raise self._overloaded(seconds)
+        self._refusing.discard(refused)
+
+    def take_late(self) -> list[Row]:
+        """Remove what can no longer be answered in time, since the model has become slower; `too_late` is its error."""
+        if not self.tokens:
+            return []
+        rate = self.throughput.tokens_per_second or math.inf
+        # It takes a pass at least. Of a long pass no more counts than what is kept for errors, so that what was let in
+        # rightly is not refused.
+        a_pass = self._lanes * self.limits.max_tokens / rate
+        least = min(a_pass, (1 - _CERTAIN_SHARE) * self._max_wait_seconds)
+        now = self._clock()
+        waiting = (self._interactive, self._bulk)
+        return [row for each in waiting for row in each.take_late(now, lambda tokens: max(least, tokens / rate))]
+
+    def too_late(self, rows: Sequence[Row]) -> Overloaded:
+        """What rows that came too late are told."""
+        return self._overloaded(self._seconds_until_answer(rows[0].tier, 1, rows[0].caller))
 
     def take(self, lane: int = 0) -> list[Row]:
         """The next batch, for a lane whose last pass has ended; empty if nothing waits."""
@@ -214,11 +255,10 @@ class Scheduler:
     def _decayed_demand(self, now: float) -> float:
         return self._demand * math.exp(max(-60.0, (self._interactive_at - now) / _DEMAND_SECONDS))
 
-    def _overloaded(self, tokens: int, seconds: float) -> Overloaded:
+    def _overloaded(self, seconds: float) -> Overloaded:
         retry = min(MOST_RETRY_SECONDS, max(1, math.ceil(seconds)))
         msg = (
-            f"The service is overloaded: {self.tokens} tokens wait (at most {self._max_tokens}), this request has "
-            f"{tokens}, and its answer would take {seconds:.0f} s (at most {self._max_wait_seconds:g}). "
-            f"Please try again in {retry}s."
+            f"The service is overloaded: {self.tokens} tokens wait (at most {self._max_tokens}), and an answer would "
+            f"take {seconds:.0f} s (at most {self._max_wait_seconds:g}). Please try again in {retry}s."
         )
         return Overloaded(msg, retry_after_seconds=retry)

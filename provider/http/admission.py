@@ -7,10 +7,11 @@ from typing import Any
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from provider.engine.engine import Engine
 from provider.errors import CallerGone
 from provider.http.auth import caller_of
 from provider.http.body import Framing
-from provider.http.budget import Connection, Share
+from provider.http.budget import FREE_BYTES, Connection, Share
 from provider.http.lifecycle import Lifecycle
 from provider.http.scheduling import read_wishes
 
@@ -39,6 +40,9 @@ class Admission:
             entering = waiting = _WaitingClient(entering, receive)
             receive = waiting.receive
         async with entering:
+            # Bodies of this size are read ahead. A text has no more tokens than bytes.
+            if (size := framing.announced) is not None and size <= FREE_BYTES and not framing.coding:
+                _check_room(scope, size)
             share = state["share"] = Share(lifecycle.budget)
             try:
                 await self._app(scope, receive, send)
@@ -48,6 +52,17 @@ class Admission:
             finally:
                 if share.held:
                     share.release()
+
+
+def _check_room(scope: Scope, size: int) -> None:
+    """Refuse a request that runs a model, and for which there is no room whatever its body says.
+
+    Raises:
+        Overloaded: so it is.
+    """
+    if scope["route_handler"].opt.get("tasks"):
+        engine: Engine = scope["litestar_app"].state["service"]
+        engine.check_room(size, caller_of(scope))
 
 
 class _WaitingClient(AbstractAsyncContextManager[None]):

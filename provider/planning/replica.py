@@ -113,13 +113,19 @@ class Replica:
         try:
             self._scheduler.add([_Row(_features(each), caller=caller, asked=request) for each in lengths])
         except Overloaded:
-            self._loop.run(_REFUSAL * self._profile.server.request, lambda: self._end(request, is_answered=False))
+            self._refuse(request)
             return
         for lane in sorted(self._idle):
             self._take(lane, went_on=False)
 
+    def _refuse(self, request: _Request) -> None:
+        self._loop.run(_REFUSAL * self._profile.server.request, lambda: self._end(request, is_answered=False))
+
     def _take(self, lane: int, *, went_on: bool) -> None:
         """What `Lanes` does between two passes."""
+        late = {row.asked for row in self._scheduler.take_late() if isinstance(row, _Row) and row.asked is not None}
+        for request in late:
+            self._refuse(request)
         rows = self._scheduler.take(lane)
         if not rows:
             self._idle.add(lane)

@@ -125,7 +125,7 @@ class QueueSettings:
     max_tokens: int = option(600_000, "most tokens that wait for one model", least=1)
     max_wait_seconds: float = option(
         10.0,
-        "seconds that an answer may take at the measured rate, and that a request may wait for its body to be read",
+        "seconds from queue to answer, and seconds that a request may wait for its body to be read",
         least=0,
     )
     max_requests: int = option(1024, "most requests under way, being read, waiting, running or being written", least=1)

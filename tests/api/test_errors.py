@@ -12,7 +12,15 @@ from waiting import until, until_set
 
 from provider import errors
 from provider.dialects.errors import TABLE
-from provider.settings import AuthSettings, LimitSettings, ModelSettings, QueueSettings, ServerSettings, Settings
+from provider.settings import (
+    AuthSettings,
+    CacheSettings,
+    LimitSettings,
+    ModelSettings,
+    QueueSettings,
+    ServerSettings,
+    Settings,
+)
 
 INVALID = "invalid_request_error"
 MODEL = "org/model"
@@ -254,6 +262,27 @@ async def test_overload_is_429_with_a_whole_number_of_seconds(open_app: Any) -> 
         assert f"Please try again in {response.headers['retry-after']}s" in error["message"]
         backend.gate.set()
         assert [(await each).status_code for each in (running, waiting)] == [200, 200]
+
+
+async def test_while_no_request_finds_room_none_is_read_unless_it_may_be_cached(open_app: Any) -> None:
+    for cached, status in ((False, 429), (True, 400)):
+        queue, cache = QueueSettings(max_tokens=10, max_wait_seconds=0), CacheSettings(enabled=cached)
+        async with open_app(queue=queue, cache=cache) as client:
+            runtime = client.app.state.service.runtimes[MODEL]
+            runtime.loaded.backend.gate.clear()
+            runtime.loaded.backend.started.clear()
+            tasks = [asyncio.create_task(client.post("/v1/embeddings", json={"model": MODEL, "input": "hold"}))]
+            await until_set(runtime.loaded.backend.started)
+            body = {"model": MODEL, "input": ["these wait"] * 9}
+            tasks.append(asyncio.create_task(client.post("/v1/embeddings", json=body)))
+            await until(lambda runtime=runtime: runtime.lanes.waiting_rows)
+            response = await client.post("/v1/embeddings", content=b"no JSON")
+            assert response.status_code == status
+            error_of(response)
+            # What runs no model needs no room.
+            assert (await client.post("/ui/tokens", content=b"no JSON")).status_code == 400
+            runtime.loaded.backend.gate.set()
+            assert [(await each).status_code for each in tasks] == [200, 200]
 
 
 async def test_a_loading_or_broken_model_is_503(open_app: Any, model: Any) -> None:

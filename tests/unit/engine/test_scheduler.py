@@ -75,10 +75,10 @@ class Model:
 def test_what_would_not_be_answered_in_time_is_refused_and_told_how_long_it_would_take() -> None:
     model = Model(rate=1_000, wait=10)
     added = [model.add(8, 15) for _ in range(100)]
-    assert sum(map(bool, added)) == 83  # 83 x 120 tokens take 9.96 s, one more 10.08 s
-    assert {error.retry_after_seconds for error in model.refused} == {11}
-    assert "9960 tokens wait" in model.refused[0].message
-    assert model.scheduler.expected_seconds == pytest.approx(9.96)
+    assert sum(map(bool, added)) == 75  # 75 x 120 tokens take 9 s, a tenth less than is allowed
+    assert {error.retry_after_seconds for error in model.refused} == {10}
+    assert "9000 tokens wait" in model.refused[0].message
+    assert model.scheduler.expected_seconds == pytest.approx(9)
 
 
 def test_under_five_times_the_load_each_accepted_request_is_answered_in_time_and_no_pass_is_lost() -> None:
@@ -94,10 +94,49 @@ def test_under_five_times_the_load_each_accepted_request_is_answered_in_time_and
             row.order = -1
         done = [key for key, rows in waiting.items() if all(row.order == -1 for row in rows)]
         answered += [model.clock.now - waiting.pop(key)[0].enqueued_at for key in done]
-    assert max(answered) < 10.3
+    assert max(answered) < 9.3
     assert len(answered) * 120 > 0.98 * 60 * 1_000 - 10 * 1_000
     assert len(model.refused) > 3 * len(answered)
-    assert all(9 <= error.retry_after_seconds <= 11 for error in model.refused)
+    assert all(9 <= error.retry_after_seconds <= 10 for error in model.refused)
+
+
+def test_who_was_refused_is_refused_until_the_queue_is_shorter_so_that_short_requests_do_not_take_all_room() -> None:
+    model = Model(rate=1_000, wait=10)
+    while model.add(1, 50):
+        pass
+    assert model.scheduler.tokens == 9_000
+    for _ in range(9):  # down to 8,550, a twentieth less
+        with pytest.raises(Overloaded):
+            model.scheduler.check(1, ANONYMOUS)
+        model.scheduler.check(1, INTERACTIVE)
+        model.run()
+    model.run()
+    assert model.add(1, 50)
+
+
+def test_what_can_no_longer_be_answered_in_time_is_refused_before_it_runs_unless_half_of_it_has_run() -> None:
+    model = Model(rate=1_000, wait=10)
+    model.add(20, 50, BULK)  # nothing was before it: it may take any time
+    begun, late = model.add(40, 50, BULK), model.add(20, 50, BULK)
+    model.run(20 + 21)
+    assert model.scheduler.take_late() == []
+    model.clock.advance(9)
+    assert {*map(id, model.scheduler.take_late())} == {*map(id, late)}
+    assert model.scheduler.too_late(late).retry_after_seconds == 1
+    left = [row for row in begun if row.order]
+    assert {*map(id, model.run(30))} == {*map(id, left)}
+    assert model.scheduler.rows == 0
+
+
+def test_what_waits_behind_a_slower_model_is_refused_as_soon_as_it_cannot_be_in_time() -> None:
+    model = Model(rate=1_000, wait=10)
+    model.add(20, 50)
+    rows = model.add(64, 50)
+    model.clock.advance(5.7)
+    assert model.scheduler.take_late() == []
+    model.clock.advance(1.2)  # it takes 3.2 s
+    assert len(model.scheduler.take_late()) == len(rows)
+    assert model.scheduler.tokens == 1_000
 
 
 def test_a_rate_that_drops_is_noticed_within_seconds() -> None:
@@ -148,7 +187,7 @@ def test_an_empty_queue_takes_any_request_and_a_queue_no_more_tokens_than_it_may
     assert model.add(5, 50)
     assert not model.add(1, 1)
     assert model.refused[0].retry_after_seconds == 1
-    assert "250 tokens wait (at most 100), this request has 1" in model.refused[0].message
+    assert "250 tokens wait (at most 100)" in model.refused[0].message
 
 
 def test_no_wait_is_said_to_be_longer_than_clients_believe() -> None:
@@ -162,9 +201,19 @@ def test_whether_there_is_room_can_be_asked_before_there_are_rows() -> None:
     model = Model(rate=1_000)
     model.scheduler.check(10**6, ANONYMOUS)
     model.add(90, 100, BULK)
-    model.scheduler.check(900, BULK)
     with pytest.raises(Overloaded):
-        model.scheduler.check(1_100, BULK)
+        model.scheduler.check(100, BULK)
+    model.run(10)
+    model.scheduler.check(100, BULK)
+
+
+def test_before_the_size_of_a_request_is_known_nothing_is_refused_that_might_be_of_a_tier_with_room() -> None:
+    model = Model(rate=1_000, wait=10)
+    while model.add(1, 50):
+        pass
+    with pytest.raises(Overloaded):
+        model.scheduler.check(1, ANONYMOUS, most=200)
+    model.scheduler.check(1, ANONYMOUS, most=2_000)
 
 
 @pytest.mark.parametrize(
@@ -320,6 +369,21 @@ async def test_requests_that_are_left_while_lanes_hang_leave_the_queue() -> None
         await asyncio.wait(leaving, timeout=60)
         assert (lanes.waiting_rows, lanes.waiting_tokens) == (3, 24)
         assert not stays.done()
+
+
+async def test_what_is_not_answered_in_time_while_lanes_hang_is_refused() -> None:
+    clock = TickingClock()
+    async with held_lanes(clock) as (lanes, _, ask):
+        first, late = ask(3), ask(2)
+        clock.advance(9)
+        assert not lanes.fail_stalled(120)
+        assert lanes.waiting_rows == 5
+        clock.advance(2)
+        lanes.fail_stalled(120)
+        with pytest.raises(Overloaded):
+            await asyncio.wait_for(late, 60)
+        assert lanes.waiting_rows == 3
+        assert not first.done()
 
 
 async def test_a_request_whose_rows_wait_in_two_queues_leaves_both() -> None:
