@@ -20,7 +20,7 @@ def two_nodes() -> Iterator[Cluster]:
     """A head with 8 logical cores and a second node with 4 and the resource `second`."""
     os.environ |= {
         # Functions of tests run in Ray's processes.
-        "PYTHONPATH": str(Path(waiting.__file__).parent),
+        "PYTHONPATH": os.pathsep.join(str(Path(each).parent) for each in (waiting.__file__, __file__)),
         "RAY_USAGE_STATS_ENABLED": "0",
         # A process for each logical core, which takes a second of a real one to start.
         "RAY_prestart_worker_first_driver": "0",
