@@ -50,10 +50,18 @@ def rows_done(folder: Path, shard_rows: int) -> int:
     return rows
 
 
-def killed(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, shard_rows: int, rows: int) -> int:
+def killed(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    shard_rows: int,
+    rows: int,
+    *,
+    seconds: float = PATIENCE_SECONDS,
+) -> int:
     """Rows that a run has kept which was killed when it had `rows`, or a few more."""
     with subprocess.Popen([*COMMAND, *arguments], env=dict(environment), stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + seconds
         while process.poll() is None and rows_done(folder, shard_rows) < rows:
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -80,19 +88,26 @@ class KilledRun:
 
 
 def run_killed(
-    folder: Path, environment: Mapping[str, str], *, texts: int, shard_rows: int, kills: int, seed: int
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    texts: int,
+    shard_rows: int,
+    kills: int,
+    seed: int,
+    model: Sequence[str] = (),
 ) -> KilledRun:
-    """Embed twice, once with kills at random moments, and compare."""
+    """Embed twice, once with kills at random moments, and compare; `model` are options of the command."""
     corpus, whole, parts = folder / "corpus.parquet", folder / "whole", folder / "parts"
     write_corpus(corpus, texts)
 
     def arguments(output: Path) -> list[str]:
-        return ["--file", str(corpus), "--output", f"{output}/", "--rows-per-shard", str(shard_rows)]
+        return ["--file", str(corpus), "--output", f"{output}/", "--rows-per-shard", str(shard_rows), *model]
 
     seconds = PATIENCE_SECONDS + texts / 20
     embed(arguments(whole), environment, seconds)
     moments = sorted(random.Random(seed).sample(range(1, max(2, texts * 9 // 10)), kills))
-    done = tuple(killed(arguments(parts), environment, parts, shard_rows, rows) for rows in moments)
+    done = tuple(killed(arguments(parts), environment, parts, shard_rows, rows, seconds=seconds) for rows in moments)
     embed(arguments(parts), environment, seconds)
     is_same, largest = True, 0.0
     names = sorted(path.name for path in whole.iterdir())
