@@ -128,7 +128,7 @@ class Lanes:
     def fail_stalled(self, seconds: float) -> bool:
         """Give up what stalled lanes run or comes too late, and all if no other is left; whether no lane is left."""
         with self._changed:
-            if self._idle.give_up(self._scheduler.throughput.stalled(seconds), _stalled()):
+            if self._idle.give_up(self._scheduler.throughput.stalled(seconds), ModelStalled()):
                 self._changed.notify_all()
             stalled = self._stalled(seconds)
             left = [row for lane in stalled for row in self._running[lane]]
@@ -136,7 +136,7 @@ class Lanes:
             if is_none_left:
                 left += self._scheduler.take_all()
             self._refuse_late()
-        fail_rows(left, _stalled())
+        fail_rows(left, ModelStalled())
         return is_none_left
 
     def check_room(self, tokens: int, caller: Caller, *, most: int | None = None) -> None:
@@ -303,7 +303,3 @@ class Lanes:
             return
         with self._changed:
             self._scheduler.ended(outcome)
-
-
-def _stalled() -> ModelStalled:
-    return ModelStalled("A forward pass of the model hangs. Please try again later.", retry_after_seconds=5)

@@ -59,6 +59,14 @@ class ModelFailed(NotAvailable):
 class ModelStalled(NotAvailable):
     """A forward pass hangs, and what was in it is given up."""
 
+    def __init__(
+        self,
+        message: str = "A forward pass of the model hangs. Please try again later.",
+        *,
+        retry_after_seconds: int = 5,
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+
 
 class ShuttingDown(NotAvailable):
     """The process was asked to stop."""
