@@ -6,44 +6,72 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 COMMAND = str(Path(sys.executable).with_name("emb-provider"))
 
 
-def completions(script: Path, line: str) -> list[str]:
-    """What bash offers at the end of `line`."""
-    program = f"""
-source {script}
-COMP_LINE={line!r}; COMP_WORDS=($COMP_LINE); [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=('')
-COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
-_emb_provider_completion emb-provider
-printf '%s\\n' "${{COMPREPLY[@]}}"
-"""
-    path = f"{Path(COMMAND).parent}:{os.environ['PATH']}"
+ASKED = [
+    ("emb-provider ver", ["verify"]),
+    ("emb-provider keys re", ["revoke"]),
+    ("emb-provider serve --back", ["--backend"]),
+    ("emb-provider serve --backend torch-", ["torch-compile"]),
+    ("emb-provider verify --dtype bf", ["bfloat16"]),
+    ("emb-provider embed --dtype b", ["bfloat16"]),
+    ("emb-provider embed --format np", ["npy"]),
+    ("emb-provider completion f", ["fish"]),
+]
+# Each prints what it would offer at the end of $line. zsh completes in a line editor only: its builtins print instead.
+SHELLS = {
+    "bash": """
+        source $script
+        COMP_LINE=$line COMP_WORDS=($line) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        _emb_provider_completion emb-provider
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """,
+    "zsh": """
+        compdef() {}
+        compadd() { print -rl -- ${(P)@[-1]} }
+        _describe() { print -rl -- ${${(P)3}%%:*} }
+        source $script
+        words=(${=line}) CURRENT=${#words}
+        _emb_provider_completion
+    """,
+    "fish": """
+        source $script
+        complete -C $line | cut -f 1
+    """,
+}
+
+
+def completions(shell: str, script: Path, line: str) -> list[str]:
+    """What the shell offers at the end of `line`."""
+    env = {
+        "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}",
+        "HOME": str(script.parent),
+        "script": str(script),
+        "line": line,
+    }
+    # Nothing of a user's or the system's set-up.
+    plain = {"bash": "--norc", "zsh": "-f", "fish": "--no-config"}[shell]
     done = subprocess.run(
-        ["bash", "--norc", "-c", program], capture_output=True, text=True, check=True, timeout=60, env={"PATH": path}
+        [shell, plain, "-c", SHELLS[shell]],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
+        env=env,
     )
     return done.stdout.split()
 
 
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("emb-provider ver", ["verify"]),
-        ("emb-provider keys re", ["revoke"]),
-        ("emb-provider serve --back", ["--backend"]),
-        ("emb-provider serve --backend torch-", ["torch-compile"]),
-        ("emb-provider verify --dtype bf", ["bfloat16"]),
-        ("emb-provider embed --dtype b", ["bfloat16"]),
-        ("emb-provider embed --format np", ["npy"]),
-        ("emb-provider completion f", ["fish"]),
-    ],
-)
-def test_bash_completes_commands_options_and_values(tmp_path: Path, line: str, found: list[str]) -> None:
+@pytest.mark.parametrize(("line", "found"), ASKED)
+@pytest.mark.parametrize("shell", ["bash", *(pytest.param(each, marks=pytest.mark.slow) for each in ("zsh", "fish"))])
+def test_shells_complete_commands_options_and_values(tmp_path: Path, shell: str, line: str, found: list[str]) -> None:
     script = tmp_path / "completion"
-    done = subprocess.run([COMMAND, "completion", "bash"], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([COMMAND, "completion", shell], capture_output=True, text=True, check=True, timeout=60)
     script.write_text(done.stdout)
-    assert completions(script, line) == found
+    assert completions(shell, script, line) == found
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
