@@ -1,4 +1,4 @@
-"""Faults under load, on servers of our own: stops, killed and stopped workers, clients that leave.
+"""Faults under load, on servers of our own: stops, killed, stopped and hung workers, clients that leave.
 
 `scripts/chaos` repeats each and prints figures; `tests/live/test_chaos.py` does each once, and judges what does not
 depend on the machine's speed.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 from attrs import define, field, frozen
-from processes import ServerProcess, clean_environment, running
+from processes import ServerProcess, clean_environment, holding_environment, running
 from waiting import PATIENCE_SECONDS, join, wait_until
 
 from provider.usage.database import UsageDatabase
@@ -30,6 +30,8 @@ CALLERS = 8
 MOST_SECONDS = 1.0
 # A supervisor takes longer each time to start a worker again that keeps dying.
 KILLS_OF_A_SERVER = 4
+# The exit code of a process in which every pass hangs.
+_HANGS = 70
 
 
 @frozen
@@ -204,8 +206,36 @@ def leavers(backend: str, times: int, clients: int = 500) -> Finding:
     return Finding(f"{clients} clients leave half-way", times, tuple(wrong), seconds)
 
 
+def hangs(_: str, times: int) -> Finding:
+    """Every pass of one worker of two hangs: its callers are told, and it is replaced. With a backend that can hang."""
+    wrong: list[str] = []
+    seconds, most = 0.0, 3
+    with tempfile.TemporaryDirectory() as folder:
+        go = Path(folder) / "go"
+        environment = holding_environment(Path(folder)) | {
+            "EMB_PROVIDER_QUEUE_STALL_SECONDS": str(most),
+            "EMB_PROVIDER_SERVER_SHUTDOWN_SECONDS": "0",
+        }
+        with running(["--workers", "2"], env=environment, cwd=Path(folder)) as server:
+            server.wait_until_ready()
+            for _ in range(times):
+                go.unlink()
+                started = time.monotonic()
+                refused = _embed(server)
+                seconds = max(seconds, time.monotonic() - started - most)
+                if (refused.status_code, refused.json().get("error", {}).get("code")) != (503, "model_stalled"):
+                    wrong.append(f"{refused.status_code} of a pass that hangs")
+                if (code := server.wait_for("worker_ended")["code"]) != _HANGS:
+                    wrong.append(f"exit code {code}")
+                server.log.clear()
+                go.touch()
+                wait_until(lambda: {_ready_worker(server) for _ in range(4)} == {0, 1})
+                wrong += [] if (status := _embed(server).status_code) == 200 else [f"{status} afterwards"]
+    return Finding(f"a pass hangs, {most} s allowed", times, tuple(wrong), seconds)
+
+
 Fault = Callable[[str, int], Finding]
-FAULTS: tuple[Fault, ...] = (stops, kills, halts, leavers)
+FAULTS: tuple[Fault, ...] = (stops, kills, halts, hangs, leavers)
 
 
 def _signal_worker(server: ServerProcess, number: int, what: signal.Signals) -> int:
@@ -259,7 +289,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the names of the faults")
     arguments = parser.parse_args()
     is_right = True
-    print("| Fault | Times | Wrong | Normal again after | Not counted |\n| --- | --- | --- | --- | --- |")  # noqa: T201
+    print("| Fault | Times | Wrong | Told, or normal again, after | Not counted |\n| --- | --- | --- | --- | --- |")  # noqa: T201
     for fault in FAULTS:
         if arguments.only not in fault.__name__:
             continue

@@ -81,7 +81,7 @@ ERRORS = {
     ),
     "429": _error(
         "The queue is full, or the key's quota is used up; `Retry-After` says when to come back.",
-        "The service is overloaded: 590000 tokens wait, this request has 20000 and the queue holds 600000. "
+        "The service is overloaded: 36000 tokens wait (at most 600000), and an answer would take 12 s (at most 10). "
         "Please try again in 12s.",
         "tokens",
         None,
