@@ -3,8 +3,10 @@
 No timer ever holds a row back: a free lane takes what is there, and while all lanes are busy the next batches grow by
 themselves. Each batch is *led* by one request. Callers lead in turn, by deficit round robin: each gets as many tokens
 as every other, times its weight, however many requests it has under way. Of one caller, the oldest request leads: so
-it is known at once when a request will be answered, and long rows do not starve. The leader's longest row sets the
-length, and the batch is filled with the rows nearest to it in length, first with those of the same caller: short rows
+it is known at once when a request will be answered, and long rows do not starve.
+
+Batches are filled by age or by length, first with rows of the same caller. By age, the rows behind the leader come
+along: requests end in the order in which they came. By length, those nearest to the leader's longest row do: short rows
 travel with short ones. Where padding costs, a batch ends before its padding would cost more than the next pass; where
 it changes vectors, there is none.
 """
@@ -14,48 +16,16 @@ from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from provider.domain import Caller
+from provider.engine.limits import BatchLimits, Filling
 from provider.engine.rows import Row
 
-# What one pass more costs beside its tokens, as a share of a full batch: on a CPU, with batches of 512 tokens, it is as
-# much as 10 to 30 of them cost.
-_PASS_COST = 1 / 32
 # Rows of a caller who has had so many turns in advance fill no batches that others lead.
 _MOST_ADVANCE = 4
 # More rows than this are faster added or removed by going through all.
 _FEW = 32
-
-
-@frozen
-class BatchLimits:
-    """What one batch may hold.
-
-    Attributes:
-        max_rows: most rows.
-        max_tokens: most tokens; a single longer row still makes a batch of its own.
-        padding_is_free: whether tokens are counted one by one (True) or as longest x rows, the rectangle (False).
-        equal_lengths: whether all rows must have the same length.
-    """
-
-    max_rows: int
-    max_tokens: int
-    padding_is_free: bool = False
-    equal_lengths: bool = False
-
-    def hold(self, rows: int, longest: int, tokens: int) -> bool:
-        """Whether so many `rows` may share a batch: the `longest` of so many tokens, all together of `tokens`."""
-        padding = longest * rows - tokens
-        if rows > self.max_rows or (self.equal_lengths and padding):
-            return False
-        if self.padding_is_free:
-            return tokens <= self.max_tokens
-        return tokens + padding <= self.max_tokens and padding <= _PASS_COST * self.max_tokens
-
-    def cost(self, lengths: Sequence[int]) -> int:
-        """The tokens that rows of such `lengths` count as: their rectangle where padding is not free."""
-        return sum(lengths) if self.padding_is_free else max(lengths) * len(lengths)
 
 
 @define(eq=False)
@@ -79,14 +49,15 @@ class _CallerQueue:
     """What waits of one caller.
 
     Attributes:
-        by_length: (tokens, order, row) of each row, ascending.
+        waiting: (tokens, order, row) of each row, ascending; 0 for the tokens where batches are filled by age.
         requests: by number, the oldest first.
         deficit: tokens that it may take before others have their turn; below 0: what it had in advance.
     """
 
     weight: int
     deficit: float
-    by_length: list[tuple[int, int, Row]] = field(factory=list)
+    by_age: bool
+    waiting: list[tuple[int, int, Row]] = field(factory=list)
     requests: dict[int, _Request] = field(factory=dict)
     tokens: int = 0
 
@@ -97,16 +68,16 @@ class _CallerQueue:
             order += 1
             row.request, row.order = number, order
             request.rows.append(row)
-            entries.append((row.tokens, order, row))
+            entries.append((self._key(row), order, row))
             request.left += row.tokens
         request.tokens = request.left
         self.tokens += request.left
         if len(entries) > _FEW:
-            self.by_length.extend(entries)
-            self.by_length.sort()
+            self.waiting.extend(entries)
+            self.waiting.sort()
         else:
             for entry in entries:
-                insort(self.by_length, entry)
+                insort(self.waiting, entry)
 
     def next_leader(self) -> Row:
         """The longest row of the oldest request."""
@@ -126,24 +97,27 @@ class _CallerQueue:
         return late
 
     def take(self, low: int, high: int) -> list[Row]:
-        """Remove the rows at these positions by length."""
-        rows = [row for _, _, row in self.by_length[low:high]]
-        del self.by_length[low:high]
+        """Remove the rows at these positions."""
+        rows = [row for _, _, row in self.waiting[low:high]]
+        del self.waiting[low:high]
         self._forget(rows)
         return rows
 
     def discard(self, rows: Sequence[Row]) -> None:
         if len(rows) > _FEW:
             gone = {row.order for row in rows}
-            self.by_length = [entry for entry in self.by_length if entry[1] not in gone]
+            self.waiting = [entry for entry in self.waiting if entry[1] not in gone]
         else:
             for row in rows:
-                del self.by_length[self.position(row)]
+                del self.waiting[self.position(row)]
         self._forget(rows)
 
     def position(self, row: Row) -> int:
-        """Where a row that waits stands by length."""
-        return bisect_left(self.by_length, (row.tokens, row.order))
+        """Where a row that waits stands."""
+        return bisect_left(self.waiting, (self._key(row), row.order))
+
+    def _key(self, row: Row) -> int:
+        return 0 if self.by_age else row.tokens
 
     def _forget(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -156,38 +130,6 @@ class _CallerQueue:
                 del self.requests[row.request]
 
 
-@define
-class _Filling:
-    """A batch that is being filled with rows near the length of its leader."""
-
-    limits: BatchLimits
-    leading: int
-    longest: int
-    rows: int = 1
-    tokens: int = field(init=False)
-
-    @tokens.default
-    def _of_leader(self) -> int:
-        return self.leading
-
-    def grow(self, lengths: Sequence[tuple[int, int, Row]], low: int, high: int) -> tuple[int, int]:
-        """Widen the slice of `lengths` towards whichever neighbour is nearest to the leader, while it fits."""
-        fits, leading = self.limits.hold, self.leading
-        while low > 0 or high < len(lengths):
-            below = lengths[low - 1][0] if low > 0 else None
-            above = lengths[high][0] if high < len(lengths) else None
-            take_below = above is None or (below is not None and leading - below <= above - leading)
-            length = below if take_below else above
-            if length is None or not fits(self.rows + 1, max(self.longest, length), self.tokens + length):
-                # The nearest does not fit. A longer one fits even less; a shorter one may.
-                if take_below or below is None or not fits(self.rows + 1, self.longest, self.tokens + below):
-                    break
-                take_below, length = True, below
-            low, high = (low - 1, high) if take_below else (low, high + 1)
-            self.rows, self.tokens, self.longest = self.rows + 1, self.tokens + length, max(self.longest, length)
-        return low, high
-
-
 class Batcher:
     """Rows that wait for one model, in one tier. Not thread-safe.
 
@@ -196,8 +138,13 @@ class Batcher:
         rows: that wait.
     """
 
-    def __init__(self) -> None:
-        """Nothing waits."""
+    def __init__(self, *, by_age: bool = False) -> None:
+        """Nothing waits.
+
+        Args:
+            by_age: whether batches are filled by age, which is for backends whose padding is free; else by length.
+        """
+        self._by_age = by_age
         self.tokens = self.rows = 0
         self._callers: OrderedDict[str, _CallerQueue] = OrderedDict()
         self._requests = self._order = 0
@@ -207,7 +154,7 @@ class Batcher:
         caller = rows[0].caller
         queue = self._callers.get(caller.name)
         if queue is None:
-            queue = self._callers[caller.name] = _CallerQueue(caller.weight, 0.0)
+            queue = self._callers[caller.name] = _CallerQueue(caller.weight, 0.0, self._by_age)
         before = queue.tokens
         self._requests += 1
         queue.add(self._requests, rows, self._order)
@@ -220,21 +167,24 @@ class Batcher:
         while self._callers:
             name, queue = self._next_caller(limits.max_tokens)
             leader = queue.next_leader()
-            filling = _Filling(limits, leader.tokens, leader.tokens)
+            filling = Filling(limits, leader.tokens, leader.tokens)
             position = queue.position(leader)
-            chosen = self._charge(queue, queue.take(*filling.grow(queue.by_length, position, position + 1)))
+            chosen = self._charge(queue, queue.take(*self._span(filling, queue, position, position + 1)))
             self._end_if_empty(name)
             for other, each in tuple(self._callers.items()):
                 if filling.rows >= limits.max_rows or filling.tokens >= limits.max_tokens:
                     break
                 if each is queue or each.deficit < -_MOST_ADVANCE * limits.max_tokens * each.weight:
                     continue
-                position = bisect_left(each.by_length, (leader.tokens,))
-                chosen += self._charge(each, each.take(*filling.grow(each.by_length, position, position)))
+                position = 0 if self._by_age else bisect_left(each.waiting, (leader.tokens,))
+                chosen += self._charge(each, each.take(*self._span(filling, each, position, position)))
                 self._end_if_empty(other)
             if wanted := [row for row in chosen if row.is_wanted]:
                 return wanted
         return []
+
+    def _span(self, filling: Filling, queue: _CallerQueue, low: int, high: int) -> tuple[int, int]:
+        return filling.go_on(queue.waiting, high) if self._by_age else filling.grow(queue.waiting, low, high)
 
     def take_late(self, now: float, seconds_of: Callable[[int], float]) -> list[Row]:
         """Remove requests that are too late even if they run now; those of which half has run stay.
@@ -261,7 +211,7 @@ class Batcher:
 
     def take_all(self) -> list[Row]:
         """Empty the queue."""
-        rows = [row for queue in self._callers.values() for _, _, row in queue.by_length]
+        rows = [row for queue in self._callers.values() for _, _, row in queue.waiting]
         self.discard(rows)
         return rows
 
@@ -289,5 +239,5 @@ class Batcher:
         self.rows -= len(gone)
 
     def _end_if_empty(self, name: str) -> None:
-        if not self._callers[name].by_length:
+        if not self._callers[name].waiting:
             del self._callers[name]

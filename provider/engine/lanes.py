@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from provider.backends import Backend, TokenBatch
 from provider.domain import Caller, Outputs
-from provider.engine.batcher import BatchLimits
 from provider.engine.idle import IdleTask, IdleWork
+from provider.engine.limits import BatchLimits
 from provider.engine.outcome import BatchOutcome
 from provider.engine.passes import Passes
 from provider.engine.rows import Row, fail_rows

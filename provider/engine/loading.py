@@ -17,9 +17,9 @@ from provider.backends.kit.routed import class_for, encoders_of, ways_of
 from provider.backends.registry import versions_of
 from provider.cores import ONLY_WORKER, Worker, available_cores, processor
 from provider.domain import DenseTask, ModelSpec, QueryInput, ScoreTask, TokenBatch
-from provider.engine.batcher import BatchLimits
 from provider.engine.choosing import tell_faster
 from provider.engine.finding import FoundModel, read_files
+from provider.engine.limits import BatchLimits
 from provider.engine.neighbours import NeighbourCheck, batching
 from provider.engine.pairs import PairTokenizer, pair_tokenizer
 from provider.engine.plan import LanePlan

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from attrs import define, evolve
 
-from provider.engine.batcher import BatchLimits
+from provider.engine.limits import BatchLimits
 
 # Growth costs at most one failing pass in so many that work.
 _STEADY_PASSES = 100

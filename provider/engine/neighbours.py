@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from provider.backends import BackendTraits, TokenBatch, Vectors
 from provider.domain import Features, Ids, ModelSpec, Outputs, TaskSpec
-from provider.engine.batcher import BatchLimits
+from provider.engine.limits import BatchLimits
 from provider.engine.tokenizer import Tokenizer
 from provider.errors import InvalidInput, InvalidModel
 from provider.settings import ModelSettings

@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from attrs import evolve
 
 from provider.domain import Caller, Tier
-from provider.engine.batcher import Batcher, BatchLimits
+from provider.engine.batcher import Batcher
+from provider.engine.limits import BatchLimits
 from provider.engine.memory import TokenBudget
 from provider.engine.outcome import BatchOutcome
 from provider.engine.rows import Row
@@ -72,7 +73,9 @@ class Scheduler:
         self._budget, self.throughput = TokenBudget(limits, limits), Throughput(lanes, clock)
         self._max_tokens, self._max_wait_seconds = max_tokens, max_wait_seconds
         self._lanes, self._clock = lanes, clock
-        self._interactive, self._bulk = Batcher(), Batcher()
+        # By length, bulk passes are somewhat faster; interactive requests should not wait for their like.
+        self._interactive = Batcher(by_age=limits.padding_is_free and not limits.equal_lengths)
+        self._bulk = Batcher()
         self._bulk_due = 0.0
         # Lanes whose pass is a bulk one of any length.
         self._long: set[int] = set()

@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 from provider.backends import AdjustsThreads, Backend, TokenBatch
 from provider.cores import waited_seconds
 from provider.domain import DENSE, Ids
-from provider.engine.batcher import BatchLimits
+from provider.engine.limits import BatchLimits
 from provider.engine.plan import LanePlan
 from provider.resident import give_memory_back
 

@@ -6,7 +6,7 @@ from typing import Self
 
 import msgspec
 
-from provider.engine.batcher import BatchLimits
+from provider.engine.limits import BatchLimits
 from provider.errors import InvalidRequest
 
 

@@ -11,8 +11,8 @@ from attrs import evolve, frozen
 
 from provider.backends import Backend
 from provider.domain import SCORES, EmbedRequest, ModelSpec, RowOutput
-from provider.engine.batcher import BatchLimits
 from provider.engine.lanes import Lanes
+from provider.engine.limits import BatchLimits
 from provider.engine.loading import ModelParts
 from provider.engine.pairs import PairOptions, PairTokenizer
 from provider.engine.prompts import prompt_for

@@ -10,9 +10,9 @@ import pytest
 
 from provider.backends import ModelSpec, TokenBatch, Vectors
 from provider.domain import DenseTask
-from provider.engine.batcher import BatchLimits
 from provider.engine.finding import find_model
 from provider.engine.hooks import Event, ModelState, ModelVerified
+from provider.engine.limits import BatchLimits
 from provider.engine.loading import ModelParts, load_parts
 from provider.engine.neighbours import precision_of
 from provider.engine.plan import LanePlan

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provider.domain import ANONYMOUS, Caller, Features
-from provider.engine.batcher import Batcher, BatchLimits
+from provider.engine.batcher import Batcher
+from provider.engine.limits import BatchLimits
 from provider.engine.rows import Row, Ticket
 
 
@@ -50,11 +52,12 @@ requests = st.lists(st.lists(st.integers(1, 600), min_size=1, max_size=30), min_
     max_tokens=st.integers(1, 700),
     free=st.booleans(),
     equal=st.booleans(),
+    by_age=st.booleans(),
 )
 def test_every_row_is_taken_exactly_once_within_the_budget(
-    requests: list[list[int]], max_rows: int, max_tokens: int, free: bool, equal: bool
+    requests: list[list[int]], max_rows: int, max_tokens: int, free: bool, equal: bool, *, by_age: bool
 ) -> None:
-    queue = Batcher()
+    queue = Batcher(by_age=by_age)
     everything = [wanted(rows_of(*lengths)) for lengths in requests]
     for rows in everything:
         queue.add(rows)
@@ -70,6 +73,23 @@ def test_every_row_is_taken_exactly_once_within_the_budget(
         assert not equal or len(set(lengths)) == 1
     assert queue.tokens == 0
     assert queue.rows == 0
+
+
+@given(requests=requests, max_rows=st.integers(1, 40), max_tokens=st.integers(1, 700))
+def test_by_age_requests_end_in_the_order_in_which_they_came(
+    requests: list[list[int]], max_rows: int, max_tokens: int
+) -> None:
+    queue, number = Batcher(by_age=True), {}
+    for i, lengths in enumerate(requests):
+        rows = wanted(rows_of(*lengths))
+        number.update(dict.fromkeys(map(id, rows), i))
+        queue.add(rows)
+    batches = drain(queue, BatchLimits(max_rows, max_tokens, padding_is_free=True))
+    order = [number[id(row)] for batch in batches for row in batch]
+    assert order == sorted(order)
+    # Each batch was full: the first row of the next one had no room.
+    for batch, after in pairwise(batches):
+        assert len(batch) == max_rows or sum(row.tokens for row in batch) + after[0].tokens > max_tokens
 
 
 def test_rows_of_like_length_travel_together() -> None:

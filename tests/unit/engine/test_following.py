@@ -13,8 +13,8 @@ from waiting import PATIENCE_SECONDS, until, until_set
 from provider.backends import BackendOptions, ModelSpec, RunsPasses
 from provider.domain import EmbedRequest, Features
 from provider.engine import running
-from provider.engine.batcher import BatchLimits
 from provider.engine.lanes import Lanes
+from provider.engine.limits import BatchLimits
 from provider.engine.rows import Row, Ticket
 from provider.engine.scheduler import Scheduler
 from provider.settings import ModelSettings, Settings

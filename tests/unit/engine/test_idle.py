@@ -12,8 +12,8 @@ from waiting import PATIENCE_SECONDS, until, until_set
 
 from provider.domain import Features
 from provider.engine import idle as idle_module
-from provider.engine.batcher import BatchLimits
 from provider.engine.lanes import Lanes
+from provider.engine.limits import BatchLimits
 from provider.engine.rows import Row, Ticket
 from provider.engine.scheduler import Scheduler
 from provider.errors import ModelStalled, ShuttingDown

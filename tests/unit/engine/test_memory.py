@@ -10,8 +10,8 @@ from waiting import PATIENCE_SECONDS
 
 from provider.backends import TokenBatch
 from provider.domain import Features
-from provider.engine.batcher import BatchLimits
 from provider.engine.lanes import Lanes
+from provider.engine.limits import BatchLimits
 from provider.engine.memory import PassLock, TokenBudget
 from provider.engine.outcome import BatchOutcome
 from provider.engine.rows import Row, Ticket

@@ -11,9 +11,9 @@ import attrs
 import pytest
 
 from provider.engine import settling
-from provider.engine.batcher import BatchLimits
 from provider.engine.engine import Engine
 from provider.engine.hooks import Event, ModelTuned
+from provider.engine.limits import BatchLimits
 from provider.engine.plan import LanePlan
 from provider.engine.remembered import Remembered
 from provider.engine.tuning import Choices, Trial, Tuned, tune

@@ -11,8 +11,8 @@ import pytest
 from waiting import until
 
 from provider.domain import ANONYMOUS, Caller, Features
-from provider.engine.batcher import BatchLimits
 from provider.engine.lanes import Lanes
+from provider.engine.limits import BatchLimits
 from provider.engine.rows import Row, Ticket
 from provider.engine.scheduler import Scheduler
 from provider.engine.throughput import Throughput

@@ -12,7 +12,7 @@ from attrs import define, field
 from waiting import PATIENCE_SECONDS
 
 from provider.backends import TokenBatch, Vectors
-from provider.engine.batcher import BatchLimits
+from provider.engine.limits import BatchLimits
 from provider.engine.plan import LanePlan
 from provider.engine.tuning import BUDGET_SECONDS, SLICE_SECONDS, Choices, Tuned, tune, use_plan
 from provider.settings import ModelSettings
@@ -193,7 +193,7 @@ from pathlib import Path
 
 import numpy as np
 
-from provider.engine.batcher import BatchLimits
+from provider.engine.limits import BatchLimits
 from provider.engine.plan import LanePlan
 from provider.engine.tuning import Choices, tune
 from provider.testing import FakeBackend, TickingClock
