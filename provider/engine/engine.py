@@ -197,10 +197,14 @@ class Engine:
         """See that a request of at most so many tokens may find room, before anything else is known of it.
 
         Raises:
-            Overloaded: no model has any for it. With caching on, every request may be one that needs none.
+            Overloaded: no model has any for it. With caching on (`is_caching`), a request may need none.
         """
-        if not self._cache.is_enabled:
-            self._models.check_room(most, caller)
+        self._models.check_room(most, caller)
+
+    @property
+    def is_caching(self) -> bool:
+        """Whether outputs are kept, so that a request may need no pass."""
+        return self._cache.is_enabled
 
     def runtime(self, name: str, caller: Caller = ANONYMOUS) -> ModelRuntime:
         """The model that `name` (or alias) means, with or without one of its prompts behind a colon.

@@ -41,7 +41,8 @@ class Admission:
             receive = waiting.receive
         async with entering:
             # Bodies of this size are read ahead. A text has no more tokens than bytes.
-            if (size := framing.announced) is not None and size <= FREE_BYTES and not framing.coding:
+            size = framing.announced if lifecycle.checks_unread else None
+            if size is not None and size <= FREE_BYTES and not framing.coding:
                 _check_room(scope, size)
             share = state["share"] = Share(lifecycle.budget)
             try:

@@ -17,6 +17,7 @@ class Lifecycle:
         requests: lets requests in.
         hooks: hear what happens.
         budget: what they hold in bytes.
+        checks_unread: whether a request is refused before its body is read; with caching on, it may need no pass.
         deadlines: end requests whose body does not arrive.
         count_connections: open connections, as the server that runs the application counts them.
     """
@@ -26,6 +27,7 @@ class Lifecycle:
         self._engine, self.hooks = engine, hooks
         self.requests = RequestLimiter(settings, hooks, seconds_inside=engine.least_wait_seconds)
         self.budget = ByteBudget(settings)
+        self.checks_unread = not engine.is_caching
         self.deadlines = BodyDeadlines()
         self.count_connections: Callable[[], int] = lambda: 0
 
