@@ -48,7 +48,7 @@ class Door:
             msg = "no room for its tokens"
             raise Overloaded(msg)
 
-        state = {"lifecycle": SimpleNamespace(requests=self.limiter, budget=ByteBudget(settings))}
+        state = {"lifecycle": SimpleNamespace(requests=self.limiter, budget=ByteBudget(settings), checks_unread=False)}
         scope: Any = {"litestar_app": SimpleNamespace(state=state), "state": {}, "headers": []}
         self._request = Admission(app)(scope, client.receive, lambda _: None)  # type: ignore[arg-type, return-value]
 
