@@ -184,7 +184,9 @@ class Batcher:
         return []
 
     def _span(self, filling: Filling, queue: _CallerQueue, low: int, high: int) -> tuple[int, int]:
-        return filling.go_on(queue.waiting, high) if self._by_age else filling.grow(queue.waiting, low, high)
+        if self._by_age:
+            return filling.grow_by_age(queue.waiting, high)
+        return filling.grow_by_length(queue.waiting, low, high)
 
     def take_late(self, now: float, seconds_of: Callable[[int], float]) -> list[Row]:
         """Remove requests that are too late even if they run now; those of which half has run stay.

@@ -10,16 +10,7 @@ from typing import Any, Self
 from attrs import evolve
 
 from provider.cores import ONLY_WORKER, Worker
-from provider.domain import (
-    ANONYMOUS,
-    SCORES,
-    Caller,
-    DenseTask,
-    Embedded,
-    EmbedRequest,
-    Scored,
-    ScoreRequest,
-)
+from provider.domain import ANONYMOUS, SCORES, Caller, DenseTask, Embedded, EmbedRequest, Scored, ScoreRequest
 from provider.engine.cache import OutputCache
 from provider.engine.encoding import Waiting, encode_inputs, encode_scored
 from provider.engine.execution import Charge, execute

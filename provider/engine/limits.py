@@ -43,7 +43,13 @@ class BatchLimits:
 
 @define
 class Filling:
-    """A batch that is being filled, behind its leader."""
+    """A batch that is being filled, behind its leader. Rows wait as (key, order, row); see `Batcher`.
+
+    Attributes:
+        leading: tokens of the leader.
+        longest: tokens of the longest row so far.
+        rows, tokens: so far.
+    """
 
     limits: BatchLimits
     leading: int
@@ -55,7 +61,7 @@ class Filling:
     def _of_leader(self) -> int:
         return self.leading
 
-    def go_on(self, waiting: Sequence[tuple[int, int, Row]], high: int) -> tuple[int, int]:
+    def grow_by_age(self, waiting: Sequence[tuple[int, int, Row]], high: int) -> tuple[int, int]:
         """Widen the slice of the first `high` rows by those behind it, while they fit."""
         while high < len(waiting):
             length = waiting[high][2].tokens
@@ -65,12 +71,12 @@ class Filling:
             self.rows, self.tokens, self.longest, high = self.rows + 1, self.tokens + length, longest, high + 1
         return 0, high
 
-    def grow(self, lengths: Sequence[tuple[int, int, Row]], low: int, high: int) -> tuple[int, int]:
-        """Widen the slice of `lengths` towards whichever neighbour is nearest to the leader, while it fits."""
+    def grow_by_length(self, waiting: Sequence[tuple[int, int, Row]], low: int, high: int) -> tuple[int, int]:
+        """Widen the slice of rows in order of length by whichever neighbour is nearest to the leader, while it fits."""
         fits, leading = self.limits.hold, self.leading
-        while low > 0 or high < len(lengths):
-            below = lengths[low - 1][0] if low > 0 else None
-            above = lengths[high][0] if high < len(lengths) else None
+        while low > 0 or high < len(waiting):
+            below = waiting[low - 1][0] if low > 0 else None
+            above = waiting[high][0] if high < len(waiting) else None
             take_below = above is None or (below is not None and leading - below <= above - leading)
             length = below if take_below else above
             if length is None or not fits(self.rows + 1, max(self.longest, length), self.tokens + length):
