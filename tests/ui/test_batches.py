@@ -15,7 +15,7 @@ from processes import ServerProcess, running
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that answers about a hundred requests of a batch a second."""
     folder = tmp_path_factory.mktemp("slow")
-    with running([], env=slow_environment(folder), cwd=folder) as started:
+    with running([], env=slow_environment(folder, seconds=0.01), cwd=folder) as started:
         started.wait_until_ready()
         yield started
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 from processes import ServerProcess, holding_environment, running
-from waiting import PATIENCE_SECONDS
+from waiting import PATIENCE_SECONDS, wait_until
 
 QUERY = "Where does the cat sit?"
 DOCUMENTS = ["On the mat, of course.", "Stocks fell today.", "The dog barks.", "A cat sits on a mat."]
@@ -189,6 +189,8 @@ def test_long_work_shows_progress_and_is_cancelled(holding: ServerProcess, open_
         page.get_by_role("button", name="Embed").click()
         expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "0")
         expect(page.locator(".progress")).to_contain_text("0 of 200")
+        # The page shows it before the browser has sent the request.
+        wait_until(lambda: "emb_provider_requests_under_way 1.0" in holding.metrics())
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("status")).to_have_text("Cancelled after 0 of 200.")
         holding.wait_for("request", status=499)
