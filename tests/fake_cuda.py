@@ -1,4 +1,4 @@
-"""CUDA as the `torch` backend sees it, on the CPU: copies arrive late, and what no card would do is an error."""
+"""CUDA as torch's backends see it, on the CPU: copies arrive late, and what no card would do is an error."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -221,8 +221,9 @@ def install(patch: pytest.MonkeyPatch, make: Callable[[], FakeRuntime] = FakeRun
 
     have = Accelerators(cuda_devices=1, cuda_has_bfloat16=True)
     patch.setattr(Accelerators, "present", lambda _: have)
-    patch.setattr("provider.backends.torch.backend.open_device", open_device)
-    patch.setattr("provider.backends.torch.backend.memory_of", lambda name: Memory(name, 0, 1 << 34))
+    for backend in ("torch", "torch_compile"):
+        patch.setattr(f"provider.backends.{backend}.backend.open_device", open_device)
+        patch.setattr(f"provider.backends.{backend}.backend.memory_of", lambda name: Memory(name, 0, 1 << 34))
     patch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     patch.setattr("torch.cuda.is_current_stream_capturing", lambda: any(each.is_capturing for each in runtimes))
     return runtimes

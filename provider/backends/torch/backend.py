@@ -23,7 +23,7 @@ from provider.backends.kit.sparse import TokenWeights
 from provider.backends.protocol import BackendOptions, BackendTraits, Memory
 from provider.backends.torch.blocks import Block, StateEncoder, pooled
 from provider.backends.torch.device import Device, memory_of, open_device
-from provider.backends.torch.graphs import Graphs, RectangleEncoder
+from provider.backends.torch.graphs import TOLERANCES, EncodedRectangles, Graphs, RectangleEncoder
 from provider.backends.torch.head import load_head, load_steps
 from provider.backends.torch.int8 import weight_bits
 from provider.backends.torch.model import Encoder, LoadedModel, improved, load_model
@@ -47,8 +47,6 @@ from provider.errors import BackendUnavailable
 _log = logging.getLogger(__name__)
 
 _STATIC_BATCH_TOKENS = 16_384
-# How far graphs' vectors may be from the usual ones, as a share of their length: float32, half precision.
-_TOLERANCES = (1e-3, 4e-2)
 
 
 @frozen
@@ -226,9 +224,10 @@ class TorchBackend:
             return vectors
 
         self._graphs = Graphs.captured_by(
-            *(encoder, finish, capture, lambda batch: self._vectors(encoder, batch, way)),
-            *(self._spec.max_tokens, self._spec.pad_id),
-            tolerance=_TOLERANCES[self.traits.dtype != "float32"],
+            *(EncodedRectangles(encoder, finish, self._spec.pad_id), capture),
+            lambda batch: self._vectors(encoder, batch, way),
+            longest=self._spec.max_tokens,
+            tolerance=TOLERANCES[self.traits.dtype != "float32"],
         )
         self.traits = evolve(self.traits, extra={**self.traits.extra, "graphs": len(self._graphs)})
 

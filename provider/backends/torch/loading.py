@@ -64,9 +64,9 @@ def load_encoder(
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    config = _config(spec)
+    config = read_config(spec)
     _register_conversions()
-    dtype = choose(str(getattr(config, "dtype", None) or "float32").removeprefix("torch."))
+    dtype = choose(checkpoint_dtype(config))
     try:
         loaded = _loader(spec, config).from_pretrained(
             spec.folder,
@@ -147,7 +147,13 @@ class _NoPooler(torch.nn.Module):
         return hidden
 
 
-def _config(spec: ModelSpec) -> transformers.PretrainedConfig:
+def checkpoint_dtype(config: transformers.PretrainedConfig) -> str:
+    """What a checkpoint says it is stored in, as torch calls it."""
+    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+
+
+def read_config(spec: ModelSpec) -> transformers.PretrainedConfig:
+    """What transformers makes of the folder's `config.json`."""
     config: transformers.PretrainedConfig
     try:
         if spec.config is not None:

@@ -1,8 +1,9 @@
-"""The `torch-compile` backend: a model compiled ahead of time by Inductor, with its weights frozen in, on the CPU.
+"""The `torch-compile` backend: a model compiled ahead of time by Inductor, on the CPU and on CUDA.
 
-Everything is compiled when the model is loaded, or was at an earlier start; what serves is a shared object without a
-compiler, so that nothing can be compiled in the middle of traffic. Where the `torch` backend's own kernels compute a
-whole model in one call there is nothing that compiling would make faster, and they run it.
+Everything is compiled when the model is loaded, or was at an earlier start; what serves has no compiler, so that
+nothing can be compiled in the middle of traffic. On the CPU it is a shared object with its weights frozen in; where the
+`torch` backend's own kernels compute a whole model in one call there is nothing that compiling would make faster, and
+they run it. On CUDA it is a package, whose passes over short batches are captured as graphs. It was never run on a card.
 """
 
 import logging
@@ -19,13 +20,15 @@ from provider.backends.kit.devices import (
     choose_dtype,
     memory_errors,
 )
-from provider.backends.protocol import BackendOptions, BackendTraits
+from provider.backends.protocol import BackendOptions, BackendTraits, Memory
 from provider.backends.torch.backend import TorchBackend, TorchOptions
 from provider.backends.torch.bert_checkpoint import BertCheckpoint
+from provider.backends.torch.device import Device, memory_of, open_device
 from provider.backends.torch.native import native_library
 from provider.backends.torch.packed_bert import PackedBert
-from provider.backends.torch_compile.cache import CompileJob, compiled
+from provider.backends.torch_compile.cache import Artefact, CompileJob, compiled
 from provider.backends.torch_compile.graphs import output_of, shapes_of
+from provider.backends.torch_compile.package import Package, PackagePasses
 from provider.backends.torch_compile.passes import CompiledPasses
 from provider.backends.torch_compile.shared_object import CompiledModel
 from provider.domain import DENSE, SCORES, ModelSpec, Outputs, TokenBatch
@@ -41,9 +44,11 @@ class TorchCompileOptions:
 
     Attributes:
         cache_folder: where compiled models are kept; None for `emb-provider/torch-compile` in the user's cache.
+        graphs: on CUDA, capture the passes of short batches as graphs when the model is loaded.
     """
 
     cache_folder: str | None = None
+    graphs: bool = True
 
 
 class TorchCompileBackend:
@@ -53,7 +58,7 @@ class TorchCompileBackend:
     concurrent: ClassVar[bool] = True
     outputs: ClassVar[frozenset[str]] = frozenset({DENSE, SCORES})
 
-    def __init__(self, model: CompiledPasses | TorchBackend, traits: BackendTraits) -> None:
+    def __init__(self, model: CompiledPasses | PackagePasses | TorchBackend, traits: BackendTraits) -> None:
         """Use `load`."""
         self._model, self.traits = model, traits
 
@@ -63,14 +68,21 @@ class TorchCompileBackend:
         _choose(options)
 
     @classmethod
+    def device_memory(cls, options: BackendOptions) -> Memory | None:
+        """See `HasDeviceMemory.device_memory`."""
+        return memory_of(_choose(options)[0])
+
+    @classmethod
     def load(cls, spec: ModelSpec, options: BackendOptions) -> Self:
         """Take the compiled model from the cache, or compile it, or leave it to our kernels; see `Backend.load`."""
-        device, dtype = _choose(options)
+        device, dtype = _choose(options, spec)
+        store = evolve(Store.at(options.own.cache_folder, "torch-compile"), is_private=True)
+        if device != "cpu":
+            return cls(*_load_package(spec, options, dtype, open_device(device), store))
         native = _native(spec, options) if dtype == "float32" else None
         if native is not None:
             _log.info("model %r is not compiled: our own kernels run all of it", spec.name)
             return cls(native, evolve(native.traits, extra={**native.traits.extra, "compiled": False}))
-        store = evolve(Store.at(options.own.cache_folder, "torch-compile"), is_private=True)
         with compiled(CompileJob(spec, dtype, options.threads), store) as artefact:
             facts = artefact.facts
             try:
@@ -78,20 +90,13 @@ class TorchCompileBackend:
                     artefact.path, inputs=len(shapes_of(facts.kind, typed=facts.types > 0)), width=output_of(spec)[1]
                 )
             except OSError as exc:
-                msg = f"the compiled model cannot be loaded: {exc}. Remove {artefact.path.parent} to compile it again"
-                raise BackendUnavailable(msg) from exc
+                raise _not_loaded(artefact, exc) from exc
         traits = BackendTraits(
             device=device,
             dtype=dtype,
             padding_is_free=facts.kind == "packed",
             batch_tokens=batch_tokens(device),
-            extra={
-                "packed": facts.kind == "packed",
-                "linear": facts.linear,
-                "compiled": True,
-                "cached": artefact.is_cached,
-                "compile_seconds": facts.seconds,
-            },
+            extra={**_details(artefact), "linear": facts.linear},
         )
         return cls(CompiledPasses(spec, model, facts, options.threads), traits)
 
@@ -103,6 +108,48 @@ class TorchCompileBackend:
     def close(self) -> None:
         """Free the weights; see `Backend.close`."""
         self._model.close()
+
+
+def _load_package(
+    spec: ModelSpec, options: BackendOptions, dtype: DtypeName, device: Device, store: Store
+) -> tuple[PackagePasses, BackendTraits]:
+    """The compiled model on a device with a queue."""
+    job = CompileJob(spec, dtype, options.threads, form="package", place=str(device.place))
+    with compiled(job, store) as artefact:
+        try:
+            package = Package(artefact.path, job.place)
+        except OSError as exc:
+            raise _not_loaded(artefact, exc) from exc
+    try:
+        with device.work(), torch.inference_mode():
+            model = PackagePasses(spec, package, artefact.facts, device, graphs=options.own.graphs)
+    except RuntimeError as exc:
+        msg = f"the model {spec.name!r} does not fit on or run on {device.name}: {exc}"
+        raise BackendUnavailable(msg) from exc
+    traits = BackendTraits(
+        device=device.name,
+        dtype=dtype,
+        padding_is_free=False,
+        batch_tokens=batch_tokens(device.name),
+        extra={**_details(artefact), "graphs": model.graphs},
+        lanes=device.lanes,
+    )
+    return model, traits
+
+
+def _details(artefact: Artefact) -> dict[str, object]:
+    facts = artefact.facts
+    return {
+        "packed": facts.kind == "packed",
+        "compiled": True,
+        "cached": artefact.is_cached,
+        "compile_seconds": facts.seconds,
+    }
+
+
+def _not_loaded(artefact: Artefact, reason: OSError) -> BackendUnavailable:
+    msg = f"the compiled model cannot be loaded: {reason}. Remove {artefact.path.parent} to compile it again"
+    return BackendUnavailable(msg)
 
 
 def _native(spec: ModelSpec, options: BackendOptions) -> TorchBackend | None:
@@ -121,10 +168,15 @@ def _is_of_bert(spec: ModelSpec) -> bool:
     return checkpoint is not None and PackedBert.supports(checkpoint)
 
 
-def _choose(options: BackendOptions) -> tuple[str, DtypeName]:
+def _choose(options: BackendOptions, spec: ModelSpec | None = None) -> tuple[str, DtypeName]:
+    """Device and dtype; where `auto` depends on the checkpoint, by that of `spec`."""
     have = Accelerators.present(torch)
-    device = choose_device(options.device, have)
-    if device != "cpu":
-        msg = f"torch-compile runs on the CPU only, not on {device!r}: set device to cpu, or use backend torch"
+    device = choose_device(options.device, have, worker=options.worker)
+    if device == "mps":
+        msg = "torch-compile runs on the CPU and on CUDA, not on 'mps': set device to cpu, or use backend torch"
         raise BackendUnavailable(msg)
-    return device, choose_dtype(options.dtype, device, have)
+    if spec is None or device == "cpu":
+        return device, choose_dtype(options.dtype, device, have)
+    from provider.backends.torch.loading import checkpoint_dtype, read_config  # noqa: PLC0415 - brings transformers
+
+    return device, choose_dtype(options.dtype, device, have, checkpoint_dtype=checkpoint_dtype(read_config(spec)))

@@ -29,7 +29,7 @@ from provider.domain import SCORES, DenseTask, ModelSpec
 from provider.errors import BackendError, BackendUnavailable, InvalidModel
 from provider.store import Store
 
-MODEL, FACTS, ERROR = "model.so", "facts.json", "error.json"
+FACTS, ERROR = "facts.json", "error.json"
 Kind = Literal["packed", "padded", "padded on the left"]
 
 _log = logging.getLogger(__name__)
@@ -41,16 +41,25 @@ class CompileJob:
 
     Attributes:
         threads: CPU threads of one forward pass.
+        form: a shared object, which `shared_object` calls, for the CPU; a package, which torch calls, for the rest.
+        place: where its tensors are, as torch calls it.
     """
 
     spec: ModelSpec
     dtype: DtypeName
     threads: int
+    form: Literal["shared object", "package"] = "shared object"
+    place: str = "cpu"
+
+    @property
+    def file(self) -> str:
+        """The name of the compiled model."""
+        return "model.so" if self.form == "shared object" else "model.pt2"
 
     @property
     def key(self) -> str:
         """32 hex digits over all that decides the compiled code."""
-        versions = (__version__, torch.__version__, _processor())
+        versions = (__version__, torch.__version__, _processor(), self.form, _card(self.place))
         dense = self.spec.find(DenseTask)
         task = SCORES if dense is None else dense.pooling
         parts = (self.spec.fingerprint, task, self.dtype, self.threads, *versions)
@@ -68,7 +77,7 @@ class Facts:
         positions: no row may be longer; None where the graph has no table of positions.
         types: types of tokens are below it; 0 where the graph takes none.
         seconds: how long it took to compile.
-        digest: SHA-256 of `model.so`, hexadecimal.
+        digest: SHA-256 of the compiled model, hexadecimal.
     """
 
     kind: Kind
@@ -85,7 +94,7 @@ class Artefact:
     """A compiled model's files.
 
     Attributes:
-        path: the shared object.
+        path: the compiled model.
         is_cached: whether it was there already.
     """
 
@@ -103,26 +112,26 @@ def compiled(job: CompileJob, store: Store) -> Iterator[Artefact]:
         InvalidModel: its files are missing or damaged.
     """
     try:
-        entry = store.fetch(job.key, make=lambda folder: _compile(job, folder), read=_facts)
+        entry = store.fetch(job.key, make=lambda folder: _compile(job, folder), read=lambda folder: _facts(job, folder))
     except OSError as exc:
         _log.warning("compiled models cannot be kept, the next start compiles again: %s", exc)
     else:
-        yield Artefact(entry.folder / MODEL, entry.content, is_cached=not entry.is_new)
+        yield Artefact(entry.folder / job.file, entry.content, is_cached=not entry.is_new)
         return
     with tempfile.TemporaryDirectory(prefix="emb-provider-") as folder:
         _compile(job, Path(folder))
-        facts = _facts(Path(folder))
+        facts = _facts(job, Path(folder))
         if facts is None:
             msg = f"the compiled model {job.spec.name!r} cannot be read back from {folder}; is the disk full?"
             raise BackendUnavailable(msg)
-        yield Artefact(Path(folder) / MODEL, facts, is_cached=False)
+        yield Artefact(Path(folder) / job.file, facts, is_cached=False)
 
 
-def _facts(entry: Path) -> Facts | None:
+def _facts(job: CompileJob, entry: Path) -> Facts | None:
     """The facts of a complete entry, else None."""
     try:
         facts = Facts(**json.loads((entry / FACTS).read_text(encoding="utf-8")))
-        with (entry / MODEL).open("rb") as file:
+        with (entry / job.file).open("rb") as file:
             is_whole = hashlib.file_digest(file, "sha256").hexdigest() == facts.digest
     except (OSError, ValueError, TypeError):
         return None
@@ -145,7 +154,7 @@ def _compile(job: CompileJob, folder: Path) -> None:
     try:
         scratch.mkdir()
         _run_compiler(job, scratch, environment)
-        for name in (MODEL, FACTS):
+        for name in (job.file, FACTS):
             (scratch / name).replace(folder / name)
     except OSError as exc:
         msg = (
@@ -206,3 +215,10 @@ def _compiler() -> str:
 def _processor() -> str:
     """What code for this machine's processor depends on."""
     return f"{torch.backends.cpu.get_cpu_capability()}\n{processor()}"
+
+
+def _card(place: str) -> str:
+    """What code for a GPU depends on; empty for the CPU."""
+    if torch.device(place).type != "cuda":
+        return ""
+    return f"{torch.cuda.get_device_name(place)}\n{torch.cuda.get_device_capability(place)}\n{torch.version.cuda}"

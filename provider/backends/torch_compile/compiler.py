@@ -2,7 +2,7 @@
 
 A process of its own, because compiling takes half a minute of processor time, some hundred megabytes and torch's
 tracer, none of which belong into a process that serves. It reads a pickled `CompileJob` from standard input and writes
-`model.so` and `facts.json`, or `error.json`, to the folder that is its argument. It ends when its standard input does,
+the model and `facts.json`, or `error.json`, to the folder that is its argument. It ends when its standard input does,
 so that it does not outlive who started it.
 """
 
@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from provider.backends.torch.head import load_head
 from provider.backends.torch.linear import fastest_linear
 from provider.backends.torch.packed_bert import PackedBert
 from provider.backends.torch.scores import ClassificationHead, ScoreModel
-from provider.backends.torch_compile.cache import ERROR, FACTS, MODEL, CompileJob, Facts, Kind
+from provider.backends.torch_compile.cache import ERROR, FACTS, CompileJob, Facts, Kind
 from provider.backends.torch_compile.graphs import (
     Graph,
     PackedGraph,
@@ -39,8 +40,9 @@ from provider.backends.torch_compile.graphs import (
     dynamic_shapes,
     output_of,
 )
+from provider.backends.torch_compile.package import Package
 from provider.backends.torch_compile.shared_object import CompiledModel
-from provider.domain import Features, ModelSpec, ScoreTask, TokenBatch
+from provider.domain import Features, ScoreTask, TokenBatch
 from provider.errors import BackendUnavailable, ProviderError
 
 # What the compiled model may differ from the same graph without compilation, as a share of the longest row answered.
@@ -64,14 +66,9 @@ def compile_model(job: CompileJob, folder: Path) -> Facts:
     examples = [_inputs(job, kind, graph, lengths) for lengths in _PROBES]
     with torch.no_grad():
         try:
-            exported = torch.export.export(
-                graph,
-                _tensors(examples[0][0]),
-                dynamic_shapes=dynamic_shapes(kind, typed=typed, longest=graph.positions),
-            )
-            torch._inductor.aot_compile(  # noqa: SLF001 - `aoti_compile_and_package` would wrap the file into an archive
-                exported.module(), _tensors(examples[0][0]), options=_options(job, folder, linear)
-            )
+            example = _tensors(examples[0][0], job.place)
+            shapes = dynamic_shapes(kind, typed=typed, longest=graph.positions)
+            _build(job, folder, torch.export.export(graph, example, dynamic_shapes=shapes), example, linear)
         except Exception as exc:
             msg = f"torch cannot compile the architecture {job.spec.architecture!r}: {_line(exc)}"
             raise BackendUnavailable(_advice(msg)) from exc
@@ -79,37 +76,69 @@ def compile_model(job: CompileJob, folder: Path) -> Facts:
             msg = f"the architecture {job.spec.architecture!r} has operations that need Python at run time"
             raise BackendUnavailable(_advice(msg))
         _compare(job, folder, graph, examples)
-    with (folder / MODEL).open("rb") as file:
+    with (folder / job.file).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     seconds = round(time.monotonic() - started, 1)
     return Facts(kind, linear, graph.vocabulary, graph.positions, graph.types, seconds, digest)
 
 
+def _build(
+    job: CompileJob,
+    folder: Path,
+    exported: torch.export.ExportedProgram,
+    example: tuple[torch.Tensor, ...],
+    linear: str,
+) -> None:
+    path = folder / job.file
+    # A batch of one row is as good as any; see `_compare`.
+    options: dict[str, Any] = {"aot_inductor.check_lowerbound": False}
+    if job.form == "package":
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(path), inductor_configs=options)  # noqa: SLF001 - public in its documentation
+        return
+    options |= {
+        "freezing": True,
+        "cpp.weight_prepack": linear == "onednn",
+        # One thread: code without OpenMP.
+        "cpp.threads": job.threads,
+        "aot_inductor.output_path": str(path),
+        # For one file it costs more than it saves.
+        "aot_inductor.precompile_headers": False,
+        "cpp.vec_isa_ok": True,
+    }
+    torch._inductor.aot_compile(exported.module(), example, options=options)  # noqa: SLF001 - the same, without an archive
+
+
 def _graph(job: CompileJob) -> tuple[Graph, Kind, str]:
-    dtype, scores = getattr(torch, job.dtype), job.spec.find(ScoreTask)
-    packed = _packed(job.spec, dtype, scores)
-    if packed is not None:
-        return packed
+    graph, kind, linear = _padded(job) if job.form == "package" else _packed(job) or _padded(job)
+    return graph.eval().to(job.place), kind, linear
+
+
+def _padded(job: CompileJob) -> tuple[Graph, Kind, str]:
     from provider.backends.torch.loading import load_encoder  # noqa: PLC0415
 
-    encoder, *_ = load_encoder(job.spec, lambda _: job.dtype, "auto")
-    layers = (module for module in encoder.modules() if isinstance(module, torch.nn.Linear))
-    widest = max(layers, key=lambda layer: layer.weight.numel(), default=None)
-    linear = "torch"
-    if widest is not None:
-        bias = torch.zeros(widest.out_features, dtype=dtype) if widest.bias is None else widest.bias
-        linear = _linear(widest.weight.detach(), bias.detach())
+    scores = job.spec.find(ScoreTask)
+    encoder, *_ = load_encoder(job.spec, lambda _: job.dtype, "auto", job.place)
+    linear = _fastest_linear_of(encoder, getattr(torch, job.dtype)) if job.form == "shared object" else "torch"
     positions = job.spec.max_positions
     if scores is None:
-        graph = PaddedGraph(encoder, job.spec.dense.pooling, load_head(job.spec), positions)
-        return graph.eval(), "padded", linear
+        return PaddedGraph(encoder, job.spec.dense.pooling, load_head(job.spec), positions), "padded", linear
     model = ScoreModel(encoder, scores)
     kind: Kind = "padded" if model.side == "right" else "padded on the left"
-    return PaddedScoreGraph(model, positions).eval(), kind, linear
+    return PaddedScoreGraph(model, positions), kind, linear
 
 
-def _packed(spec: ModelSpec, dtype: torch.dtype, scores: ScoreTask | None) -> tuple[Graph, Kind, str] | None:
+def _fastest_linear_of(encoder: torch.nn.Module, dtype: torch.dtype) -> str:
+    layers = (module for module in encoder.modules() if isinstance(module, torch.nn.Linear))
+    widest = max(layers, key=lambda layer: layer.weight.numel(), default=None)
+    if widest is None:
+        return "torch"
+    bias = torch.zeros(widest.out_features, dtype=dtype) if widest.bias is None else widest.bias
+    return _linear(widest.weight.detach(), bias.detach())
+
+
+def _packed(job: CompileJob) -> tuple[Graph, Kind, str] | None:
     """The graph without padding; None for models that cannot run so."""
+    spec, dtype, scores = job.spec, getattr(torch, job.dtype), job.spec.find(ScoreTask)
     checkpoint = BertCheckpoint.open(spec.folder, dtype)
     if checkpoint is None or not PackedBert.supports(checkpoint):
         return None
@@ -120,7 +149,7 @@ def _packed(spec: ModelSpec, dtype: torch.dtype, scores: ScoreTask | None) -> tu
         graph = PackedGraph(checkpoint, ("cls",), head, typed=True)
     if graph is None:
         return None
-    return graph.eval(), "packed", _linear(*checkpoint.linear("encoder.layer.0.intermediate.dense"))
+    return graph, "packed", _linear(*checkpoint.linear("encoder.layer.0.intermediate.dense"))
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor) -> str:
@@ -138,30 +167,20 @@ def _inputs(
     return arrays_of(kind, TokenBatch.of(rows), job.spec.pad_id, typed=graph.types > 0), len(rows)
 
 
-def _tensors(arrays: Sequence[NDArray[np.int64]]) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.tensor(array) for array in arrays)
-
-
-def _options(job: CompileJob, folder: Path, linear: str) -> dict[str, str | int | bool]:
-    return {
-        "freezing": True,
-        "cpp.weight_prepack": linear == "onednn",
-        # One thread: code without OpenMP.
-        "cpp.threads": job.threads,
-        "aot_inductor.output_path": str(folder / MODEL),
-        # For one file it costs more than it saves.
-        "aot_inductor.precompile_headers": False,
-        "cpp.vec_isa_ok": True,
-        # A batch of one row is as good as any; see `_compare`.
-        "aot_inductor.check_lowerbound": False,
-    }
+def _tensors(arrays: Sequence[NDArray[np.int64]], place: str) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.tensor(array, device=place) for array in arrays)
 
 
 def _compare(
     job: CompileJob, folder: Path, graph: Graph, examples: Sequence[tuple[tuple[NDArray[np.int64], ...], int]]
 ) -> None:
-    model = CompiledModel(folder / MODEL, inputs=len(examples[0][0]), width=output_of(job.spec)[1])
-    wanted = [graph(*_tensors(arrays)).numpy() for arrays, _ in examples]
+    width = output_of(job.spec)[1]
+    model: CompiledModel | Package = (
+        CompiledModel(folder / job.file, inputs=len(examples[0][0]), width=width)
+        if job.form == "shared object"
+        else Package(folder / job.file, job.place)
+    )
+    wanted = [graph(*_tensors(arrays, job.place)).cpu().numpy() for arrays, _ in examples]
     # Of all of them: a row's logit may be close to 0.
     scale = max(np.linalg.norm(expected, axis=1).max() for expected in wanted)
     for (arrays, rows), expected in zip(examples, wanted, strict=True):

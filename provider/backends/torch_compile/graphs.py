@@ -45,14 +45,14 @@ def shapes_of(kind: Kind, *, typed: bool) -> tuple[tuple[str, ...], ...]:
     return (*shapes, shapes[0]) if typed else shapes
 
 
-def arrays_of(kind: Kind, batch: TokenBatch, pad_id: int, *, typed: bool) -> Arrays:
-    """A batch as the inputs of a graph, in the order of its `forward`."""
+def arrays_of(kind: Kind, batch: TokenBatch, pad_id: int, *, typed: bool, multiple_of: int = 1) -> Arrays:
+    """A batch as the inputs of a graph, in the order of its `forward`; the width of a rectangle is a multiple."""
     if kind == "packed":
         return _packed_arrays(batch, typed=typed)
     side: Literal["left", "right"] = "right" if kind == "padded" else "left"
-    ids, _ = batch.padded(pad_id=pad_id, side=side)
+    ids, _ = batch.padded(pad_id=pad_id, side=side, multiple_of=multiple_of)
     arrays = (ids, batch.lengths, batch.skips)
-    return (*arrays, batch.padded_types(side=side)) if typed else arrays
+    return (*arrays, batch.padded_types(side=side, multiple_of=multiple_of)) if typed else arrays
 
 
 def _packed_arrays(batch: TokenBatch, *, typed: bool) -> Arrays:

@@ -29,7 +29,7 @@ class CompiledPasses:
     def run(self, batch: TokenBatch) -> Outputs:
         """As `Backend.run`."""
         self._enter_lane()
-        self._check(batch)
+        check(batch, self._facts)
         passes = split(batch.lengths) if self._facts.kind == "packed" else []
         if len(passes) <= 1:
             return {self._output: self._pass(batch)}
@@ -47,28 +47,32 @@ class CompiledPasses:
         arrays = arrays_of(facts.kind, batch, self._spec.pad_id, typed=facts.types > 0)
         return self._model.run(arrays, batch.rows)
 
-    def _check(self, batch: TokenBatch) -> None:
-        """Compiled code with several threads has no way to report what is out of bounds: it ends the process."""
-        facts = self._facts
-        least, most = int(batch.ids.min()), int(batch.ids.max())
-        if least < 0 or most >= facts.vocabulary:
-            msg = f"token id {least if least < 0 else most} is not among the model's {facts.vocabulary}"
-            raise ValueError(msg)
-        longest = int(batch.lengths.max())
-        if facts.positions is not None and longest > facts.positions:
-            msg = f"a row of {longest} tokens is longer than the model's {facts.positions} positions"
-            raise ValueError(msg)
-        if facts.types and batch.type_ids is not None:
-            least, most = int(batch.type_ids.min()), int(batch.type_ids.max())
-            if least < 0 or most >= facts.types:
-                msg = f"type {least if least < 0 else most} of a token is not among the model's {facts.types}"
-                raise ValueError(msg)
-
     def _enter_lane(self) -> None:
         """The number of threads of the libraries is kept per calling thread, so every lane says it once."""
         if not getattr(self._lane, "is_set_up", False):
             torch.set_num_threads(self._threads)
             self._lane.is_set_up = True
+
+
+def check(batch: TokenBatch, facts: Facts) -> None:
+    """Refuse what is out of bounds: compiled code ends the process by it, or spoils the GPU for all that follows.
+
+    Raises:
+        ValueError: a token, a type or a row's length is not among the model's.
+    """
+    least, most = int(batch.ids.min()), int(batch.ids.max())
+    if least < 0 or most >= facts.vocabulary:
+        msg = f"token id {least if least < 0 else most} is not among the model's {facts.vocabulary}"
+        raise ValueError(msg)
+    longest = int(batch.lengths.max())
+    if facts.positions is not None and longest > facts.positions:
+        msg = f"a row of {longest} tokens is longer than the model's {facts.positions} positions"
+        raise ValueError(msg)
+    if facts.types and batch.type_ids is not None:
+        least, most = int(batch.type_ids.min()), int(batch.type_ids.max())
+        if least < 0 or most >= facts.types:
+            msg = f"type {least if least < 0 else most} of a token is not among the model's {facts.types}"
+            raise ValueError(msg)
 
 
 def split(lengths: NDArray[np.int64]) -> list[NDArray[Any]]:
