@@ -13,6 +13,7 @@ from provider.engine.plan import LanePlan
 from provider.engine.scheduler import Scheduler
 from provider.engine.tuning import tune, use_plan
 from provider.errors import NotAvailable
+from provider.resident import give_memory_back
 
 
 def settle(parts: ModelParts, lanes: Lanes) -> ModelParts:
@@ -31,6 +32,7 @@ def settle(parts: ModelParts, lanes: Lanes) -> ModelParts:
     if isinstance(parts.backend, GetsFaster):
         for step in parts.backend.improvements():
             lanes.run_idle([step], alone=True, drains=True)
+        give_memory_back()
     if parts.tuned is not None or parts.to_tune is None:
         return parts
     trial = _TrialLanes(parts, lanes, parts.plan)

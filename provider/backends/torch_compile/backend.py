@@ -3,7 +3,7 @@
 Everything is compiled when the model is loaded, or was at an earlier start; what serves has no compiler, so that
 nothing can be compiled in the middle of traffic. On the CPU it is a shared object with its weights frozen in; where the
 `torch` backend's own kernels compute a whole model in one call there is nothing that compiling would make faster, and
-they run it. On CUDA it is a package, whose passes over short batches are captured as graphs. It was never run on a card.
+they run it. On CUDA it is a package, whose passes over short batches are captured as graphs; never run on a card.
 """
 
 import logging
