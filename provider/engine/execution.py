@@ -92,7 +92,10 @@ async def execute(
     rows = [source for source in sources if isinstance(source, Row)]
     timings = Timings(tokenised - started, instants=instants, store_seconds=queued - tokenised)
     if rows:
-        await _run(runtime, cache, new, rows, waiting)
+        try:
+            await _run(runtime, cache, new, rows, waiting)
+        except EmbeddingFailed as exc:
+            raise _naming_the_input(exc, sources, is_lasting=not runtime.prober.has_failed) from exc
         timings = Timings(
             tokenised - started,
             max([row.queue_seconds for row in rows]),
@@ -155,12 +158,16 @@ async def _run(
         raise
     for row in new:
         cache.add_pending(row)
-    try:
-        await (ticket.wait() if waiting is None else waiting(ticket.wait()))
-    except EmbeddingFailed as exc:
-        if not runtime.prober.has_failed:
-            raise
-        raise EmbeddingFailed(exc.reason, index=exc.index, is_lasting=False) from exc
+    await (ticket.wait() if waiting is None else waiting(ticket.wait()))
+
+
+def _naming_the_input(
+    failed: EmbeddingFailed, sources: Sequence[RowOutputs | Row], *, is_lasting: bool
+) -> EmbeddingFailed:
+    """The failure of a row, counted among the rows, as that of an input; others came out of the cache."""
+    places = [place for place, source in enumerate(sources) if isinstance(source, Row)]
+    index = None if failed.index is None else places[failed.index]
+    return EmbeddingFailed(failed.reason, index=index, is_lasting=failed.is_lasting and is_lasting)
 
 
 def _outputs(source: RowOutputs | Row) -> RowOutputs:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from attrs import asdict, evolve, frozen
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ from provider.bench.texts import SHIPPED
 from provider.cores import available_cores
 from provider.engine.engine import Engine
 from provider.engine.loading import ModelParts
+from provider.planning import load as simulated
+from provider.planning.load import simulate_local
 from provider.planning.profile import CostProfile, PassCost, RequestCost
 from provider.settings import CacheSettings, Settings
 
@@ -34,6 +37,7 @@ from provider.settings import CacheSettings, Settings
 _LENGTHS, _SHARES = (8, 32, 128), (0.0, 0.5, 1.0)
 _ROUNDS = 7
 _SLICE_SECONDS, _WARM_UP_SECONDS = 4.0, 1.0
+_ADJUSTMENTS = 3
 # What searches send, and what indexing sends.
 _LOADS = (Load(batch=1, concurrency=64), Load(batch=32, concurrency=4))
 
@@ -44,6 +48,7 @@ class _Passes:
 
     parts: ModelParts
     cost: PassCost
+    spread: float
 
 
 def measure(settings: Settings, *, on_step: Callable[[str], None]) -> CostProfile:
@@ -69,16 +74,19 @@ async def _measure_passes(settings: Settings) -> _Passes:
         runtime = engine.runtimes[settings.model.served_name]
         await runtime.settled()
         parts = await runtime.ready()
-        return _Passes(parts, await asyncio.to_thread(_pass_cost, parts))
+        return await asyncio.to_thread(_passes, parts)
 
 
-def _pass_cost(parts: ModelParts) -> PassCost:
+def _passes(parts: ModelParts) -> _Passes:
     """The costs that come nearest to the measured passes, relative to each; none is negative."""
     batches = [(length, rows) for length in _LENGTHS for rows in _rows(parts, length)]
-    seconds = np.array([_pass_seconds(parts, length, rows) for length, rows in batches])
+    measured = [_pass_seconds(parts, length, rows) for length, rows in batches]
+    seconds = np.array([statistics.median(each) for each in measured])
+    spread = statistics.median(statistics.stdev(each) / statistics.median(each) for each in measured)
     # Of one pass each: 1, rows, tokens, pairs of tokens.
     shapes = np.array([(1, rows, rows * length, rows * length**2) for length, rows in batches], np.float64)
-    return PassCost(*_not_negative(shapes / seconds[:, None], np.ones(len(batches))))
+    cost = PassCost(*_not_negative(shapes / seconds[:, None], np.ones(len(batches))))
+    return _Passes(parts, cost, round(spread, 3))
 
 
 def _rows(parts: ModelParts, length: int) -> Sequence[int]:
@@ -86,8 +94,8 @@ def _rows(parts: ModelParts, length: int) -> Sequence[int]:
     return sorted({max(1, round(share * most)) for share in _SHARES})
 
 
-def _pass_seconds(parts: ModelParts, length: int, rows: int) -> float:
-    """Median of passes that all lanes run side by side, as under load.
+def _pass_seconds(parts: ModelParts, length: int, rows: int) -> list[float]:
+    """Of passes that all lanes run side by side, as under load.
 
     Where a pass is one thread, it is that thread's processor time: others may use the machine meanwhile.
     """
@@ -109,7 +117,7 @@ def _pass_seconds(parts: ModelParts, length: int, rows: int) -> float:
 
     with ThreadPoolExecutor(parts.plan.lanes) as lanes:
         found = [lanes.submit(run) for _ in range(parts.plan.lanes)]
-        return statistics.median(each for lane in found for each in lane.result())
+        return [each for lane in found for each in lane.result()]
 
 
 def _not_negative(shapes: NDArray[np.float64], wanted: NDArray[np.float64]) -> list[float]:
@@ -149,6 +157,7 @@ def _measure_server(server: LocalServer, settings: Settings, passes: _Passes, st
     shapes: list[tuple[int, int]] = []
     server_seconds: list[float] = []
     client_seconds: list[float] = []
+    served: list[tuple[simulated.Load, float]] = []
     with ContenderProcess.start(ServerSetup(f"{server.origin}/v1", texts, truncate="end")) as contender:
         for load in _LOADS:
             seed = secrets.randbits(32)
@@ -158,8 +167,15 @@ def _measure_server(server: LocalServer, settings: Settings, passes: _Passes, st
             shapes.append((outcome.requests, outcome.texts))
             server_seconds.append(_loop_seconds(server) - before)
             client_seconds.append(outcome.cpu_seconds)
+            mean = round((outcome.tokens or 0) / max(1, outcome.texts))
+            served.append(
+                (
+                    simulated.Load(load.batch, (max(1, mean),), concurrency=load.concurrency),
+                    outcome.texts / outcome.seconds,
+                )
+            )
     parts = passes.parts
-    return CostProfile(
+    profile = CostProfile(
         processor=this_machine().processor,
         cores=available_cores(),
         model=settings.model.served_name,
@@ -176,7 +192,26 @@ def _measure_server(server: LocalServer, settings: Settings, passes: _Passes, st
         client=RequestCost(*_not_negative(np.array(shapes, np.float64), np.array(client_seconds))),
         memory_bytes=server.resident_bytes(),
         start_seconds=round(start_seconds, 2),
+        spread=passes.spread,
     )
+    return as_served(profile, served)
+
+
+def as_served(profile: CostProfile, served: Sequence[tuple[simulated.Load, float]]) -> CostProfile:
+    """`profile` with passes that take as much longer as the measured rates say.
+
+    Beside an event loop, a tokeniser and a client a pass takes longer than beside other passes: caches are shared.
+
+    Args:
+        profile: passes as measured in process.
+        served: loads in closed loops, and the texts a second that were answered.
+    """
+    for _ in range(_ADJUSTMENTS):
+        longer = [
+            simulate_local(profile, load, seconds=_SLICE_SECONDS).texts_per_second / rate for load, rate in served
+        ]
+        profile = msgspec.structs.replace(profile, forward=profile.forward.times(statistics.geometric_mean(longer)))
+    return profile
 
 
 def _loop_seconds(server: LocalServer) -> float:

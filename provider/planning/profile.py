@@ -32,6 +32,10 @@ class PassCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         pairs = sum(length * length for length in lengths)
         return self.each + self.row * len(lengths) + self.token * sum(lengths) + self.token_pair * pairs
 
+    def times(self, factor: float) -> "PassCost":
+        """The costs of passes that take `factor` times as long."""
+        return PassCost(*(factor * cost for cost in (self.each, self.row, self.token, self.token_pair)))
+
 
 class RequestCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Processor seconds of one request beside its forward passes: parsing, tokenising, queueing, writing."""
@@ -59,6 +63,7 @@ class CostProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         client: a request on the load generator's; where that shares the machine, it takes its cores.
         memory_bytes: resident memory of the loaded server.
         start_seconds: from the start of the process to readiness, with the model's files there.
+        spread: of the time of a pass: standard deviation as a share of it.
     """
 
     processor: str
@@ -77,6 +82,7 @@ class CostProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client: RequestCost
     memory_bytes: int
     start_seconds: float
+    spread: float = 0.0
 
     @property
     def limits(self) -> BatchLimits:

@@ -1,5 +1,6 @@
 """A simulated server: the scheduler that serves, on cores and passes that only take time."""
 
+import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -84,6 +85,8 @@ class Replica:
             clock=events,
         )
         self._idle = set(range(lanes))
+        # Of the same times each time.
+        self._chance = random.Random(0)  # noqa: S311 - no secret
         self.under_way = self.answered_tokens = 0
 
     @property
@@ -134,6 +137,9 @@ class Replica:
         self._scheduler.throughput.began(lane, sum(row.tokens for row in rows), went_on=went_on)
         is_full = self._scheduler.rows > 0
         seconds = self._profile.pass_seconds([row.tokens for row in rows])
+        if spread := self._profile.spread:
+            # Passes that all took the same would go in step for ever, which none do.
+            seconds *= self._chance.lognormvariate(-spread * spread / 2, spread)
         self._device.run(seconds, lambda: self._ended(lane, rows, is_full=is_full), cores=self._threads)
 
     def _ended(self, lane: int, rows: Sequence[Row], *, is_full: bool) -> None:

@@ -334,6 +334,19 @@ async def test_a_failing_forward_pass_is_500_without_its_reason_and_nan_names_th
     assert response.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize(("fault", "code"), [("poison", "embedding_failed"), ("nan", "non_finite_vector")])
+async def test_the_input_that_failed_is_named_where_others_come_out_of_the_cache(
+    client: Any, fault: str, code: str
+) -> None:
+    backend = client.app.state.service.runtimes[MODEL].loaded.backend
+    known = ["a dog", "a horse"]
+    await client.post("/v1/embeddings", json={"model": MODEL, "input": known})
+    setattr(backend, fault, 4937)
+    response = await client.post("/v1/embeddings", json={"model": MODEL, "input": [*known, "new", "a cat", "a dog"]})
+    error = error_of(response)
+    assert (response.status_code, error["code"], error["param"]) == (500, code, "input[3]")
+
+
 async def test_what_nobody_foresaw_is_500_in_the_envelope(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(_: Any) -> None:
         msg = "secret detail"

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 
+import attack_kit
 import attacks
+import attacks_alone
 import pytest
-from attacks import Target
+from attack_kit import Target
 
 
 @pytest.fixture(scope="module")
 def target() -> Iterator[Target]:
     limits = {"EMB_PROVIDER_SERVER_HEAD_SECONDS": "2", "EMB_PROVIDER_SERVER_WRITE_SECONDS": "1"}
-    with attacks.target(size=0.02, **limits) as opened:
+    with attack_kit.target(size=0.02, **limits) as opened:
         yield opened
 
 
@@ -29,7 +31,7 @@ def test_an_attack_costs_no_more_than_it_may(target: Target, attack: attacks.Att
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", attacks.OWN_SERVER)
-def test_a_server_out_of_resources_goes_on(attack: attacks.OwnAttack) -> None:
+@pytest.mark.parametrize("attack", attacks_alone.OWN_SERVER)
+def test_a_server_that_is_attacked_by_files_or_out_of_resources_goes_on(attack: attacks_alone.OwnAttack) -> None:
     for row in attack():
         assert row.is_ok, row

@@ -11,6 +11,7 @@ from provider.cli import cli
 from provider.errors import InvalidRequest
 from provider.planning.events import Cores, Events, Thread
 from provider.planning.load import Load, simulate, simulate_local
+from provider.planning.measure import as_served
 from provider.planning.profile import CostProfile, PassCost, RequestCost
 from provider.planning.sizing import capacity, plan
 
@@ -174,3 +175,19 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str, problem
         CostProfile.read(tmp_path / "none.json")
     with pytest.raises(InvalidRequest, match="cannot write"):
         PROFILE.write(tmp_path / "none" / "profile.json")
+
+
+def test_passes_take_as_long_as_the_measured_rates_say() -> None:
+    loads = [Load(1, (15,), concurrency=64), Load(32, (15,), concurrency=4)]
+    served = [(load, 0.8 * simulate_local(PROFILE, load).texts_per_second) for load in loads]
+    profile = as_served(PROFILE, served)
+    for load, rate in served:
+        assert simulate_local(profile, load).texts_per_second == pytest.approx(rate, rel=0.05)
+    assert 1.1 < profile.forward.token / PROFILE.forward.token < 1.5
+
+
+def test_passes_that_vary_keep_the_rate_and_make_some_requests_wait_longer() -> None:
+    load = Load(32, (15,), concurrency=4)
+    steady, varied = simulate_local(PROFILE, load), simulate_local(msgspec.structs.replace(PROFILE, spread=0.2), load)
+    assert varied.texts_per_second == pytest.approx(steady.texts_per_second, rel=0.05)
+    assert varied.latency(0.95) > 1.1 * steady.latency(0.95)
