@@ -13,6 +13,7 @@ from processes import ROOT, ServerProcess
 
 PICTURES = ROOT / "build" / "pictures"
 WIDTHS = {360: 780, 768: 1024, 1280: 900}
+MOST_HEIGHT = 12_000
 TABS = ("Similarity", "Map", "Tokens", "Code")
 
 
@@ -73,6 +74,8 @@ def test_every_view_fits_its_width_and_axe_finds_nothing_serious(
             page.screenshot(path=PICTURES / f"{state}-{theme}-{width}.png", full_page=True)
             if page.evaluate("document.documentElement.scrollWidth") > width:
                 wrong.append(f"{state}: wider than {width} pixels")
+            if page.evaluate("document.documentElement.scrollHeight") > MOST_HEIGHT:
+                wrong.append(f"{state}: higher than {MOST_HEIGHT} pixels")
             found = Axe().run(page).response["violations"]
             wrong += [
                 f"{state}: {each['id']}: {each['nodes'][0]['html'][:200]}"

@@ -99,27 +99,29 @@ export function TextMap({ result }: { result: Result }) {
         aria-label={`Map of ${places.length} texts. Arrow keys go from text to text.`}
         onKeyDown={move}
       >
-        <svg viewBox={`0 0 ${width || 1} ${height}`} aria-hidden="true">
-          {places.map(
-            ({ label }, index) =>
-              label && (
-                <text key={index} x={label.x} y={label.y} class={at.value === index ? "chosen" : ""}>
-                  {label.text}
-                </text>
-              ),
-          )}
-          {places.map((place, index) => (
-            <circle
-              key={index}
-              cx={place.x}
-              cy={place.y}
-              r={at.value === index ? 8 : 5}
-              class={at.value === index ? "chosen" : ""}
-              onPointerEnter={() => (at.value = index)}
-              onPointerDown={() => (at.value = index)}
-            />
-          ))}
-        </svg>
+        {width > 0 && (
+          <svg viewBox={`0 0 ${width} ${height}`} aria-hidden="true">
+            {places.map(
+              ({ label }, index) =>
+                label && (
+                  <text key={index} x={label.x} y={label.y} class={at.value === index ? "chosen" : ""}>
+                    {label.text}
+                  </text>
+                ),
+            )}
+            {places.map((place, index) => (
+              <circle
+                key={index}
+                cx={place.x}
+                cy={place.y}
+                r={at.value === index ? 8 : 5}
+                class={at.value === index ? "chosen" : ""}
+                onPointerEnter={() => (at.value = index)}
+                onPointerDown={() => (at.value = index)}
+              />
+            ))}
+          </svg>
+        )}
       </div>
       <p class="hint">
         Principal components 1 (across) and 2 (up) of the vectors. They hold{" "}
