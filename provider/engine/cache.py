@@ -20,8 +20,9 @@ from provider.engine.rows import Row
 from provider.engine.stored_outputs import RowOutputs, StoredOutputs
 from provider.settings import CacheSettings
 
-# What Python keeps for an entry beside the outputs' bytes: key, mapping, array objects, hash table, the TTL's links.
-_ENTRY_BYTES = 800
+# What an entry takes beside the outputs' bytes: key, mapping, array objects, hash table, the TTL's links, and gaps that
+# the allocator leaves between entries that come and go.
+_ENTRY_BYTES = 1000
 
 # More than outputs fit into the default bound.
 _SLOTS = 1 << 20

@@ -1,6 +1,7 @@
 """Care for the models while the engine is open: hung lanes, failed loads, idle models, memory."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from provider.engine.runtime import ModelRuntime
 
 _TICK_SECONDS = 1.0
+# What the allocator holds free grows as entries of the cache come and go; giving it back takes some milliseconds.
+_TICKS_UNTIL_TRIM = 60
 _FIRST_RETRY_SECONDS = 5.0
 _LONGEST_RETRY_SECONDS = 300.0
 # Of the container's limit; the rest is for requests, the cache and libraries.
@@ -79,10 +82,12 @@ class ModelUpkeep:
         self.coming: Callable[[], Iterable[ModelRuntime]] = tuple
 
     async def run(self) -> None:
-        """Look once a second, until cancelled."""
-        while True:
+        """Look once a second, and give free memory back once a minute, until cancelled."""
+        for tick in itertools.count(1):
             await asyncio.sleep(_TICK_SECONDS)
             await self.look()
+            if tick % _TICKS_UNTIL_TRIM == 0:
+                await asyncio.to_thread(give_memory_back)
 
     async def look(self) -> None:
         """Fail rows of hung lanes, try failed loads again, and unload idle models."""

@@ -61,6 +61,8 @@ def compile_model(job: CompileJob, folder: Path) -> Facts:
     """
     started = time.monotonic()
     torch.set_num_threads(job.threads)
+    if torch.device(job.place).type == "cuda":
+        torch.cuda.set_device(job.place)
     graph, kind, linear = _graph(job)
     typed = graph.types > 0
     examples = [_inputs(job, kind, graph, lengths) for lengths in _PROBES]

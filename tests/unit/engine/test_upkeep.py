@@ -14,6 +14,7 @@ from waiting import PATIENCE_SECONDS, until, until_set
 
 from provider.backends import BackendOptions, Memory
 from provider.domain import Embedded, EmbedRequest, ModelSpec, Outputs, TokenBatch
+from provider.engine import upkeep
 from provider.engine.engine import Engine
 from provider.engine.hooks import Event, Hooks, ModelChanged, ModelState
 from provider.engine.probing import FAILURES_UNTIL_PROBED
@@ -362,3 +363,15 @@ async def test_a_device_that_is_full_is_told_with_its_setting(
         assert f"hold {WEIGHTS} of {memory.max_device_bytes}" in failure.message
         assert "raise memory.max_device_bytes" in failure.message
         assert on_device.held == {"card:0": WEIGHTS}
+
+
+async def test_free_memory_is_given_back_again_and_again(
+    minilm: Path, clock: TickingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(upkeep, "_TICK_SECONDS", 0.001)
+    monkeypatch.setattr(upkeep, "_TICKS_UNTIL_TRIM", 3)
+    monkeypatch.setattr(upkeep, "give_memory_back", lambda: given.append(threading.current_thread().name))
+    async with opened(fake(minilm), clock=clock):
+        await until(lambda: len(given) > 2)
+    assert threading.main_thread().name not in given
