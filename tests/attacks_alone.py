@@ -150,7 +150,7 @@ def odd_keys() -> Iterator[Row]:
 
 
 def failing_inputs() -> Iterator[Row]:
-    """Requests of 600 texts of which one makes the forward pass fail, each time."""
+    """Requests of 20 texts of which one makes the forward pass fail, each time."""
     with tempfile.TemporaryDirectory() as folder:
         environment = backend_environment(Path(folder), "failing", "FailingBackend", _FAILING)
         with running([], env=environment, cwd=Path(folder)) as server:

@@ -20,6 +20,7 @@ from chaos_load import (
     Finding,
     Load,
     counted,
+    dealt_with,
     embed,
     ready_worker,
     resident_mib,
@@ -38,8 +39,8 @@ KILLS_OF_A_SERVER = 4
 _HANGS = 70
 # A kept connection is ended at this age at the latest.
 _CONNECTION_SECONDS = 30.0
-# Rows that hung passes hold, and memory that requests may leave behind.
-_HELD_ROWS, _MOST_MIB = 256, 60
+# Memory that requests may leave behind.
+_MOST_MIB = 60
 
 
 def stops(backend: str, times: int) -> Finding:
@@ -189,7 +190,7 @@ def abandoned(_: str, times: int, requests: int = 3000) -> Finding:
                 for _ in range(requests // 100):
                     _leave(server, request, 100)
                 started = time.monotonic()
-                wait_until(lambda: under_way(server) <= _HELD_ROWS)
+                wait_until(lambda: under_way(server) == 0)
                 seconds = max(seconds, time.monotonic() - started)
                 more = resident_mib(server.process.pid) - before
                 wrong += [f"{more:.0f} MiB more"] if more > _MOST_MIB else []
@@ -201,9 +202,10 @@ def abandoned(_: str, times: int, requests: int = 3000) -> Finding:
 def _leave(server: ServerProcess, request: bytes, count: int) -> None:
     """So many callers send a request, and leave when all are under way or refused."""
     connections = [socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS) for _ in range(count)]
+    before = dealt_with(server)
     for each in connections:
         each.sendall(request)
-    wait_until(lambda: under_way(server))
+    wait_until(lambda: dealt_with(server) >= before + count)
     for each in connections:
         each.close()
 

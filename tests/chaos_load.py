@@ -158,14 +158,34 @@ def under_way(server: ServerProcess) -> float:
     return sum(float(line.split()[-1]) for line in server.metrics() if line.startswith(names))
 
 
-def share_of(server: ServerProcess, worker: int) -> float:
-    """The share of the requests under way that are with that worker of two."""
-    found: dict[str, float] = {}
-    while len(found) < 2:
-        name = "emb_provider_requests_under_way{worker="
-        (line,) = (line for line in server.metrics() if line.startswith(name))
-        found[line.split('"')[1]] = float(line.split()[-1])
-    return found[str(worker)] / max(1.0, sum(found.values()))
+def dealt_with(server: ServerProcess) -> float:
+    """Requests for vectors that are under way or were answered, those included whose callers left."""
+    names = ("emb_provider_requests_under_way", "emb_provider_requests_total{")
+    lines = [line for line in server.metrics() if line.startswith(names)]
+    return sum(float(line.split()[-1]) for line in lines if "embed" in line or line.startswith(names[0]))
+
+
+def share_of(server: ServerProcess, worker: int, seconds: float = 1.0) -> float:
+    """The share of the answers of so many seconds that one worker of two gave."""
+    before = _answers_by_worker(server)
+    time.sleep(seconds)
+    more = {number: count - before[number] for number, count in _answers_by_worker(server).items()}
+    return more[worker] / max(1.0, sum(more.values()))
+
+
+def _answers_by_worker(server: ServerProcess) -> dict[int, float]:
+    """Requests that each worker of two has answered since it started."""
+    found: dict[int, float] = {}
+
+    def look() -> bool:
+        lines = server.metrics()
+        (under_way,) = (line for line in lines if line.startswith("emb_provider_requests_under_way{worker="))
+        answered = [line for line in lines if line.startswith("emb_provider_requests_total{")]
+        found[int(under_way.split('"')[1])] = sum(float(line.split()[-1]) for line in answered)
+        return len(found) == 2
+
+    wait_until(look)
+    return found
 
 
 def resident_mib(pid: int) -> float:

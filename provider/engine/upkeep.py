@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,8 @@ class ModelUpkeep:
             await asyncio.sleep(_TICK_SECONDS)
             await self.look()
             if tick % _TICKS_UNTIL_TRIM == 0:
-                await asyncio.to_thread(give_memory_back)
+                # Not awaited: what is looked at must not wait for a thread.
+                threading.Thread(target=give_memory_back, name="give memory back", daemon=True).start()
 
     async def look(self) -> None:
         """Fail rows of hung lanes, try failed loads again, and unload idle models."""

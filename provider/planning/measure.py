@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from provider.backends import TokenBatch
 from provider.bench.local_server import LocalServer
-from provider.bench.messages import Load, ServerSetup, Slice, Texts
+from provider.bench.messages import Load, Outcome, ServerSetup, Slice, Texts
 from provider.bench.processes import ContenderProcess
 from provider.bench.report import this_machine
 from provider.bench.texts import SHIPPED
@@ -37,9 +38,9 @@ from provider.settings import CacheSettings, Settings
 _LENGTHS, _SHARES = (8, 32, 128), (0.0, 0.5, 1.0)
 _ROUNDS = 7
 _SLICE_SECONDS, _WARM_UP_SECONDS = 4.0, 1.0
-_ADJUSTMENTS = 3
-# What searches send, and what indexing sends.
-_LOADS = (Load(batch=1, concurrency=64), Load(batch=32, concurrency=4))
+_ADJUSTMENTS = 6
+# What many searches send, what indexing sends, and what few searches send.
+_LOADS = (Load(batch=1, concurrency=64), Load(batch=32, concurrency=4), Load(batch=1, concurrency=3))
 
 
 @frozen
@@ -51,8 +52,31 @@ class _Passes:
     spread: float
 
 
+@frozen
+class Served:
+    """A closed loop, and the texts a second that were answered."""
+
+    load: simulated.Load
+    rate: float
+
+    @classmethod
+    def of(cls, load: Load, outcome: Outcome) -> Self:
+        """What a load came to, as if all texts were as long as the mean."""
+        mean = max(1, round((outcome.tokens or 0) / max(1, outcome.texts)))
+        return cls(simulated.Load(load.batch, (mean,), concurrency=load.concurrency), outcome.texts / outcome.seconds)
+
+    def simulated_rate(self, profile: CostProfile) -> float:
+        """Texts a second by a profile."""
+        return simulate_local(profile, self.load, seconds=_SLICE_SECONDS).texts_per_second
+
+    def is_bound_by_passes(self, profile: CostProfile) -> bool:
+        """Whether quicker passes would answer more: else the rate says nothing about them."""
+        quicker = msgspec.structs.replace(profile, forward=profile.forward.times(0.5))
+        return self.rate > 0 and self.simulated_rate(quicker) > 1.2 * self.simulated_rate(profile) > 0
+
+
 def measure(settings: Settings, *, on_step: Callable[[str], None]) -> CostProfile:
-    """What serving the model of `settings` costs here; takes about 25 s beside loading it twice.
+    """What serving the model of `settings` costs here; takes about 30 s beside loading it twice.
 
     Args:
         settings: with one model.
@@ -157,7 +181,7 @@ def _measure_server(server: LocalServer, settings: Settings, passes: _Passes, st
     shapes: list[tuple[int, int]] = []
     server_seconds: list[float] = []
     client_seconds: list[float] = []
-    served: list[tuple[simulated.Load, float]] = []
+    served: list[Served] = []
     with ContenderProcess.start(ServerSetup(f"{server.origin}/v1", texts, truncate="end")) as contender:
         for load in _LOADS:
             seed = secrets.randbits(32)
@@ -167,13 +191,7 @@ def _measure_server(server: LocalServer, settings: Settings, passes: _Passes, st
             shapes.append((outcome.requests, outcome.texts))
             server_seconds.append(_loop_seconds(server) - before)
             client_seconds.append(outcome.cpu_seconds)
-            mean = round((outcome.tokens or 0) / max(1, outcome.texts))
-            served.append(
-                (
-                    simulated.Load(load.batch, (max(1, mean),), concurrency=load.concurrency),
-                    outcome.texts / outcome.seconds,
-                )
-            )
+            served.append(Served.of(load, outcome))
     parts = passes.parts
     profile = CostProfile(
         processor=this_machine().processor,
@@ -194,23 +212,31 @@ def _measure_server(server: LocalServer, settings: Settings, passes: _Passes, st
         start_seconds=round(start_seconds, 2),
         spread=passes.spread,
     )
-    return as_served(profile, served)
+    *many, few = served
+    return as_served(profile, many, few)
 
 
-def as_served(profile: CostProfile, served: Sequence[tuple[simulated.Load, float]]) -> CostProfile:
-    """`profile` with passes that take as much longer as the measured rates say.
+def as_served(profile: CostProfile, many: Sequence[Served], few: Served) -> CostProfile:
+    """`profile` with passes that take as long as the measured rates say.
 
-    Beside an event loop, a tokeniser and a client a pass takes longer than beside other passes: caches are shared.
+    Beside an event loop, a tokeniser and a client a pass takes longer than beside other passes, as they share caches;
+    and its thread is woken up, waits for the interpreter, and hands its rows over.
 
     Args:
         profile: passes as measured in process.
-        served: loads in closed loops, and the texts a second that were answered.
+        many: closed loops that fill batches; they say how much longer all of a pass takes.
+        few: one of passes over a row or two, which says how much longer every pass takes.
+
+    Loads that something else than passes holds back say nothing, nor do those that nothing was answered of.
     """
-    for _ in range(_ADJUSTMENTS):
-        longer = [
-            simulate_local(profile, load, seconds=_SLICE_SECONDS).texts_per_second / rate for load, rate in served
-        ]
-        profile = msgspec.structs.replace(profile, forward=profile.forward.times(statistics.geometric_mean(longer)))
+    many = [each for each in many if each.is_bound_by_passes(profile)]
+    for _ in range(_ADJUSTMENTS if many and few.is_bound_by_passes(profile) else 0):
+        longer = statistics.geometric_mean(each.simulated_rate(profile) / each.rate for each in many)
+        forward = profile.forward.times(longer)
+        profile = msgspec.structs.replace(profile, forward=forward)
+        missing = (few.simulated_rate(profile) / few.rate - 1) * profile.pass_seconds(few.load.lengths)
+        each = max(0.0, forward.each + missing)
+        profile = msgspec.structs.replace(profile, forward=msgspec.structs.replace(forward, each=each))
     return profile
 
 

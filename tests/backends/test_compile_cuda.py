@@ -20,7 +20,7 @@ from provider.backends.torch import graphs
 from provider.backends.torch.backend import TorchBackend, TorchOptions
 from provider.backends.torch_compile import cache as compile_cache
 from provider.backends.torch_compile.backend import TorchCompileBackend, TorchCompileOptions
-from provider.backends.torch_compile.package import Package
+from provider.backends.torch_compile.package import Package, _last_exception
 from provider.models.spec import read_spec
 from provider.testing import BackendContract
 from provider.testing.tiny import tiny_bert, tiny_classifier, tiny_roberta
@@ -184,3 +184,26 @@ def test_a_card_without_enough_memory_is_said(
     monkeypatch.setattr("provider.backends.torch_compile.package.Graphs.captured_by", full)
     with pytest.raises(BackendUnavailable, match="does not fit on or run on cuda:0: CUDA out of memory"):
         load(spec, cache)
+    assert runtimes[-1].is_closed
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", full)
+    with pytest.raises(BackendUnavailable, match="does not fit on or run on cuda:0: CUDA out of memory"):
+        load(spec, cache)
+
+
+def test_memory_that_runs_out_in_compiled_code_is_told_as_such(
+    spec: ModelSpec, cache: Path, runtimes: list[FakeRuntime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = load(spec, cache, graphs=False)
+
+    def full(*_: torch.Tensor) -> None:
+        msg = "aoti_torch_empty_strided API call failed at model.cpp, line 1"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(compiled._model._package, "_model", full)  # type: ignore[union-attr]
+    monkeypatch.setattr("provider.backends.torch_compile.package._last_exception", lambda: "CUDA out of memory")
+    with pytest.raises(MemoryError, match=r"API call failed.*CUDA out of memory"):
+        compiled.run(batch_of(3))
+
+
+def test_what_torch_said_of_a_failed_call_is_kept_beside() -> None:
+    assert isinstance(_last_exception(), str)

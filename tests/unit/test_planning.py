@@ -11,7 +11,7 @@ from provider.cli import cli
 from provider.errors import InvalidRequest
 from provider.planning.events import Cores, Events, Thread
 from provider.planning.load import Load, simulate, simulate_local
-from provider.planning.measure import as_served
+from provider.planning.measure import Served, as_served
 from provider.planning.profile import CostProfile, PassCost, RequestCost
 from provider.planning.sizing import capacity, plan
 
@@ -178,12 +178,23 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str, problem
 
 
 def test_passes_take_as_long_as_the_measured_rates_say() -> None:
-    loads = [Load(1, (15,), concurrency=64), Load(32, (15,), concurrency=4)]
-    served = [(load, 0.8 * simulate_local(PROFILE, load).texts_per_second) for load in loads]
-    profile = as_served(PROFILE, served)
-    for load, rate in served:
-        assert simulate_local(profile, load).texts_per_second == pytest.approx(rate, rel=0.05)
-    assert 1.1 < profile.forward.token / PROFILE.forward.token < 1.5
+    slower = msgspec.structs.replace(PROFILE, forward=PassCost(each=0.004, row=0.0, token=0.00038, token_pair=0.0))
+    loads = [Load(1, (15,), concurrency=64), Load(32, (15,), concurrency=4), Load(1, (15,), concurrency=3)]
+    *many, few = [Served(load, simulate_local(slower, load).texts_per_second) for load in loads]
+    profile = as_served(PROFILE, many, few)
+    for served in (*many, few):
+        assert served.simulated_rate(profile) == pytest.approx(served.rate, rel=0.04)
+    assert profile.forward.each == pytest.approx(0.004, rel=0.3)
+
+
+def test_rates_that_passes_do_not_hold_back_say_nothing_of_them() -> None:
+    quick = msgspec.structs.replace(PROFILE, forward=PassCost(each=1e-5, row=0.0, token=1e-7, token_pair=0.0))
+    loads = [Load(1, (15,), concurrency=64), Load(32, (15,), concurrency=4), Load(1, (15,), concurrency=3)]
+    *many, few = [Served(load, 0.8 * simulate_local(quick, load).texts_per_second) for load in loads]
+    assert as_served(quick, many, few) == quick
+    # A model so slow that nothing was answered in time.
+    slow = msgspec.structs.replace(PROFILE, forward=PassCost(each=20.0, row=0.0, token=0.1, token_pair=0.0))
+    assert as_served(slow, [Served(load, 0.0) for load in loads[:2]], Served(loads[2], 0.0)) == slow
 
 
 def test_passes_that_vary_keep_the_rate_and_make_some_requests_wait_longer() -> None:

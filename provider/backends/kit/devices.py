@@ -38,12 +38,15 @@ def memory_errors() -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as exc:
-        text = str(exc)
-        # A class of its own in torch; a RuntimeError with a text elsewhere.
-        if type(exc).__name__ == "OutOfMemoryError" or any(part in text.lower() for part in _OUT_OF_MEMORY):
-            msg = " ".join(text.split())
+        if is_out_of_memory(exc):
+            msg = " ".join(str(exc).split())
             raise MemoryError(msg) from exc
         raise
+
+
+def is_out_of_memory(exc: Exception) -> bool:
+    """Whether a library's error says that memory ran out: a class of its own in torch, elsewhere a text."""
+    return type(exc).__name__ == "OutOfMemoryError" or any(part in str(exc).lower() for part in _OUT_OF_MEMORY)
 
 
 def batch_tokens(device: str) -> int:

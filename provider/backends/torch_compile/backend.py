@@ -10,7 +10,7 @@ import logging
 from typing import ClassVar, Self
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from provider.backends.kit.devices import (
     Accelerators,
@@ -47,8 +47,8 @@ class TorchCompileOptions:
         graphs: on CUDA, capture the passes of short batches as graphs when the model is loaded.
     """
 
-    cache_folder: str | None = None
-    graphs: bool = True
+    cache_folder: str | None = field(default=None, repr=False)
+    graphs: bool = field(default=True, repr=False)
 
 
 class TorchCompileBackend:
@@ -115,15 +115,21 @@ def _load_package(
 ) -> tuple[PackagePasses, BackendTraits]:
     """The compiled model on a device with a queue."""
     job = CompileJob(spec, dtype, options.threads, form="package", place=str(device.place))
-    with compiled(job, store) as artefact:
-        try:
-            package = Package(artefact.path, job.place)
-        except OSError as exc:
-            raise _not_loaded(artefact, exc) from exc
+    package = None
     try:
+        with compiled(job, store) as artefact, device.work():
+            try:
+                package = Package(artefact.path, job.place)
+            except OSError as exc:
+                raise _not_loaded(artefact, exc) from exc
         with device.work(), torch.inference_mode():
-            model = PackagePasses(spec, package, artefact.facts, device, graphs=options.own.graphs)
-    except RuntimeError as exc:
+            model = PackagePasses(spec, package, artefact.facts, device, dtype, graphs=options.own.graphs)
+    except Exception as exc:
+        if package is not None:
+            package.close()
+        device.close()
+        if not isinstance(exc, RuntimeError):
+            raise
         msg = f"the model {spec.name!r} does not fit on or run on {device.name}: {exc}"
         raise BackendUnavailable(msg) from exc
     traits = BackendTraits(

@@ -62,7 +62,8 @@ class CompileJob:
         versions = (__version__, torch.__version__, _processor(), self.form, _card(self.place))
         dense = self.spec.find(DenseTask)
         task = SCORES if dense is None else dense.pooling
-        parts = (self.spec.fingerprint, task, self.dtype, self.threads, *versions)
+        threads = self.threads if self.form == "shared object" else 0
+        parts = (self.spec.fingerprint, task, self.dtype, threads, *versions)
         return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
 
 

@@ -95,6 +95,8 @@ def _build(
     # A batch of one row is as good as any; see `_compare`.
     options: dict[str, Any] = {"aot_inductor.check_lowerbound": False}
     if job.form == "package":
+        # Weights count as torch's memory, by which models are unloaded.
+        options["aot_inductor.weight_use_caching_allocator"] = True
         torch._inductor.aoti_compile_and_package(exported, package_path=str(path), inductor_configs=options)  # noqa: SLF001 - public in its documentation
         return
     options |= {

@@ -3,6 +3,7 @@
 A package (`torch.export`'s `.pt2`) holds code and weights, and nothing is compiled when it is loaded.
 """
 
+import ctypes
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from provider.backends.kit.devices import is_out_of_memory
 from provider.backends.torch.device import Array, Device
 from provider.backends.torch.graphs import TOLERANCES, Graphs, Rectangle, filled
 from provider.backends.torch_compile.cache import Facts
@@ -31,6 +33,7 @@ class Package:
 
         Raises:
             OSError: it cannot be loaded.
+            RuntimeError: there is not enough memory.
         """
         import torch._inductor  # noqa: PLC0415 - the CPU's way does without it
 
@@ -44,6 +47,8 @@ class Package:
                 str(path), run_single_threaded=True, device_index=index
             )
         except RuntimeError as exc:
+            if is_out_of_memory(exc):
+                raise
             msg = f"{path} cannot be loaded: {exc}"
             raise OSError(msg) from exc
 
@@ -57,7 +62,12 @@ class Package:
             msg = "the model is closed"
             raise RuntimeError(msg)
         with self._lock:
-            answer: torch.Tensor = self._model(*tensors)
+            try:
+                answer: torch.Tensor = self._model(*tensors)
+            except RuntimeError as exc:
+                # Compiled code says only which call failed; what torch said, as that memory ran out, is kept beside.
+                msg = f"{exc} ({_last_exception()})"
+                raise RuntimeError(msg) from exc
         return answer
 
     def run(self, arrays: Sequence[NDArray[Any]], _rows: int) -> Vectors:
@@ -69,6 +79,13 @@ class Package:
         self._model = None
 
 
+def _last_exception() -> str:
+    """What torch said on this thread when a call of compiled code failed."""
+    what = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).torch_exception_get_what
+    what.restype = ctypes.c_char_p
+    return (what() or b"").decode(errors="replace")
+
+
 class PackagePasses:
     """A package that takes batches. Several threads may call `run` at the same time.
 
@@ -76,7 +93,9 @@ class PackagePasses:
         graphs: how many rectangles are captured.
     """
 
-    def __init__(self, spec: ModelSpec, package: Package, facts: Facts, device: Device, *, graphs: bool) -> None:
+    def __init__(
+        self, spec: ModelSpec, package: Package, facts: Facts, device: Device, dtype: str, *, graphs: bool
+    ) -> None:
         """Take a package over, and capture short batches of a model of vectors; within `device.work`."""
         self._spec, self._package, self._facts, self._device = spec, package, facts, device
         self._output, _ = output_of(spec)
@@ -85,7 +104,7 @@ class PackagePasses:
             self._graphs = Graphs.captured_by(
                 *(self, device.capture, self._pass),
                 longest=spec.max_tokens,
-                tolerance=TOLERANCES[1],
+                tolerance=TOLERANCES[dtype != "float32"],
             )
         self.graphs = 0 if self._graphs is None else len(self._graphs)
 
