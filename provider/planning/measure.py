@@ -38,7 +38,7 @@ from provider.settings import CacheSettings, Settings
 _LENGTHS, _SHARES = (8, 32, 128), (0.0, 0.5, 1.0)
 _ROUNDS = 7
 _SLICE_SECONDS, _WARM_UP_SECONDS = 4.0, 1.0
-_ADJUSTMENTS = 6
+_ADJUSTMENTS = 4
 # What many searches send, what indexing sends, and what few searches send.
 _LOADS = (Load(batch=1, concurrency=64), Load(batch=32, concurrency=4), Load(batch=1, concurrency=3))
 
@@ -67,7 +67,7 @@ class Served:
 
     def simulated_rate(self, profile: CostProfile) -> float:
         """Texts a second by a profile."""
-        return simulate_local(profile, self.load, seconds=_SLICE_SECONDS).texts_per_second
+        return simulate_local(profile, self.load, seconds=2.0, warm_up=0.5).texts_per_second
 
     def is_bound_by_passes(self, profile: CostProfile) -> bool:
         """Whether quicker passes would answer more: else the rate says nothing about them."""

@@ -188,7 +188,8 @@ def test_passes_take_as_long_as_the_measured_rates_say() -> None:
 
 
 def test_rates_that_passes_do_not_hold_back_say_nothing_of_them() -> None:
-    quick = msgspec.structs.replace(PROFILE, forward=PassCost(each=1e-5, row=0.0, token=1e-7, token_pair=0.0))
+    forward, server = PassCost(each=1e-5, row=0.0, token=1e-7, token_pair=0.0), RequestCost(request=0.01, text=0.0)
+    quick = msgspec.structs.replace(PROFILE, forward=forward, server=server)
     loads = [Load(1, (15,), concurrency=64), Load(32, (15,), concurrency=4), Load(1, (15,), concurrency=3)]
     *many, few = [Served(load, 0.8 * simulate_local(quick, load).texts_per_second) for load in loads]
     assert as_served(quick, many, few) == quick
