@@ -92,10 +92,7 @@ async def execute(
     rows = [source for source in sources if isinstance(source, Row)]
     timings = Timings(tokenised - started, instants=instants, store_seconds=queued - tokenised)
     if rows:
-        try:
-            await _run(runtime, cache, new, rows, waiting)
-        except EmbeddingFailed as exc:
-            raise _naming_the_input(exc, sources, is_lasting=not runtime.prober.has_failed) from exc
+        await _run(runtime, cache, new, Ticket(rows, among=sources), waiting)
         timings = Timings(
             tokenised - started,
             max([row.queue_seconds for row in rows]),
@@ -147,9 +144,8 @@ def _sources(
 
 
 async def _run(
-    runtime: ModelRuntime, cache: OutputCache, new: Sequence[Row], rows: Sequence[Row], waiting: Waiting | None
+    runtime: ModelRuntime, cache: OutputCache, new: Sequence[Row], ticket: Ticket, waiting: Waiting | None
 ) -> None:
-    ticket = Ticket(rows)
     try:
         if new:
             runtime.submit(new)
@@ -158,16 +154,12 @@ async def _run(
         raise
     for row in new:
         cache.add_pending(row)
-    await (ticket.wait() if waiting is None else waiting(ticket.wait()))
-
-
-def _naming_the_input(
-    failed: EmbeddingFailed, sources: Sequence[RowOutputs | Row], *, is_lasting: bool
-) -> EmbeddingFailed:
-    """The failure of a row, counted among the rows, as that of an input; others came out of the cache."""
-    places = [place for place, source in enumerate(sources) if isinstance(source, Row)]
-    index = None if failed.index is None else places[failed.index]
-    return EmbeddingFailed(failed.reason, index=index, is_lasting=failed.is_lasting and is_lasting)
+    try:
+        await (ticket.wait() if waiting is None else waiting(ticket.wait()))
+    except EmbeddingFailed as exc:
+        if not runtime.prober.has_failed:
+            raise
+        raise EmbeddingFailed(exc.reason, index=exc.index, is_lasting=False) from exc
 
 
 def _outputs(source: RowOutputs | Row) -> RowOutputs:

@@ -80,9 +80,14 @@ def fail_rows(rows: Sequence[Row], error: NotAvailable) -> None:
 class Ticket:
     """One request's wait for its rows: one future however many rows there are."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        """Start waiting for `rows`; call it on the event loop's thread, before anything else can run there."""
-        self._rows = rows
+    def __init__(self, rows: Sequence[Row], *, among: Sequence[object] | None = None) -> None:
+        """Start waiting for `rows`; call it on the event loop's thread, before anything else can run there.
+
+        Args:
+            rows: of the request.
+            among: what the outputs of each input come from, rows among them; None where they all come from rows.
+        """
+        self._rows, self._among = rows, rows if among is None else among
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._open = 0
         for row in {id(row): row for row in rows}.values():
@@ -130,7 +135,7 @@ class Ticket:
     def _naming_the_input(self, row: Row, error: Exception) -> Exception:
         if not isinstance(error, EmbeddingFailed):
             return error
-        index = next(i for i, each in enumerate(self._rows) if each is row)
+        index = next(i for i, each in enumerate(self._among) if each is row)
         named = EmbeddingFailed(error.reason, index=index, is_lasting=error.is_lasting)
         named.__cause__ = error
         return named

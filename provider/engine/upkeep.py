@@ -1,6 +1,7 @@
 """Care for the models while the engine is open: hung lanes, failed loads, idle models, memory."""
 
 import asyncio
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -88,8 +89,9 @@ class ModelUpkeep:
             await asyncio.sleep(_TICK_SECONDS)
             await self.look()
             if tick % _TICKS_UNTIL_TRIM == 0:
-                # Not awaited: what is looked at must not wait for a thread.
-                threading.Thread(target=give_memory_back, name="give memory back", daemon=True).start()
+                # Not awaited, and left out where the system has no thread left: looking must go on.
+                with contextlib.suppress(RuntimeError):
+                    threading.Thread(target=give_memory_back, name="give memory back", daemon=True).start()
 
     async def look(self) -> None:
         """Fail rows of hung lanes, try failed loads again, and unload idle models."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import secrets
 import statistics
@@ -38,7 +39,7 @@ from provider.settings import CacheSettings, Settings
 _LENGTHS, _SHARES = (8, 32, 128), (0.0, 0.5, 1.0)
 _ROUNDS = 7
 _SLICE_SECONDS, _WARM_UP_SECONDS = 4.0, 1.0
-_ADJUSTMENTS = 4
+_ADJUSTMENTS, _MOST_SIMULATED_SECONDS = 4, 20.0
 # What many searches send, what indexing sends, and what few searches send.
 _LOADS = (Load(batch=1, concurrency=64), Load(batch=32, concurrency=4), Load(batch=1, concurrency=3))
 
@@ -65,14 +66,23 @@ class Served:
         mean = max(1, round((outcome.tokens or 0) / max(1, outcome.texts)))
         return cls(simulated.Load(load.batch, (mean,), concurrency=load.concurrency), outcome.texts / outcome.seconds)
 
+    @property
+    def seconds(self) -> float:
+        """How long each caller takes for eight requests; infinite where nothing was answered."""
+        request = (self.load.concurrency or 1) * self.load.batch
+        return 8 * request / self.rate if self.rate else math.inf
+
     def simulated_rate(self, profile: CostProfile) -> float:
         """Texts a second by a profile."""
-        return simulate_local(profile, self.load, seconds=2.0, warm_up=0.5).texts_per_second
+        seconds = max(2.0, self.seconds)
+        return simulate_local(profile, self.load, seconds=seconds, warm_up=seconds / 4).texts_per_second
 
-    def is_bound_by_passes(self, profile: CostProfile) -> bool:
-        """Whether quicker passes would answer more: else the rate says nothing about them."""
+    def tells_of_passes(self, profile: CostProfile) -> bool:
+        """Whether quicker passes would answer more; not known of a load that takes too long to simulate."""
+        if self.seconds > _MOST_SIMULATED_SECONDS:
+            return False
         quicker = msgspec.structs.replace(profile, forward=profile.forward.times(0.5))
-        return self.rate > 0 and self.simulated_rate(quicker) > 1.2 * self.simulated_rate(profile) > 0
+        return self.simulated_rate(quicker) > 1.2 * self.simulated_rate(profile) > 0
 
 
 def measure(settings: Settings, *, on_step: Callable[[str], None]) -> CostProfile:
@@ -227,10 +237,10 @@ def as_served(profile: CostProfile, many: Sequence[Served], few: Served) -> Cost
         many: closed loops that fill batches; they say how much longer all of a pass takes.
         few: one of passes over a row or two, which says how much longer every pass takes.
 
-    Loads that something else than passes holds back say nothing, nor do those that nothing was answered of.
+    Loads that something else than passes holds back say nothing, nor do those of a model that takes seconds for a text.
     """
-    many = [each for each in many if each.is_bound_by_passes(profile)]
-    for _ in range(_ADJUSTMENTS if many and few.is_bound_by_passes(profile) else 0):
+    many = [each for each in many if each.tells_of_passes(profile)]
+    for _ in range(_ADJUSTMENTS if many and few.tells_of_passes(profile) else 0):
         longer = statistics.geometric_mean(each.simulated_rate(profile) / each.rate for each in many)
         forward = profile.forward.times(longer)
         profile = msgspec.structs.replace(profile, forward=forward)

@@ -85,7 +85,7 @@ class Replica:
             clock=events,
         )
         self._idle = set(range(lanes))
-        # Of the same times each time.
+        # A simulation gives the same each time.
         self._chance = random.Random(0)  # noqa: S311 - no secret
         self.under_way = self.answered_tokens = 0
 

@@ -16,7 +16,6 @@ from fake_cuda import FakeRuntime
 from waiting import finish
 
 from provider.backends import BackendOptions, BackendUnavailable, ModelSpec, TokenBatch
-from provider.backends.torch import graphs
 from provider.backends.torch.backend import TorchBackend, TorchOptions
 from provider.backends.torch_compile import cache as compile_cache
 from provider.backends.torch_compile.backend import TorchCompileBackend, TorchCompileOptions
@@ -25,7 +24,7 @@ from provider.models.spec import read_spec
 from provider.testing import BackendContract
 from provider.testing.tiny import tiny_bert, tiny_classifier, tiny_roberta
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("few_graphs")]
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +35,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     return spec_of(tiny_bert(tmp_path_factory.mktemp("bert") / "model", layers=1, pooling=["cls", "mean"], dense=16))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_graphs() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "_MOST_CELLS", 128)
-        yield
-
-
-@pytest.fixture
-def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[FakeRuntime]:
-    return fake_cuda.install(monkeypatch)
 
 
 def spec_of(folder: Path) -> ModelSpec:

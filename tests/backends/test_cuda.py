@@ -18,7 +18,6 @@ from waiting import finish
 
 from provider.backends import BackendOptions, BackendUnavailable, ModelSpec, TokenBatch
 from provider.backends.protocol import Memory
-from provider.backends.torch import graphs
 from provider.backends.torch.backend import TorchBackend, TorchOptions
 from provider.backends.torch.device import memory_of
 from provider.domain import EmbedRequest
@@ -28,19 +27,9 @@ from provider.settings import CacheSettings, ModelSettings, Settings
 from provider.testing import BackendContract
 from provider.testing.tiny import TINY_SHAPES, tiny_bert, tiny_mpnet, tiny_multi_vector, tiny_qwen3, tiny_reranker
 
+pytestmark = pytest.mark.usefixtures("few_graphs")
+
 LENGTHS = (9, 1, 30, 9, 4, 1, 62, 9, 17, 33)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_graphs() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "_MOST_CELLS", 128)
-        yield
-
-
-@pytest.fixture
-def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[FakeRuntime]:
-    return fake_cuda.install(monkeypatch)
 
 
 def spec_of(folder: Path) -> ModelSpec:

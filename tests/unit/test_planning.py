@@ -193,7 +193,7 @@ def test_rates_that_passes_do_not_hold_back_say_nothing_of_them() -> None:
     loads = [Load(1, (15,), concurrency=64), Load(32, (15,), concurrency=4), Load(1, (15,), concurrency=3)]
     *many, few = [Served(load, 0.8 * simulate_local(quick, load).texts_per_second) for load in loads]
     assert as_served(quick, many, few) == quick
-    # A model so slow that nothing was answered in time.
+    # Nothing was answered in time.
     slow = msgspec.structs.replace(PROFILE, forward=PassCost(each=20.0, row=0.0, token=0.1, token_pair=0.0))
     assert as_served(slow, [Served(load, 0.0) for load in loads[:2]], Served(loads[2], 0.0)) == slow
 
@@ -203,3 +203,11 @@ def test_passes_that_vary_keep_the_rate_and_make_some_requests_wait_longer() -> 
     steady, varied = simulate_local(PROFILE, load), simulate_local(msgspec.structs.replace(PROFILE, spread=0.2), load)
     assert varied.texts_per_second == pytest.approx(steady.texts_per_second, rel=0.05)
     assert varied.latency(0.95) > 1.1 * steady.latency(0.95)
+
+
+def test_passes_of_a_second_are_as_long_as_the_measured_rates_say() -> None:
+    slow = msgspec.structs.replace(PROFILE, forward=PassCost(each=0.05, row=0.0, token=0.002, token_pair=0.0))
+    loads = [Load(1, (15,), concurrency=64), Load(32, (15,), concurrency=4), Load(1, (15,), concurrency=3)]
+    *many, few = [Served(load, 0.8 * simulate_local(slow, load, seconds=60).texts_per_second) for load in loads]
+    found, full = as_served(slow, many, few), [15] * 32
+    assert found.pass_seconds(full) == pytest.approx(slow.pass_seconds(full) / 0.8, rel=0.1)

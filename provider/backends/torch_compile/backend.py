@@ -125,6 +125,7 @@ def _load_package(
         with device.work(), torch.inference_mode():
             model = PackagePasses(spec, package, artefact.facts, device, dtype, graphs=options.own.graphs)
     except Exception as exc:
+        # Whatever it fails by, nothing of it stays on the device: the next try needs the memory.
         if package is not None:
             package.close()
         device.close()

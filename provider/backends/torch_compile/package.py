@@ -23,6 +23,8 @@ from provider.domain import DENSE, ModelSpec, Outputs, TokenBatch, Vectors
 
 # Widths are multiples of it, so that memory is used again; tensor cores like it, too.
 _WIDTH_MULTIPLE = 16
+# All that compiled code says of a failure; torch keeps the reason, such as that memory ran out.
+_CALL_FAILED = "API call failed"
 
 
 class Package:
@@ -65,7 +67,8 @@ class Package:
             try:
                 answer: torch.Tensor = self._model(*tensors)
             except RuntimeError as exc:
-                # Compiled code says only which call failed; what torch said, as that memory ran out, is kept beside.
+                if _CALL_FAILED not in str(exc):
+                    raise
                 msg = f"{exc} ({_last_exception()})"
                 raise RuntimeError(msg) from exc
         return answer
@@ -80,8 +83,9 @@ class Package:
 
 
 def _last_exception() -> str:
-    """What torch said on this thread when a call of compiled code failed."""
-    what = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).torch_exception_get_what
+    """Why the last call of compiled code on this thread failed."""
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    what = library.torch_exception_get_what_without_backtrace
     what.restype = ctypes.c_char_p
     return (what() or b"").decode(errors="replace")
 
