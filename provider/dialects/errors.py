@@ -14,6 +14,7 @@ from provider import errors
 from provider.dialects.dialect import Dialect, Failure
 from provider.dialects.phrases import FieldNames, Phrase, apology, phrase
 from provider.dialects.registry import Dialects
+from provider.http.addresses import wrong_port
 from provider.http.exchange import WrittenResponse
 from provider.http.routes import EMBEDDINGS_PATHS, RERANK_PATHS, routes_text
 
@@ -168,7 +169,12 @@ class ErrorHandlers:
         method, path = request.scope["method"], request.scope["path"]
         headers = {key.lower(): value for key, value in (exc.headers or {}).items()}
         status, message, kind, code = exc.status_code, apology(request.scope["state"]), SERVER, None
-        if status == 404:
+        admin_port = request.app.state.settings.server.admin_port
+        elsewhere = "" if admin_port is None else wrong_port(request.scope, admin_port)
+        if elsewhere and status in {404, 405}:
+            # A path that is not here has no methods.
+            status, message, kind, headers = 404, f"Invalid URL ({method} {path}). {elsewhere}", INVALID, {}
+        elif status == 404:
             message, kind = f"Invalid URL ({method} {path}). {self._right_url(request)}", INVALID
         elif status == 405:
             hint = "(HINT: Perhaps you meant to use a different HTTP method?)"

@@ -132,6 +132,12 @@ class KeyRing:
             raise SettingsError(msg)
         return {key.digest: key.caller for key in keys}
 
+    def _read_again(self) -> dict[bytes, Caller]:
+        if self._file is not None and self._file.exists() and not self._file.is_file():
+            msg = f"cannot read auth.keys_file {self._file} again: it is no regular file"
+            raise SettingsError(msg)
+        return self._read()
+
     def _accept(self, given: dict[bytes, Caller]) -> None:
         with self._accepting:
             self._given = given
@@ -155,7 +161,7 @@ class KeyRing:
         """Read the file again, as it may have changed."""
         with self._reading:
             try:
-                given = self._read()
+                given = self._read_again()
             except SettingsError as exc:
                 if exc.message != self._problem:
                     _log.error("keys_not_reloaded", reason=exc.message, hint="the keys read before still hold")
@@ -180,7 +186,8 @@ class KeyRing:
                 "keys_file_open", path=str(self._file), mode=mode, hint="others may read or write it; chmod 600"
             )
         self._mode = found.st_mode
-        if time.time() - found.st_mtime < _SETTLED_SECONDS:
+        # A pipe gives its keys once, at the start.
+        if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime < _SETTLED_SECONDS:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 

@@ -80,11 +80,11 @@ _ENDPOINTS = {
 
 
 def endpoints(settings: Settings) -> dict[str, str]:
-    """Method and path of everything that is served under these settings, by what it is for."""
+    """Method and path of everything that the first port serves under these settings, by what it is for."""
     absent = {
         name
         for name, is_there in (
-            ("metrics", settings.metrics.enabled),
+            ("metrics", settings.metrics.enabled and settings.server.admin_port is None),
             ("usage", settings.auth.usage_file is not None),
             ("files", settings.jobs.folder is not None),
             ("batches", settings.jobs.folder is not None),

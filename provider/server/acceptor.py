@@ -1,6 +1,8 @@
 """Listening sockets: connections are accepted as they come, until the last that was made before the end."""
 
 import asyncio
+import contextlib
+import os
 import resource
 import socket
 from collections.abc import Callable, Sequence
@@ -26,8 +28,13 @@ class Acceptor:
         """
         self._sockets, self._take = sockets, take
         self._is_accepting = self._is_short = False
+        self._files: dict[Path, os.stat_result] = {}
         for each in sockets:
             each.settimeout(0)
+            if each.family == socket.AF_UNIX:
+                path = Path(each.getsockname())
+                with contextlib.suppress(OSError):
+                    self._files[path] = path.stat()
         _raise_descriptor_limit()
 
     def start(self) -> None:
@@ -50,10 +57,13 @@ class Acceptor:
             # The kernel makes no more than one further connection, so that the line below comes to an end.
             each.listen(0)
             self._accept(each)
-            if each.family == socket.AF_UNIX:
-                Path(each.getsockname()).unlink(missing_ok=True)
             each.close()
         self._sockets = ()
+        for path, ours in self._files.items():
+            # A service that has taken the path over keeps its file.
+            with contextlib.suppress(OSError):
+                if os.path.samestat(ours, path.stat()):
+                    path.unlink()
 
     def _accept(self, listening: socket.socket) -> None:
         try:

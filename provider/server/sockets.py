@@ -45,7 +45,10 @@ def _listen_unix(path: str) -> socket.socket:
         listening.listen(_BACKLOG)
     except OSError as exc:
         listening.close()
-        msg = f"cannot listen on {path}: {exc.strerror or exc}; set server.uds to a path in a folder of this user"
+        hint = "set server.uds to a path in a folder of this user"
+        if exc.errno == errno.EADDRINUSE:
+            hint = "another process listens there, or the file is no socket; stop that one, or change server.uds"
+        msg = f"cannot listen on {path}: {exc.strerror or exc}; {hint}"
         raise CannotListen(msg) from exc
     return listening
 

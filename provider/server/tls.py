@@ -80,10 +80,12 @@ class Certificate:
             # Tried out first: a pair that fails half-way would leave the context without its key.
             for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
                 context.load_cert_chain(self._certificate, self._key, lambda: self._password or "")
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # a password that is too long
+            reason = exc.strerror if isinstance(exc, OSError) else None
             msg = (
                 f"server.tls_certificate_file: {self._certificate} with the key in {self._key} cannot be used "
-                f"({exc.strerror or exc}); both are PEM files, and the key is the certificate's"
+                f"({reason or exc}); both are PEM files, the key is the certificate's, and server.tls_key_password "
+                "the key's, if it has one"
             )
             raise SettingsError(msg) from exc
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from provider.errors import SettingsError
 from provider.http.addresses import AllowedHosts
 from provider.settings import AuthSettings, ServerSettings
 
@@ -64,6 +65,20 @@ async def test_names_that_are_set_are_the_only_ones(open_app: Any) -> None:
             assert await status(client, host) == 403
     async with open_app(server=ServerSettings(allowed_hosts=["*"])) as client:
         assert await status(client, "evil.example") == 200
+
+
+def test_names_that_are_set_are_compared_as_clients_send_them() -> None:
+    given = ["[2001:DB8:0::1]", "::2", "trail.example.", "b\u00fccher.example", "10.0.0.1"]
+    hosts = AllowedHosts.of(ServerSettings(allowed_hosts=given), needs_key=True)
+    assert hosts is not None
+    sent = ["[2001:db8::1]:80", "[0:0::2]", "trail.example", "trail.example.:9", "xn--bcher-kva.example", "10.0.0.1:9"]
+    assert [host for host in sent if not hosts.allow(host)] == []
+
+
+@pytest.mark.parametrize("entry", ["api.example:9000", "https://api.example", "a.example/v1", "*a.example", "[a]", " "])
+def test_a_name_that_no_client_can_send_is_refused(entry: str) -> None:
+    with pytest.raises(SettingsError, match=r"server\.allowed_hosts: got .* without scheme, port and path"):
+        AllowedHosts.of(ServerSettings(allowed_hosts=["a.example", entry]), needs_key=True)
 
 
 def test_a_name_is_read_to_its_port() -> None:

