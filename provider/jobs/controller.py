@@ -84,12 +84,7 @@ class FilesController(Controller):
         """Remove a file, unless a batch that has not ended reads it."""
         jobs, owner = _jobs(request), _owner(request)
         _check_id(FILE, FILE_ID, file_id)
-
-        def remove() -> None:
-            jobs.database.remove_file(file_id, owner)
-            jobs.folder.remove(file_id)
-
-        await asyncio.to_thread(remove)
+        await asyncio.to_thread(jobs.remove_file, file_id, owner)
         return _json(deleted_json(file_id))
 
 

@@ -3,61 +3,28 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from attrs import asdict, evolve
 
-from provider.errors import InvalidRequest, ObjectNotFound
-from provider.jobs.records import ENDED, Job, JobStatus, Pause, Problem, Progress, Purpose, StoredFile
-from provider.sqlite import DatabaseKind, transaction
+from provider.errors import InvalidRequest, ObjectNotFound, StorageFull
+from provider.jobs.records import ENDED, Job, JobStatus, Purpose, StoredFile
+from provider.jobs.tables import FILE_COLUMNS, JOB_COLUMNS, KIND, job_values, read_file, read_job
+from provider.sqlite import transaction
 
-FOLDER_SETTING = "jobs.folder"
-_KIND = DatabaseKind(
-    FOLDER_SETTING,
-    application_id=0x656D626A,  # "embj"
-    version=1,
-    schema="""
-CREATE TABLE files (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, filename TEXT NOT NULL,
-    purpose TEXT NOT NULL, size INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL
-);
-CREATE INDEX files_of_owner ON files (owner, number);
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, endpoint TEXT NOT NULL,
-    input_file_id TEXT NOT NULL, output_file_id TEXT NOT NULL, error_file_id TEXT NOT NULL, window TEXT NOT NULL,
-    created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, output_seconds INTEGER NOT NULL, metadata BLOB NOT NULL,
-    status TEXT NOT NULL, total INTEGER NOT NULL, progress BLOB NOT NULL, problems BLOB NOT NULL, pause BLOB NOT NULL,
-    times BLOB NOT NULL
-);
-CREATE INDEX jobs_of_owner ON jobs (owner, number);
-CREATE INDEX jobs_by_status ON jobs (status);
-""",
-    synchronous="FULL",
-)
-_FILE = "id, owner, filename, purpose, size, created_at, expires_at"
-_JOB = (
-    "id, owner, endpoint, input_file_id, output_file_id, error_file_id, window, created_at, expires_at, "
-    "output_seconds, metadata, status, total, progress, problems, pause, times"
-)
-_JSON: dict[str, Any] = {
-    "metadata": dict[str, str] | None,
-    "progress": Progress,
-    "problems": tuple[Problem, ...],
-    "pause": Pause | None,
-    "times": dict[str, int],
-}
 _ENDED = ", ".join(f"'{each}'" for each in sorted(ENDED))
 _NOT_ENDED = f"status NOT IN ({_ENDED})"
+_EXPIRED = f"expires_at <= ? AND id NOT IN (SELECT input_file_id FROM jobs WHERE {_NOT_ENDED})"
 FILE, JOB = "File", "Batch"
 
 
 class JobsDatabase:
     """The file that all workers share. May be used from any thread, but not from the event loop's: it waits for disks.
 
-    What its methods raise beyond what they say is sqlite3.Error: the disk is full or broken.
+    Beyond what they say, its methods raise StorageFull where the disk is full, and sqlite3.Error where it is broken.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -70,7 +37,7 @@ class JobsDatabase:
         Raises:
             SettingsError: it cannot be written, or is something else.
         """
-        self._connection, self._lock, self._clock = _KIND.open(path), threading.Lock(), clock
+        self._connection, self._lock, self._clock = KIND.open(path), threading.Lock(), clock
 
     def close(self) -> None:
         """Close the file."""
@@ -83,7 +50,7 @@ class JobsDatabase:
 
     def add_file(self, file: StoredFile) -> None:
         """A file that is on the disk."""
-        with self._lock, transaction(self._connection):
+        with self._change():
             self._insert_file(file)
 
     def file(self, file_id: str, owner: str) -> StoredFile:
@@ -108,7 +75,7 @@ class JobsDatabase:
         with self._lock:
             rows = self._page(
                 "files",
-                _FILE,
+                FILE_COLUMNS,
                 owner,
                 limit=limit,
                 after=after,
@@ -116,22 +83,27 @@ class JobsDatabase:
                 values=values,
                 is_ascending=is_ascending,
             )
-        return [_read_file(row) for row in rows]
+        return [read_file(row) for row in rows]
 
     def remove_file(self, file_id: str, owner: str) -> None:
         """Take a file out; the caller removes it from the disk.
 
         Raises:
+            ObjectNotFound, InvalidRequest: as `check_unused`.
+        """
+        with self._change():
+            self._check_unused(file_id, owner)
+            self._run("DELETE FROM files WHERE id = ?", file_id)
+
+    def check_unused(self, file_id: str, owner: str) -> None:
+        """See that a file may be removed.
+
+        Raises:
             ObjectNotFound: as `file`.
             InvalidRequest: a job that has not ended reads it.
         """
-        with self._lock, transaction(self._connection):
-            self._file(file_id, owner)
-            user = self._one(f"SELECT id FROM jobs WHERE input_file_id = ? AND {_NOT_ENDED}", file_id)
-            if user is not None:
-                msg = f"The file {file_id} is the input of {user[0]}, which has not ended. Cancel the batch first."
-                raise InvalidRequest(msg, param="file_id", code="file_in_use")
-            self._run("DELETE FROM files WHERE id = ?", file_id)
+        with self._lock:
+            self._check_unused(file_id, owner)
 
     def add_job(self, job: Job, most: int) -> None:
         """A new job, whose input is kept until it has ended.
@@ -140,7 +112,7 @@ class JobsDatabase:
             ObjectNotFound: its owner has no such input file.
             InvalidRequest: the file is no input, or the owner has `most` jobs that have not ended.
         """
-        with self._lock, transaction(self._connection):
+        with self._change():
             file = self._file(job.input_file_id, job.owner)
             if file.purpose is not Purpose.BATCH:
                 msg = f"Invalid 'input_file_id': the purpose of {file.id} is {file.purpose}; it has to be batch."
@@ -149,7 +121,7 @@ class JobsDatabase:
             if open_jobs >= most:
                 msg = f"You have {open_jobs} batches that have not ended; at most {most} are accepted. Wait for one."
                 raise InvalidRequest(msg, code="too_many_batches")
-            columns = _columns(job)
+            columns = job_values(job)
             places = ", ".join("?" * len(columns))
             self._run(f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({places})", *columns.values())
 
@@ -169,14 +141,14 @@ class JobsDatabase:
             ObjectNotFound: `owner` has no job called `after`.
         """
         with self._lock:
-            rows = self._page("jobs", _JOB, owner, limit=limit, after=after)
-        return [_read_job(row) for row in rows]
+            rows = self._page("jobs", JOB_COLUMNS, owner, limit=limit, after=after)
+        return [read_job(row) for row in rows]
 
     def open_jobs(self) -> list[Job]:
         """Everyone's jobs that have not ended, the oldest first."""
         with self._lock:
-            rows = self._connection.execute(f"SELECT {_JOB} FROM jobs WHERE {_NOT_ENDED} ORDER BY number").fetchall()
-        return [_read_job(row) for row in rows]
+            rows = self._run(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {_NOT_ENDED} ORDER BY number").fetchall()
+        return [read_job(row) for row in rows]
 
     def change(
         self,
@@ -194,7 +166,7 @@ class JobsDatabase:
             files: that are added together with the change.
             values: fields of `Job`. Of a new status the time is noted.
         """
-        with self._lock, transaction(self._connection):
+        with self._change():
             job = self._job(job_id, None)
             if only and job.status not in only:
                 return job
@@ -202,7 +174,7 @@ class JobsDatabase:
             if status is not job.status:
                 values["times"] = {**job.times, str(status): self.now()}
             changed = evolve(job, **values)
-            columns = {name: value for name, value in _columns(changed).items() if name in values}
+            columns = {name: value for name, value in job_values(changed).items() if name in values}
             if columns:
                 places = ", ".join(f"{name} = ?" for name in columns)
                 self._run(f"UPDATE jobs SET {places} WHERE id = ?", *columns.values(), job_id)
@@ -219,16 +191,33 @@ class JobsDatabase:
             ).fetchall()
         return {each for row in (*listed, *written) for each in row}
 
+    def expired_files(self) -> list[str]:
+        """Ids of files that have expired, but for the inputs of jobs that have not ended."""
+        with self._lock:
+            return [each for (each,) in self._run(f"SELECT id FROM files WHERE {_EXPIRED}", self.now())]
+
     def expire(self) -> None:
-        """Forget files that have expired, but for the inputs of jobs that have not ended, and jobs whose files have."""
+        """Forget `expired_files`, and jobs whose files have expired."""
         now = self.now()
-        with self._lock, transaction(self._connection):
-            self._run(
-                "DELETE FROM files WHERE expires_at <= ? AND id NOT IN "
-                f"(SELECT input_file_id FROM jobs WHERE {_NOT_ENDED})",
-                now,
-            )
+        with self._change():
+            self._run(f"DELETE FROM files WHERE {_EXPIRED}", now)
             self._run(f"DELETE FROM jobs WHERE NOT {_NOT_ENDED} AND expires_at + output_seconds <= ?", now)
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """One transaction.
+
+        Raises:
+            StorageFull: the disk is full.
+        """
+        with self._lock:
+            try:
+                with transaction(self._connection):
+                    yield
+            except sqlite3.Error as exc:
+                if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                    raise StorageFull(reason=str(exc)) from exc
+                raise
 
     def _run(self, statement: str, *values: Any) -> sqlite3.Cursor:  # noqa: ANN401 - SQLite's
         return self._connection.execute(statement, values)
@@ -237,22 +226,28 @@ class JobsDatabase:
         return self._run(statement, *values).fetchone()
 
     def _file(self, file_id: str, owner: str) -> StoredFile:
-        row = self._one(
-            f"SELECT {_FILE} FROM files WHERE id = ? AND owner = ? AND expires_at > ?", file_id, owner, self.now()
-        )
+        statement = f"SELECT {FILE_COLUMNS} FROM files WHERE id = ? AND owner = ? AND expires_at > ?"
+        row = self._one(statement, file_id, owner, self.now())
         if row is None:
             raise ObjectNotFound(FILE, file_id)
-        return _read_file(row)
+        return read_file(row)
+
+    def _check_unused(self, file_id: str, owner: str) -> None:
+        self._file(file_id, owner)
+        user = self._one(f"SELECT id FROM jobs WHERE input_file_id = ? AND {_NOT_ENDED}", file_id)
+        if user is not None:
+            msg = f"The file {file_id} is the input of {user[0]}, which has not ended. Cancel the batch first."
+            raise InvalidRequest(msg, param="file_id", code="file_in_use")
 
     def _insert_file(self, file: StoredFile) -> None:
         values = asdict(file)
         self._run(f"INSERT INTO files ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", *values.values())
 
     def _job(self, job_id: str, owner: str | None) -> Job:
-        row = self._one(f"SELECT {_JOB} FROM jobs WHERE id = ?", job_id)
+        row = self._one(f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ?", job_id)
         if row is None or owner not in (None, row[1]):
             raise ObjectNotFound(JOB, job_id)
-        return _read_job(row)
+        return read_job(row)
 
     def _page(
         self,
@@ -280,19 +275,3 @@ class JobsDatabase:
             *place,
             limit,
         ).fetchall()
-
-
-def _columns(job: Job) -> dict[str, Any]:
-    values = asdict(job, recurse=False)
-    return values | {name: msgspec.json.encode(values[name]) for name in _JSON}
-
-
-def _read_file(row: Sequence[Any]) -> StoredFile:
-    file_id, owner, filename, purpose, size, created_at, expires_at = row
-    return StoredFile(file_id, owner, filename, Purpose(purpose), size, created_at, expires_at)
-
-
-def _read_job(row: Sequence[Any]) -> Job:
-    values = dict(zip(_JOB.split(", "), row, strict=True))
-    values |= {name: msgspec.json.decode(values[name], type=kind) for name, kind in _JSON.items()}
-    return Job(**(values | {"status": JobStatus(values["status"])}))

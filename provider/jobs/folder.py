@@ -8,15 +8,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Literal, Self
 
 from provider.errors import SettingsError, StorageFull
-from provider.jobs.database import FOLDER_SETTING
+from provider.jobs.tables import FOLDER_SETTING
 
 # The disk is full, or the user's share of it, or a file has as many bytes as the system lets it have.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # How long the size of all files is believed, but for what this process adds.
 _COUNT_SECONDS = 2.0
+
+
+class FileLost(Exception):
+    """A file that a job needs is gone, or has fewer bytes than were written: the job cannot go on.
+
+    Attributes:
+        file_id: of the file.
+    """
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"the file {file_id} is gone or was cut")
+        self.file_id = file_id
 
 
 class JobsFolder:
@@ -66,7 +78,11 @@ class JobsFolder:
     @contextmanager
     def creating(self, file_id: str) -> Iterator["NewFile"]:
         """A file to write. It is removed at the end, unless it was kept, and by `sweep` if this process dies."""
-        with self.path(file_id).open("xb", buffering=0) as file:
+        try:
+            file = self.path(file_id).open("xb", buffering=0)
+        except OSError as exc:
+            raise _full(exc) from exc
+        with file:
             _lock(file)
             new = NewFile(self, file)
             try:
@@ -80,14 +96,14 @@ class JobsFolder:
 
         Raises:
             StorageFull: the disk is full; the file has `length` bytes.
+            FileLost: it has fewer.
             OSError: the disk is broken.
         """
         if not data:
             return length
         with self.path(file_id).open("ab", buffering=0) as file:
-            if (size := os.fstat(file.fileno()).st_size) < length:
-                msg = f"{self.path(file_id)} has {size} bytes and not {length}: someone else has cut it"
-                raise OSError(errno.EIO, msg)
+            if os.fstat(file.fileno()).st_size < length:
+                raise FileLost(file_id)
             try:
                 file.truncate(length)
                 _write_all(file, data)
@@ -101,11 +117,34 @@ class JobsFolder:
         return length + len(data)
 
     def finish(self, file_id: str, length: int) -> None:
-        """Cut what stands behind `length`; an empty file is removed."""
+        """Cut what stands behind `length`; an empty file is removed.
+
+        Raises:
+            FileLost: it has fewer bytes.
+            OSError: the disk is broken.
+        """
         if not length:
             self.remove(file_id)
-        elif self.path(file_id).stat().st_size != length:
-            os.truncate(self.path(file_id), length)
+            return
+        with self.opened(file_id, "r+b") as file:
+            if (size := os.fstat(file.fileno()).st_size) < length:
+                raise FileLost(file_id)
+            if size != length:
+                file.truncate(length)
+
+    def opened(self, file_id: str, mode: Literal["rb", "r+b"]) -> BinaryIO:
+        """A file that is there.
+
+        Raises:
+            FileLost: it is not, though its folder is.
+            OSError: the disk is broken.
+        """
+        try:
+            return self.path(file_id).open(mode)
+        except FileNotFoundError as exc:
+            # Without the folder it is the disk that is away, and may come back.
+            self._files.stat()
+            raise FileLost(file_id) from exc
 
     def remove(self, file_id: str) -> None:
         """Remove a file if it is there."""

@@ -5,13 +5,14 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
 from attrs import frozen
 
 from provider.dialects.malformed import UTF8_BOM
+from provider.jobs.folder import FileLost
 from provider.jobs.records import Problem
 
 _METHOD = "POST"
@@ -63,16 +64,16 @@ class Checked:
 class InputFile:
     """An input file, read from a place on. For one thread at a time."""
 
-    def __init__(self, path: Path, *, position: int = 0, lines: int = 0) -> None:
-        """Open it.
+    def __init__(self, file: BinaryIO, *, position: int = 0, lines: int = 0) -> None:
+        """Take it over.
 
         Args:
-            path: of the file.
+            file: whose lines have been checked.
             position: where to begin, in bytes.
             lines: that stand before it.
         """
         self.position, self.lines = position, lines
-        self._file = path.open("rb")
+        self._file = file
         self._file.seek(position)
 
     def close(self) -> None:
@@ -80,14 +81,21 @@ class InputFile:
         self._file.close()
 
     def next_lines(self, most: int, most_bytes: int) -> list[Line]:
-        """The next requests, as many as have `most_bytes` together, one at least; none at the end."""
+        """The next requests, as many as have `most_bytes` together, one at least; none at the end.
+
+        Raises:
+            FileLost: they are not what was checked.
+        """
         found: list[Line] = []
         size = 0
         while len(found) < most and size < most_bytes and (raw := self._file.readline()):
             self.position += len(raw)
             self.lines += 1
             if raw := _stripped(raw, self.lines):
-                fields = _decoder.decode(raw)
+                try:
+                    fields = _decoder.decode(raw)
+                except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+                    raise FileLost(Path(self._file.name).name) from exc
                 found.append(Line(self.lines, fields.custom_id, bytes(fields.body), self.position))
                 size += len(raw)
         return found

@@ -36,10 +36,9 @@ class Obstacles:
 
     def meet_at_disk(self, cause: Exception) -> None:
         """The disk is full or fails."""
-        code = cause.code if isinstance(cause, StorageFull) else "disk_error"
-        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            code = "disk_full"
-        self._met = (code, str(cause))
+        # Callers read it: no path of ours.
+        message = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
+        self._met = (cause.code if isinstance(cause, StorageFull) else "disk_error", message)
 
     def advanced(self) -> None:
         """Nothing holds the job up any more."""
@@ -55,11 +54,11 @@ class Obstacles:
         self.pause = Pause(code, message, now)
         return self.pause
 
-    async def until_written(self, write: Callable[[], T]) -> T:
-        """What `write` returns; it is tried again while the disk is full or fails."""
+    async def until_done(self, work: Callable[[], T]) -> T:
+        """What `work` returns in a thread; it is tried again while the disk is full or fails."""
         while True:
             try:
-                return await finished(write)
+                return await finished(work)
             except (StorageFull, OSError, sqlite3.Error) as exc:
                 self.meet_at_disk(exc)
             await asyncio.sleep(_DISK_RETRY_SECONDS)

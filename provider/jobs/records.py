@@ -117,6 +117,11 @@ class Progress:
     output_bytes: int = 0
     error_bytes: int = 0
 
+    @property
+    def requests(self) -> int:
+        """Those that are done."""
+        return self.completed + self.failed
+
 
 @frozen
 class Job:

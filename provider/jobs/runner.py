@@ -6,10 +6,10 @@ Whoever goes on after a crash cuts what stands behind these lengths, and reads o
 """
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,13 @@ from attrs import evolve, frozen
 
 from provider.domain import Caller
 from provider.engine.hooks import Hook, JobChanged, JobPaused
+from provider.errors import StorageFull
 from provider.jobs.answering import Answering, KeyRevoked, Piece
 from provider.jobs.calls import Calls
 from provider.jobs.database import JobsDatabase
-from provider.jobs.folder import JobsFolder
-from provider.jobs.lines import InputFile, check
-from provider.jobs.obstacles import Obstacles, finished
+from provider.jobs.folder import FileLost, JobsFolder
+from provider.jobs.lines import Checked, InputFile, check
+from provider.jobs.obstacles import Obstacles
 from provider.jobs.records import Job, JobStatus, Pause, Problem, Progress, Purpose, StoredFile
 from provider.jobs.results import given_up, request_id
 
@@ -99,6 +100,8 @@ class JobRunner:
                 await self._answer_all()
             if not self.job.has_ended:
                 await self._end()
+        except FileLost as lost:
+            await self._lose(lost.file_id)
         finally:
             watching.cancel()
 
@@ -113,7 +116,7 @@ class JobRunner:
                 seen = await asyncio.to_thread(self._database.job, self.job.id)
                 self._stop_if(seen)
                 await self._tell(seen)
-            except sqlite3.Error as exc:
+            except (StorageFull, sqlite3.Error) as exc:
                 self._obstacles.meet_at_disk(exc)
 
     def _stop_if(self, seen: Job) -> None:
@@ -141,7 +144,7 @@ class JobRunner:
     async def _change(self, **values: Any) -> None:  # noqa: ANN401 - fields of `Job`
         """Change the job, however long the disk takes."""
         before = self.job.status
-        self.job = await self._obstacles.until_written(partial(self._database.change, self.job.id, **values))
+        self.job = await self._obstacles.until_done(partial(self._database.change, self.job.id, **values))
         if self.job.status is not before:
             done = self.job.progress
             self._hook(
@@ -149,22 +152,21 @@ class JobRunner:
             )
 
     async def _validate(self) -> None:
-        checking = partial(
-            check,
-            self._folder.path(self.job.input_file_id),
-            self.job.endpoint,
-            max_line_bytes=self._limits.max_line_bytes,
-            max_requests=self._limits.max_requests,
-            is_wanted=lambda: not self._stop.is_set(),
-        )
+        def look() -> Checked:
+            self._folder.opened(self.job.input_file_id, "rb").close()
+            return check(
+                self._folder.path(self.job.input_file_id),
+                self.job.endpoint,
+                max_line_bytes=self._limits.max_line_bytes,
+                max_requests=self._limits.max_requests,
+                is_wanted=lambda: not self._stop.is_set(),
+            )
+
         try:
-            checked = await finished(checking)
+            checked = await self._obstacles.until_done(look)
         except asyncio.CancelledError:
             self._stop.set()
             raise
-        except OSError as exc:
-            await self._change(status=JobStatus.FAILED, problems=(Problem("input_lost", exc.strerror or str(exc)),))
-            return
         if self._stop.is_set():
             return
         if checked.problems:
@@ -175,9 +177,9 @@ class JobRunner:
 
     async def _answer_all(self) -> None:
         answering = Answering(self.job, self._calls, self._find_caller, self._obstacles.meet)
-        source = self._open_input()
+        source = await self._open_input()
         try:
-            async with aclosing(answering.pieces(source, self._stop)) as pieces:
+            async with contextlib.aclosing(answering.pieces(source, self._stop)) as pieces:
                 async for done in pieces:
                     await self._keep(done)
         except KeyRevoked:
@@ -187,9 +189,10 @@ class JobRunner:
         finally:
             source.close()
 
-    def _open_input(self) -> InputFile:
+    async def _open_input(self) -> InputFile:
         done = self.job.progress
-        return InputFile(self._folder.path(self.job.input_file_id), position=done.position, lines=done.lines)
+        file = await self._obstacles.until_done(partial(self._folder.opened, self.job.input_file_id, "rb"))
+        return InputFile(file, position=done.position, lines=done.lines)
 
     async def _keep(self, pieces: Sequence[Piece]) -> None:
         """Put results on the disk, then say so."""
@@ -201,7 +204,9 @@ class JobRunner:
         completed = sum(each.is_answer for each in results)
 
         def write() -> Job:
-            self._folder.check_room(len(answers) + len(errors))
+            # Beyond the quota a job may still end: its input cannot be removed before.
+            if not self._stop.is_set():
+                self._folder.check_room(len(answers) + len(errors))
             progress = Progress(
                 position=last.end,
                 lines=last.number,
@@ -213,23 +218,26 @@ class JobRunner:
             )
             return self._database.change(self.job.id, progress=progress, pause=None)
 
-        self.job = await self._obstacles.until_written(write)
+        self.job = await self._obstacles.until_done(write)
         self._obstacles.advanced()
         self._stop_if(self.job)
 
     async def _end(self) -> None:
         """Answer for what is left, and list the files."""
-        seen = await self._obstacles.until_written(partial(self._database.job, self.job.id))
+        self._stop.set()
+        seen = await self._obstacles.until_done(partial(self._database.job, self.job.id))
         self.job = evolve(seen, progress=self.job.progress)
         end = JobStatus.CANCELLED if self.job.status is JobStatus.CANCELLING else JobStatus.COMPLETED
         done = self.job.progress
-        if end is JobStatus.COMPLETED and (not self.job.total or done.completed + done.failed < self.job.total):
+        if end is JobStatus.COMPLETED and (not self.job.total or done.requests < self.job.total):
             end = JobStatus.EXPIRED
         if self.job.total and end is not JobStatus.COMPLETED:
             await self._give_up(end)
+            if self.job.progress.requests < self.job.total:
+                raise FileLost(self.job.input_file_id)
         if end is JobStatus.COMPLETED:
             await self._change(status=JobStatus.FINALIZING)
-        files = await self._obstacles.until_written(self._files)
+        files = await self._obstacles.until_done(self._files)
         await self._change(status=end, files=files, pause=None)
 
     async def _give_up(self, end: JobStatus) -> None:
@@ -240,7 +248,7 @@ class JobRunner:
                 "This request could not be executed before the completion window expired.",
             ),
         }[end]
-        source = self._open_input()
+        source = await self._open_input()
         try:
             while lines := await asyncio.to_thread(source.next_lines, _LINES_AT_A_TIME, _BYTES_AT_A_TIME):
                 results = [
@@ -249,6 +257,17 @@ class JobRunner:
                 await self._keep([Piece(lines, results)])
         finally:
             source.close()
+
+    async def _lose(self, file_id: str) -> None:
+        """End without the file. What was answered is listed, unless it is that which is lost."""
+        which = "input" if file_id == self.job.input_file_id else "output"
+        problem = Problem(f"{which}_lost", f"The {which} file {file_id} is no longer whole on the server's disk.")
+        files: list[StoredFile] = []
+        if which == "input":
+            with contextlib.suppress(FileLost):
+                files = await self._obstacles.until_done(self._files)
+        progress = self.job.progress if files else evolve(self.job.progress, output_bytes=0, error_bytes=0)
+        await self._change(status=JobStatus.FAILED, problems=(problem,), files=files, progress=progress, pause=None)
 
     def _files(self) -> list[StoredFile]:
         """What the job has written, and as long as it says."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import structlog
 
 from provider.domain import Caller
 from provider.engine.hooks import Hook, JobChanged
-from provider.errors import InvalidRequest
+from provider.errors import InvalidRequest, StorageFull
 from provider.jobs.calls import Calls
 from provider.jobs.database import JobsDatabase
 from provider.jobs.folder import JobsFolder, Lease
@@ -138,6 +139,22 @@ class JobService:
         self._wake.set()
         return job
 
+    def remove_file(self, file_id: str, owner: str) -> None:
+        """Remove a file. Waits for the disk.
+
+        Raises:
+            ObjectNotFound, InvalidRequest: as `JobsDatabase.remove_file`.
+            StorageFull: the disk is too full to note it even without the file's bytes.
+        """
+        try:
+            self.database.remove_file(file_id, owner)
+        except StorageFull:
+            # The file makes room for the note that it is gone.
+            self.database.check_unused(file_id, owner)
+            self.folder.remove(file_id)
+            self.database.remove_file(file_id, owner)
+        self.folder.remove(file_id)
+
     async def _look_for_jobs(self, run: Callable[[Job], JobRunner]) -> None:
         swept_at = float("-inf")
         while True:
@@ -148,7 +165,7 @@ class JobService:
                     await asyncio.to_thread(self._sweep)
                 await self._take_jobs(run)
                 self._problem = ""
-            except (OSError, sqlite3.Error) as exc:
+            except (StorageFull, OSError, sqlite3.Error) as exc:
                 if str(exc) != self._problem:
                     _log.error("jobs_not_read", reason=str(exc))
                 self._problem = str(exc)
@@ -158,16 +175,22 @@ class JobService:
                     await self._wake.wait()
 
     async def _take_jobs(self, run: Callable[[Job], JobRunner]) -> None:
-        for job in await asyncio.to_thread(self.database.open_jobs):
-            if len(self._tasks) >= self.settings.max_running:
+        jobs, most = await asyncio.to_thread(self.database.open_jobs), self.settings.max_running
+        taken = Counter(job.owner for job in jobs if job.id in self._tasks)
+        for job in jobs:
+            # Jobs that do not advance take places of their own key's, not of others'.
+            if len(self._tasks) - self.paused >= most:
                 return
-            if job.id in self._tasks or self._rests_until.get(job.id, 0.0) > time.monotonic():
+            if taken[job.owner] >= most or job.id in self._tasks:
+                continue
+            if self._rests_until.get(job.id, 0.0) > time.monotonic():
                 continue
             # Not in a thread: a task that is cancelled meanwhile would lose it.
             lease = self.folder.lease(job.id)
             if lease is not None:
                 task = asyncio.create_task(self._run(job.id, run), name=job.id)
                 self._tasks[job.id] = task
+                taken[job.owner] += 1
                 # A task that is cancelled before it begins runs none of its code.
                 task.add_done_callback(partial(self._leave, job.id, lease))
 
@@ -196,5 +219,8 @@ class JobService:
         lease = self.folder.lease(_SWEEP)
         if lease is not None:
             with lease:
+                # First the bytes, which nobody can read any more: the database may need their room.
+                for file_id in self.database.expired_files():
+                    self.folder.remove(file_id)
                 self.database.expire()
                 self.folder.sweep(self.database.known_files)

@@ -151,9 +151,10 @@ def _needed(fields: dict[str, str], name: str) -> str:
 
 def _kept(fields: dict[str, str], jobs: JobService) -> int:
     """Seconds: `expires_after[seconds]`, else as configured."""
-    seconds = fields.get("expires_after[seconds]")
-    if seconds is None:
+    if not any(name.startswith("expires_after") for name in fields):
         return jobs.settings.keep_seconds
+    # Under another name it would be a wish that is not granted.
+    seconds = _needed(fields, "expires_after[seconds]")
     if not re.fullmatch(r"[0-9]{1,9}", seconds):
         msg = f"Invalid value: {seconds[:100]!r}. It is a number of seconds."
         raise InvalidRequest(msg, param="expires_after.seconds", code="invalid_value")

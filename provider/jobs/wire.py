@@ -8,7 +8,7 @@ import msgspec
 from attrs import frozen
 
 from provider.errors import InvalidRequest, MalformedJSON
-from provider.jobs.records import Job, JobStatus, Purpose, StoredFile
+from provider.jobs.records import Job, Purpose, StoredFile
 
 MOST_METADATA, MOST_KEY, MOST_VALUE = 16, 64, 512
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -125,7 +125,7 @@ def file_json(file: StoredFile) -> dict[str, Any]:
 def batch_json(job: Job) -> dict[str, Any]:
     """OpenAI's batch object, and `pause`: why it does not advance at present."""
     done = job.progress
-    has_files = job.status in {JobStatus.COMPLETED, JobStatus.EXPIRED, JobStatus.CANCELLED}
+    has_files = job.has_ended
     problems = [
         {"code": each.code, "line": each.line, "message": each.message, "param": each.param} for each in job.problems
     ]

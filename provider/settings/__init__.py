@@ -207,7 +207,7 @@ class JobSettings:
     )
     max_requests: int = option(1_000_000, "most requests of one batch", least=1)
     max_open: int = option(100, "most batches of one key that have not ended", least=1)
-    max_running: int = option(4, "batches that one worker runs at a time; others wait", least=1)
+    max_running: int = option(4, "batches that one worker runs at a time, without paused ones; others wait", least=1)
     keep_seconds: int = option(30 * 86_400, "seconds that files are kept, unless the request says how long", least=60)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -275,6 +276,53 @@ async def test_a_job_goes_on_where_the_process_before_left_it(open_app: Any, job
         assert ([each["custom_id"] for each in output], errors) == (names, [])
 
 
+@pytest.mark.parametrize("which", ["input", "output"])
+@pytest.mark.parametrize("size", [None, 100])
+async def test_a_job_whose_file_is_removed_or_cut_fails_and_frees_its_input(
+    open_app: Any, jobs: JobSettings, which: str, size: int | None
+) -> None:
+    async with slow_app(open_app, jobs=jobs) as client:
+        batch = await submit(client, lines(*map(str, range(600))))
+        half = await when(client, batch, lambda found: found["request_counts"]["completed"])
+    for path in (Path(str(jobs.folder)) / "files").iterdir():
+        if (path.name == batch["input_file_id"]) == (which == "input"):
+            path.unlink() if size is None else os.truncate(path, size)
+    async with open_app(jobs=jobs) as client:
+        batch = await ended(client, batch)
+        assert (batch["status"], batch["errors"]["data"][0]["code"]) == ("failed", f"{which}_lost")
+        output, _ = await results(client, batch)
+        if which == "input":
+            assert len(output) == batch["request_counts"]["completed"] >= half["request_counts"]["completed"]
+        else:
+            assert output == []
+        assert (await client.delete(f"/v1/files/{batch['input_file_id']}")).status_code == 200
+
+
+async def test_a_job_that_the_quota_holds_up_can_be_cancelled(open_app: Any, jobs: JobSettings) -> None:
+    content = lines(*map(str, range(600)))
+    async with open_app(jobs=attrs.evolve(jobs, max_bytes=len(content) + 1000)) as client:
+        batch = await submit(client, content)
+        batch = await when(client, batch, lambda found: found["pause"])
+        assert batch["pause"]["code"] == "storage_limit"
+        assert (await client.post(f"/v1/batches/{batch['id']}/cancel")).status_code == 200
+        batch = await ended(client, batch)
+        output, errors = await results(client, batch)
+        assert (batch["status"], len(output) + len(errors)) == ("cancelled", 600)
+        assert (await client.delete(f"/v1/files/{batch['input_file_id']}")).status_code == 200
+
+
+async def test_a_database_without_room_is_no_fault_of_ours(client: Any) -> None:
+    file = (await upload(client, lines("a"))).json()
+    connection = client.app.state["jobs"].database._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    body = {"input_file_id": file["id"], "endpoint": "/v1/embeddings", "metadata": {"k" * 60: "v" * 500}}
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (refused := await client.post("/v1/batches", json=body)).status_code == 200:
+            pass
+    assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage_full")
+
+
 async def test_another_key_sees_nothing(open_app: Any, jobs: JobSettings) -> None:
     keys = AuthSettings(keys={"a": "key-a", "b": "key-b"})
     async with open_app(jobs=jobs, auth=keys) as client:
@@ -317,6 +365,20 @@ async def test_a_key_s_rights_and_quota_hold_for_its_jobs(open_app: Any, jobs: J
         batch = await submit(client, lines(*map(str, range(5))))
         batch = await when(client, batch, lambda found: found["pause"])
         assert (batch["status"], batch["pause"]["code"]) == ("in_progress", "rate_limit")
+
+
+async def test_jobs_that_are_paused_keep_no_other_key_s_jobs_out(open_app: Any, jobs: JobSettings) -> None:
+    keys = AuthSettings(keys={"a": "key-a requests_per_day=2", "b": "key-b"})
+    async with open_app(jobs=attrs.evolve(jobs, max_running=2), auth=keys) as client:
+        client.headers["authorization"] = "Bearer key-a"
+        held = [await submit(client, lines(*map(str, range(5)))) for _ in range(4)]
+        for batch in held[:2]:
+            await when(client, batch, lambda found: found["pause"])
+        client.headers["authorization"] = "Bearer key-b"
+        assert (await ended(client, await submit(client, lines("x"))))["status"] == "completed"
+        client.headers["authorization"] = "Bearer key-a"
+        states = [(await client.get(f"/v1/batches/{each['id']}")).json()["status"] for each in held]
+        assert states == ["in_progress", "in_progress", "validating", "validating"]
 
 
 async def test_the_job_of_a_key_that_is_revoked_is_cancelled(open_app: Any, jobs: JobSettings) -> None:
@@ -443,6 +505,8 @@ async def test_a_wrong_upload_says_what_to_do(open_app: Any, jobs: JobSettings) 
             "seconds": await upload(
                 client, "x", **{"expires_after[seconds]": "5", "expires_after[anchor]": "created_at"}
             ),
+            "anchor": await upload(client, "x", **{"expires_after[anchor]": "created_at"}),
+            "expires_after": await upload(client, "x", expires_after='{"anchor": "created_at", "seconds": 3600}'),
             "gzip": await client.post(
                 "/v1/files",
                 content=b"x",

@@ -1,5 +1,6 @@
 """Batches of real servers: OpenAI's client, the command line, workers, signals, kills, large files."""
 
+import contextlib
 import json
 import os
 import resource
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from job_runs import MODEL, batch, ended, results, run_killed, slow_environment, submit, write_input
 from processes import ServerProcess, clean_environment, running
-from waiting import wait_until
+from waiting import PATIENCE_SECONDS, wait_until
 
 from provider.cli import cli
 
@@ -161,9 +162,7 @@ def test_on_a_disk_of_its_own_that_is_full_nothing_is_lost(tmp_path: Path) -> No
     write_input(tmp_path / "in.jsonl", 3000)
     disk = tmp_path / "jobs"
     disk.mkdir()
-    mounted = f"mount -t tmpfs -o size=20m tmpfs {disk} && head -c 12M /dev/zero > {disk}/other && exec "
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f'{mounted}"$@"', "sh"]
-    command += [sys.executable, "-m", "provider", "serve", "--port", "0"]
+    command = on_own_disk(disk, "20m", f"head -c 12M /dev/zero > {disk}/other")
     with running([], command=command, env=slow_environment(tmp_path)) as server:
         server.wait_until_ready()
         batch_id = submit(server.url, tmp_path / "in.jsonl")["id"]
@@ -178,6 +177,34 @@ def test_on_a_disk_of_its_own_that_is_full_nothing_is_lost(tmp_path: Path) -> No
         names = [each["custom_id"] for each in results(server, found)]
     assert found["status"] == "completed"
     assert sorted(names) == sorted(f"r{i}" for i in range(3000))
+
+
+@pytest.mark.slow
+def test_on_a_full_disk_a_file_can_be_deleted(tmp_path: Path) -> None:
+    """Not even the database has room."""
+    disk = tmp_path / "jobs"
+    disk.mkdir()
+    with running([], command=on_own_disk(disk, "4m", "true"), env=slow_environment(tmp_path)) as server:
+        server.wait_until_ready()
+        root = Path(f"/proc/{server.process.pid}/root{disk}")
+        with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
+            new = {"files": {"file": b"x" * 100_000}, "data": {"purpose": "batch"}}
+            file_id = client.post("/v1/files", **new).json()["id"]
+            with (root / "other").open("wb", buffering=0) as other, contextlib.suppress(OSError):
+                while other.write(b"x" * 4096):
+                    pass
+            body = {"input_file_id": file_id, "endpoint": "/v1/embeddings"}
+            refused = client.post("/v1/batches", json=body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (507, "storage_full")
+            assert client.delete(f"/v1/files/{file_id}").status_code == 200
+            assert client.get(f"/v1/files/{file_id}").status_code == 404
+
+
+def on_own_disk(disk: Path, size: str, prepared: str) -> list[str]:
+    """The command of a server that has a disk of its own at `disk`, on which `prepared` was run."""
+    mounted = f"mount -t tmpfs -o size={size} tmpfs {disk} && {prepared} && exec "
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f'{mounted}"$@"', "sh"]
+    return [*command, sys.executable, "-m", "provider", "serve", "--port", "0"]
 
 
 def test_killed_at_random_moments_every_request_is_answered_once(tmp_path: Path) -> None:
