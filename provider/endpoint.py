@@ -46,15 +46,36 @@ class Endpoint:
         return f"{self.scheme}://{host}:{self.port}{self.base}"
 
     def head(self, api_key: str | None, path: str = "/embeddings") -> bytes:
-        """The head of a POST to `path` below the base URL, up to the length of the body, which comes next."""
+        """The head of a POST to `path` below the base URL, up to the length of the body, which comes next.
+
+        Raises:
+            InvalidRequest: no header can carry the key.
+        """
         lines = [
-            f"POST {self.base}{path} HTTP/1.1",
-            f"Host: {self.url.split('//')[1].split('/')[0]}",
-            *([f"Authorization: Bearer {api_key}"] if api_key else []),
-            "Content-Type: application/json",
-            "Content-Length: ",
+            f"POST {self.base}{path} HTTP/1.1".encode("latin-1", "replace"),
+            f"Host: {self.url.split('//')[1].split('/')[0]}".encode("latin-1", "replace"),
+            *(b"%b: %b" % header for header in bearer(api_key).items()),
+            b"Content-Type: application/json",
+            b"Content-Length: ",
         ]
-        return "\r\n".join(lines).encode("latin-1", "replace")
+        return b"\r\n".join(lines)
+
+
+def bearer(api_key: str | None) -> dict[bytes, bytes]:
+    """The header that carries a key; none without one.
+
+    Raises:
+        InvalidRequest: no header can carry it. The message does not have it.
+    """
+    if not api_key:
+        return {}
+    if not api_key.isprintable() or api_key != api_key.strip():
+        msg = (
+            "the key has a line break, a space at an end or another character that no header can carry; correct "
+            "--api-key or OPENAI_API_KEY"
+        )
+        raise InvalidRequest(msg)
+    return {b"Authorization": f"Bearer {api_key}".encode()}
 
 
 def error_message(body: bytes) -> str:

@@ -16,7 +16,7 @@ from provider.bench.connection import Pool
 from provider.bench.load_generator import LoadGenerator
 from provider.bench.messages import Load, LoadTask, Outcome, ServerSetup, Slice
 from provider.bench.texts import TextPool
-from provider.endpoint import Endpoint, error_message
+from provider.endpoint import Endpoint, bearer, error_message
 from provider.errors import ContenderFailed
 
 # Requests that are made ahead of a slice, for so many times as many as the slice before had a second.
@@ -152,9 +152,10 @@ class OpenAIServer:
 
     def _ask(self, path: str, body: bytes | None = None) -> Any:  # noqa: ANN401 - JSON
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self._setup.api_key:
-            headers["Authorization"] = f"Bearer {self._setup.api_key}"
         request = urllib.request.Request(self._endpoint.url + path, body, headers)  # noqa: S310 - `Endpoint` takes HTTP only
+        for name, value in bearer(self._setup.api_key).items():
+            # Headers are written in Latin-1: as these bytes.
+            request.add_header(name.decode(), value.decode("latin-1"))
         try:
             with self._opener.open(request, timeout=_CHECK_SECONDS) as response:
                 return msgspec.json.decode(response.read())

@@ -1,16 +1,17 @@
 """Batches of a running server: ours, or any that has OpenAI's Files and Batch API."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from provider.endpoint import Endpoint, error_message
+from provider.endpoint import Endpoint, bearer, error_message
 from provider.errors import InvalidRequest, ServerFailed
 
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -29,7 +30,7 @@ class BatchServer:
         self._client, self._endpoint, self._pause = client, endpoint, pause
 
     @classmethod
-    @contextmanager
+    @contextlib.contextmanager
     def opened(
         cls, url: str, api_key: str | None = None, *, pause: Callable[[float], object] = time.sleep
     ) -> Iterator[Self]:
@@ -41,10 +42,9 @@ class BatchServer:
             pause: waits for some seconds; tests do not.
 
         Raises:
-            InvalidRequest: `url` is no URL.
+            InvalidRequest: `url` is no URL, or no header can carry the key.
         """
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        with httpx.Client(headers=headers, timeout=_TIMEOUT) as client:
+        with httpx.Client(headers=bearer(api_key), timeout=_TIMEOUT) as client:
             yield cls(client, Endpoint.of(url), pause)
 
     def submit(self, path: Path, *, endpoint: str, window: str, metadata: dict[str, str]) -> Batch:
@@ -64,8 +64,7 @@ class BatchServer:
             "completion_window": window,
         }
         body |= {"metadata": metadata} if metadata else {}
-        created: Batch = self._send("POST", "/batches", attempts=1, json=body)
-        return created
+        return self._batch("POST", "/batches", attempts=1, json=body)
 
     def status(self, batch_id: str) -> Batch:
         """The batch of that id.
@@ -73,8 +72,7 @@ class BatchServer:
         Raises:
             ServerFailed: the server does not answer, or has none.
         """
-        found: Batch = self._send("GET", f"/batches/{batch_id}")
-        return found
+        return self._batch("GET", f"/batches/{_name(batch_id)}")
 
     def listed(self, limit: int) -> list[Batch]:
         """The newest batches.
@@ -82,8 +80,10 @@ class BatchServer:
         Raises:
             ServerFailed: the server does not answer.
         """
-        found: list[Batch] = self._send("GET", "/batches", params={"limit": limit})["data"]
-        return found
+        found = self._send("GET", "/batches", params={"limit": limit})
+        if not isinstance(found, dict) or not isinstance(found.get("data"), list):
+            raise self._no_batches()
+        return [self._checked(each) for each in found["data"]]
 
     def cancel(self, batch_id: str) -> Batch:
         """Stop a batch.
@@ -91,8 +91,7 @@ class BatchServer:
         Raises:
             ServerFailed: the server does not answer, or it has ended.
         """
-        found: Batch = self._send("POST", f"/batches/{batch_id}/cancel")
-        return found
+        return self._batch("POST", f"/batches/{_name(batch_id)}/cancel")
 
     def wait(self, batch_id: str, told: Callable[[Batch], object]) -> Batch:
         """The batch when it has ended; `told` hears how far it is meanwhile.
@@ -114,24 +113,33 @@ class BatchServer:
 
         Raises:
             ServerFailed: the server does not answer, or has none.
+            InvalidRequest: `path` cannot be written.
         """
-        url = f"{self._endpoint.url}/files/{file_id}/content"
-        part = None if path is None else path.with_name(f".{path.name}.part")
+        url = f"{self._endpoint.url}/files/{_name(file_id)}/content"
         size = 0
         try:
             with self._client.stream("GET", url) as response:
                 if not response.is_success:
                     response.read()
                     raise self._failure(response)
-                with sys.stdout.buffer if part is None else part.open("wb") as file:
+                with _written(path) if path is not None else sys.stdout.buffer as file:
                     for chunk in response.iter_bytes():
                         file.write(chunk)
                         size += len(chunk)
         except httpx.TransportError as exc:
             raise _silent(url, exc) from exc
-        if part is not None and path is not None:
-            part.replace(path)
         return size
+
+    def _batch(self, method: str, path: str, **content: Any) -> Batch:  # noqa: ANN401 - httpx's
+        return self._checked(self._send(method, path, **content))
+
+    def _checked(self, found: Any) -> Batch:  # noqa: ANN401 - JSON
+        if not isinstance(found, dict) or not {"id", "status", "request_counts"} <= found.keys():
+            raise self._no_batches()
+        return found
+
+    def _no_batches(self) -> ServerFailed:
+        return ServerFailed(f"{self._endpoint.url}/batches does not answer with batches; is this the base URL?")
 
     def _send(self, method: str, path: str, *, attempts: int = _ATTEMPTS, **content: Any) -> Any:  # noqa: ANN401 - JSON
         url, pause = self._endpoint.url + path, _FIRST_PAUSE_SECONDS
@@ -158,6 +166,35 @@ class BatchServer:
         message = error_message(response.content)
         hint = " Give the key with --api-key or OPENAI_API_KEY" if response.status_code in (401, 403) else ""
         return ServerFailed(f"{response.url} answers {response.status_code}: {message}{hint}")
+
+
+def _name(object_id: str) -> str:
+    """An id as a part of a path."""
+    if not object_id:
+        msg = "the id of the batch is empty; `emb-provider batch list` shows ids"
+        raise InvalidRequest(msg)
+    return quote(object_id, safe="")
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears when it is complete; a device or a pipe gets bytes at once."""
+    # What a link points to is replaced, not the link.
+    target = path.resolve()
+    is_stream = path.exists() and not path.is_file()
+    part = path if is_stream else target.with_name(f".{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        if not is_stream:
+            part.replace(target)
+    except OSError as exc:
+        msg = f"cannot write {path}: {exc.strerror}"
+        raise InvalidRequest(msg) from exc
+    finally:
+        if not is_stream:
+            with contextlib.suppress(OSError):
+                part.unlink()
 
 
 def read_metadata(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from provider.bulk.phrases import refused
 from provider.bulk.pool import Pause, Pool
 from provider.bulk.response import EmbeddingsResponse, described_model, error_fields, listed_models
 from provider.domain import DENSE, Embedded, Timings, Usage
-from provider.endpoint import Endpoint, error_message
+from provider.endpoint import Endpoint, bearer, error_message
 from provider.errors import InvalidRequest, ServerFailed
 from provider.texts.records import Record
 
@@ -211,16 +211,15 @@ async def servers(
         pause: waits for some seconds; tests do not.
 
     Raises:
-        InvalidRequest: one of `urls` is no URL, or there twice.
+        InvalidRequest: one of `urls` is no URL, or there twice, or no header can carry the key.
         ServerFailed: no server answers, one answers with something else, or they have several models.
     """
     endpoints = [Endpoint.of(url) for url in urls]
     if len(set(endpoints)) < len(endpoints):
         msg = f"--url: {', '.join(urls)} names a server twice; name each once"
         raise InvalidRequest(msg)
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT, limits=limits) as client:
+    async with httpx.AsyncClient(headers=bearer(api_key), timeout=_TIMEOUT, limits=limits) as client:
         members = {
             each.url: ServerEmbedder(client, each, options, model=model, batch_size=batch_size, notify=notify)
             for each in endpoints

@@ -1,6 +1,6 @@
 """`emb-provider batch`: requests in a file, answered by a server in the background."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +58,9 @@ def submit(
             found = server.wait(found["id"], _tell)
     if as_json:
         _show(found, as_json=True)
+    else:
+        for problem in _problems(found):
+            click.echo(problem, err=True)
     if wait:
         _end(found)
 
@@ -165,9 +168,14 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     click.echo(_line(found))
+    for problem in _problems(found):
+        click.echo(problem)
+
+
+def _problems(found: dict[str, Any]) -> Iterator[str]:
     for each in (found.get("errors") or {}).get("data") or ():
         where = f"line {each['line']}: " if each.get("line") else ""
-        click.echo(f"  {where}{each['message']} ({each['code']})")
+        yield f"  {where}{each['message']} ({each['code']})"
 
 
 def _tell(found: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from processes import ServerProcess, clean_environment, running
 from waiting import PATIENCE_SECONDS, wait_until
 
 from provider.cli import cli
+from provider.errors import InvalidRequest, ServerFailed
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +91,20 @@ def test_the_command_line_submits_waits_and_fetches(server: ServerProcess, tmp_p
     assert unsaid.exit_code == 2
     assert "name a file for them with --output" in unsaid.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    nowhere = run(cli, ["batch", "fetch", batch_id, "--output", str(tmp_path / "none" / "out.jsonl"), *url])
+    assert isinstance(nowhere.exception, InvalidRequest)
+    full = run(cli, ["batch", "fetch", batch_id, "--output", "/dev/full", *url])
+    assert "No space left" in str(full.exception)
+    assert Path("/dev/full").is_char_device()
+    assert isinstance(run(cli, ["batch", "status", "", *url]).exception, InvalidRequest)
+    assert isinstance(run(cli, ["batch", "status", "a/../../models", *url]).exception, ServerFailed)
+    assert isinstance(run(cli, ["batch", "list", "--url", f"{server.url}/health"]).exception, ServerFailed)
     refused = run(cli, ["batch", "cancel", batch_id, *url])
     assert "Cannot cancel a batch with status 'completed'" in str(refused.exception)
     (tmp_path / "wrong.jsonl").write_text("{}\n")
     wrong = run(cli, ["batch", "submit", str(tmp_path / "wrong.jsonl"), "--wait", *url])
     assert wrong.exit_code == 1
+    assert "line 1: Missing required parameter: 'custom_id'" in wrong.stderr
     failed = run(cli, ["batch", "status", wrong.stdout.strip(), *url])
     assert "line 1: Missing required parameter: 'custom_id'" in failed.stdout
 

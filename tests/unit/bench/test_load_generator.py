@@ -229,6 +229,7 @@ def test_what_is_no_base_url_is_refused(url: str) -> None:
 def test_the_key_goes_with_every_request() -> None:
     endpoint = Endpoint.of("http://[::1]:8080/v1")
     assert b"Host: [::1]:8080\r\nAuthorization: Bearer secret\r\n" in endpoint.head("secret")
+    assert "Bearer schlüssel\r\n".encode() in endpoint.head("schlüssel")
     assert b"Authorization" not in endpoint.head(None)
 
 

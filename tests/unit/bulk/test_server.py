@@ -54,6 +54,17 @@ async def test_model_key_and_options_go_with_every_request(stub: Stub) -> None:
     assert set(stub.keys) == {"Bearer secret"}
 
 
+async def test_a_key_goes_in_utf_8_unless_no_header_can_carry_it(stub: Stub) -> None:
+    async with opened(stub, api_key="schlüssel"):
+        pass
+    assert {each.encode("latin-1").decode() for each in stub.keys} == {"Bearer schlüssel"}
+    for wrong in ("two\nlines", "secret "):
+        with pytest.raises(InvalidRequest, match="OPENAI_API_KEY") as caught:
+            async with opened(stub, api_key=wrong):
+                pass
+        assert wrong not in str(caught.value)
+
+
 async def test_a_busy_server_is_asked_again_after_the_pause_it_wants(stub: Stub) -> None:
     pauses: list[float] = []
     async with opened(stub, pauses=pauses) as embedder:
