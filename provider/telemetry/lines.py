@@ -14,6 +14,8 @@ _MOST_OF_OURS = 4_000
 _MOST_OF_TRACEBACKS = 20_000
 # What we or libraries say, with what a client sent quoted at most.
 _OURS = frozenset({"event", "error", "hint", "notice", "reason"})
+# Messages of libraries, and tracebacks.
+_SEVERAL_LINES = frozenset({"event", "exception"})
 
 _MOST_WAITING = 8 * 1024 * 1024
 # So many lines a second are written one by one; more are written together.
@@ -37,6 +39,20 @@ def cut_traceback(_logger: object, _method: str, line: EventDict) -> EventDict:
     if "exception" in line:
         line["exception"] = cut(str(line["exception"]), _MOST_OF_TRACEBACKS)
     return line
+
+
+def escape_values(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """A structlog processor for terminals, which would obey control characters that a client sent."""
+    for key, value in line.items():
+        if isinstance(value, str):
+            line[key] = _printable(value, "\n" if key in _SEVERAL_LINES else "")
+    return line
+
+
+def _printable(text: str, kept: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)
 
 
 def cut(text: str, most: int) -> str:

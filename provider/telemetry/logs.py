@@ -31,7 +31,7 @@ from provider.engine.hooks import (
     StoreChanged,
 )
 from provider.settings import LogSettings
-from provider.telemetry.lines import LineWriter, cut_traceback, cut_values
+from provider.telemetry.lines import LineWriter, cut_traceback, cut_values, escape_values
 from provider.telemetry.request import add_request_id
 
 _log = structlog.get_logger("provider.models")
@@ -92,6 +92,7 @@ def configure_logging(
         rendering = [
             structlog.processors.format_exc_info,
             cut_traceback,
+            escape_values,
             structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain),
         ]
     else:

@@ -146,6 +146,17 @@ def test_people_get_a_readable_line() -> None:
     assert not stream.getvalue().startswith("{")
 
 
+@pytest.mark.parametrize(
+    "sent", ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "a\u2028b", "\u202eabc", "\x7f\x08", "a\nb"]
+)
+def test_a_terminal_gets_no_control_characters_of_clients(sent: str) -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(format="console"), stream)
+    structlog.get_logger("a").info("something", model=sent, names=[sent], exc_info=ValueError(sent))
+    logging.getLogger("b").error("of a library: %s", sent)
+    assert stream.getvalue().replace("\n", "").isprintable()
+
+
 def test_the_life_of_a_model_is_told() -> None:
     stream = io.StringIO()
     configure_logging(LogSettings(), stream)
