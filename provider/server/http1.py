@@ -27,7 +27,10 @@ MOST_FIELDS = 100
 # What a slow client is granted beyond `server.write_seconds`.
 _SLOWEST_BYTES_PER_SECOND = 131_072
 _REQUEST_LINE = re.compile(rb"\s*([!#$%&'*+.^_`|~\w-]{1,40}) \S+ HTTP/1\.[01]\r?$", re.MULTILINE)
-_TLS = b"\x16\x03"
+_FOREIGN = {
+    b"\x16\x03": "it is TLS, and this port speaks HTTP without it: use http://",
+    b"PRI * HTTP/2": "it is HTTP/2; let the client, or a proxy, speak HTTP/1.1",
+}
 
 
 class _Refused(Exception):
@@ -129,6 +132,9 @@ class Http1Protocol(HttpToolsProtocol):
             if self._unparsed_bytes > MOST_HEAD_BYTES:
                 self._check_size(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
             self._owes_since, self._is_in_head, self._unparsed_bytes = None, False, 0
+            if not self.url.startswith(b"/") and not httptools.parse_url(self.url).path:
+                msg = "its URL has no path"
+                raise httptools.HttpParserError(msg)
             super().on_headers_complete()
             self.headers = []
         elif self.parser.get_method() == b"CONNECT":
@@ -252,10 +258,8 @@ class Http1Protocol(HttpToolsProtocol):
 
 
 def _malformed(problem: BaseException, data: bytes) -> _Refused:
-    reason = str(problem)
-    if data.startswith(_TLS):
-        reason = "it is TLS, and this port speaks HTTP without it: use http://"
-    elif "method" in reason and (line := _REQUEST_LINE.match(data)):
+    reason = next((text for start, text in _FOREIGN.items() if data.startswith(start)), str(problem))
+    if "method" in reason and (line := _REQUEST_LINE.match(data)):
         msg = f"Not allowed to {line[1].decode()}: there is no such method. Allowed: GET, HEAD, POST, OPTIONS."
         return _Refused(405, msg, reason="malformed", code="method_not_supported")
     return _Refused(400, f"This is no valid HTTP/1.1 request: {reason}.", reason="malformed")

@@ -212,6 +212,8 @@ MALFORMED = {
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "a URL that is none": b"GET x HTTP/1.1\r\n\r\n",
+    "a URL without a path": b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n",
+    "another protocol": b"OPTIONS rtsp://x RTSP/1.0\r\n\r\n",
 }
 
 
@@ -231,9 +233,20 @@ async def test_what_is_no_request_gets_one_error_and_the_end_of_the_connection(w
         error = json.loads(body)["error"]
         assert error["type"] == "invalid_request_error"
         assert re.fullmatch(r"This is no valid HTTP/1\.1 request: [^\d].{9,}\.", error["message"])
+        assert "object" not in error["message"]
         assert connection.wire.is_closed
         assert connection.asked == []
         connection.end()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("TLS", "use http://"), ("HTTP/2", "speak HTTP/1.1"), ("a URL without a path", "its URL has no path")],
+)
+async def test_another_protocol_is_told_by_its_name(what: str, said: str) -> None:
+    connection = await Connection().say(MALFORMED[what])
+    assert said in connection.error["message"]
+    connection.end()
 
 
 async def test_an_accepted_request_gets_its_own_answer_though_nonsense_follows_it() -> None:
