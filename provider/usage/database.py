@@ -173,12 +173,13 @@ class UsageDatabase:
                     (*group, *counts),
                 )
             for spent in batch.spent:
-                # Of each period the newest only; what came late for an older one decides nothing any more.
+                # Of each period the newest only; what came late for an older one decides nothing any more. Newer by
+                # more than one is what was written while the clock was ahead.
                 run(
                     "INSERT INTO spent VALUES (?, ?, ?, ?, ?) ON CONFLICT (caller, period) DO UPDATE SET "
                     "requests = excluded.requests + CASE WHEN number = excluded.number THEN requests ELSE 0 END, "
                     "tokens = excluded.tokens + CASE WHEN number = excluded.number THEN tokens ELSE 0 END, "
-                    "number = excluded.number WHERE excluded.number >= number",
+                    "number = excluded.number WHERE excluded.number >= number OR number > excluded.number + 1",
                     spent,
                 )
 

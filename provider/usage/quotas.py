@@ -54,7 +54,10 @@ class _Account:
     windows: dict[str, _Window] = field(factory=lambda: {period: _Window(0) for period in _SECONDS})
 
     def update(self, quota: Quota, now: float) -> None:
-        """Take the quota over, and begin periods that have come since."""
+        """Take the quota over, and begin periods that have come since.
+
+        A clock that is set back a little goes on with the period it was in; one that was far ahead begins anew.
+        """
         if quota is not self.quota:
             limits = [
                 (unit, period, getattr(quota, f"{name}_per_{period}"))
@@ -63,9 +66,8 @@ class _Account:
             ]
             self.quota, self.limits = quota, tuple(each for each in limits if each[2] is not None)
         for period, window in self.windows.items():
-            number = int(now // _SECONDS[period])
-            if window.number < number:
-                self.windows[period] = _Window(number)
+            if not _is_current(window.number, period, now):
+                self.windows[period] = _Window(int(now // _SECONDS[period]))
 
 
 class Quotas:
@@ -129,12 +131,15 @@ class Quotas:
             written: of `unwritten`, what is in the file now.
             spent: of all processes, that included.
         """
+        now = self._clock()
         with self._lock:
             for each in written:
                 window = self._accounts[each.caller].windows[each.period]
                 if window.number == each.number:
                     window.add(-each.requests, -each.tokens)
             for each in spent:
+                if not _is_current(each.number, each.period, now):
+                    continue
                 windows = self._accounts.setdefault(each.caller, _Account()).windows
                 if windows[each.period].number < each.number:
                     windows[each.period] = _Window(each.number)
@@ -179,6 +184,11 @@ def _refusal(
         requested=requested,
         retry_after_seconds=max(1, seconds),
     )
+
+
+def _is_current(number: int, period: str, now: float) -> bool:
+    current = int(now // _SECONDS[period])
+    return current <= number <= current + 1
 
 
 def _seconds_left(period: str, now: float) -> float:

@@ -105,6 +105,34 @@ def test_callers_without_a_quota_leave_nothing(quotas: Quotas) -> None:
     assert quotas.headers(Caller("free")) == []
 
 
+def test_a_clock_that_was_far_ahead_locks_nobody_out(tmp_path: Path, clock: Clock) -> None:
+    who, path = caller(requests_per_minute=2, requests_per_day=2), tmp_path / "usage"
+    clock.now += 30 * DAY
+    ahead = UsageRecorder(path, quotas := Quotas(clock))
+    quotas.admit(who)
+    quotas.admit(who)
+    ahead.flush()
+    for back in (2 * DAY, 28 * DAY):
+        # The same process, and one that starts.
+        clock.now -= back
+        recorder = UsageRecorder(path, later := Quotas(clock))
+        quotas.admit(who)
+        ahead.flush()
+        later.admit(who)
+        recorder.flush()
+        ahead.flush()
+        assert {refusal(each, who).used for each in (quotas, later)} == {2}
+        recorder.close()
+    ahead.close()
+
+
+def test_a_clock_that_is_set_back_a_little_gives_nothing_twice(quotas: Quotas, clock: Clock) -> None:
+    who = caller(requests_per_minute=1)
+    quotas.admit(who)
+    clock.now -= 1
+    assert refusal(quotas, who).used == 1
+
+
 def test_processes_that_share_a_file_count_together_from_one_exchange_to_the_next(tmp_path: Path, clock: Clock) -> None:
     who = caller(requests_per_minute=10, tokens_per_day=100)
     both = [Quotas(clock), Quotas(clock)]
