@@ -32,7 +32,7 @@ def serve(
     from provider.configuration import INSTALLED  # noqa: PLC0415
     from provider.cores import available_cores  # noqa: PLC0415
     from provider.server.graceful import run_server  # noqa: PLC0415
-    from provider.server.preflight import check_models, check_store, check_workers  # noqa: PLC0415
+    from provider.server.preflight import check_access, check_models, check_store, check_workers  # noqa: PLC0415
     from provider.server.reload import ConfigurationReader  # noqa: PLC0415
     from provider.server.supervisor import run_workers  # noqa: PLC0415
     from provider.settings import DEFAULT_MODEL, Settings  # noqa: PLC0415
@@ -44,6 +44,7 @@ def serve(
 
     def checked(settings: Settings) -> Settings:
         check_workers(settings, cores=available_cores())
+        check_access(settings)
         check_models(settings)
         check_store(settings)
         return settings

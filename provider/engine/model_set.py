@@ -131,13 +131,18 @@ class ModelSet:
     def problems(self, elsewhere: str | None) -> dict[str, str]:
         """Name of each eager model that cannot be relied on, and why.
 
+        One that was added while serving has not been relied on yet, unless all others are gone.
+
         Args:
             elsewhere: what is wrong with every one that works here.
         """
+        has_others = any(runtime.settings.lazy or not runtime.is_coming for runtime in self.runtimes.values())
         return {
             name: problem
             for name, runtime in self.runtimes.items()
-            if not runtime.settings.lazy and not runtime.is_coming and (problem := runtime.problem or elsewhere)
+            if not runtime.settings.lazy
+            and not (has_others and runtime.is_coming)
+            and (problem := runtime.problem or elsewhere)
         }
 
     async def close(self) -> None:

@@ -4,11 +4,17 @@ import asyncio
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from attrs import evolve
+
 from provider.backends.protocol import BackendOptions, ChecksOptions
 from provider.backends.registry import find_backend, find_entry_point, own_options
 from provider.engine.choosing import check_auto
 from provider.errors import SettingsError
+from provider.http.addresses import AllowedHosts
+from provider.http.cors import cors_config
+from provider.keys import read_keys
 from provider.models.resolve import local_folder
+from provider.server.tls import Certificate
 from provider.settings import ModelSettings, Settings
 from provider.vector_stores import open_store
 
@@ -45,6 +51,18 @@ def _check_options(models: list[ModelSettings]) -> None:
         options = BackendOptions(model.device, model.dtype, own=own_options(model.backend, backend, model.options))
         if isinstance(backend, ChecksOptions):
             backend.check_options(options)
+
+
+def check_access(settings: Settings) -> None:
+    """Look at names, origins, keys and the certificate. Not at the keys file, which may be a pipe that is read once.
+
+    Raises:
+        SettingsError: one of them is wrong.
+    """
+    AllowedHosts.of(settings.server, needs_key=settings.auth.needs_key)
+    cors_config(settings.server)
+    Certificate.of(settings.server)
+    read_keys(evolve(settings.auth, keys_file=None))
 
 
 def check_store(settings: Settings) -> None:

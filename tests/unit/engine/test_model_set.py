@@ -53,6 +53,16 @@ async def test_a_model_that_is_added_is_loaded_and_readiness_stays_green_meanwhi
         assert service.runtimes["second"].degraded is None
 
 
+async def test_readiness_is_red_while_no_model_is_left_but_those_that_come(
+    open_service: Any, first: ModelSettings
+) -> None:
+    async with open_service(configured(first)) as service:
+        service.reconfigure(configured(named(first, "second")))
+        assert list(service.problems) == ["second"]
+        await until(lambda: service.runtimes["second"].loaded)
+        assert service.problems == {}
+
+
 async def test_a_model_that_is_removed_has_no_name_and_finishes_what_it_has(
     open_service: Any, first: ModelSettings
 ) -> None:
