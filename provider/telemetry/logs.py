@@ -44,6 +44,9 @@ _LIBRARIES = (
     "httpcore",
     "httpx",
     "huggingface_hub",
+    # What is wrong with the headers of a request, quoted; what its exporter says is told.
+    "opentelemetry.baggage",
+    "opentelemetry.trace",
     "py.warnings",
     "sentence_transformers",
     "torch",

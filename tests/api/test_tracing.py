@@ -1,6 +1,7 @@
 """Spans of requests, by OpenTelemetry's own exporter in memory."""
 
 import asyncio
+import io
 import logging
 import os
 import subprocess
@@ -21,6 +22,8 @@ from opentelemetry.trace import StatusCode
 from waiting import PATIENCE_SECONDS
 
 from provider import app as composition
+from provider.settings import LogSettings
+from provider.telemetry.logs import configure_logging
 from provider.telemetry.request import add_request_id
 from provider.telemetry.spans import Tracing
 from provider.telemetry.tracing import open_tracing
@@ -96,6 +99,20 @@ async def test_log_lines_of_a_request_say_its_trace(
             await client.post("/v1/embeddings", json={"model": "org/model", "input": "one"}, headers=TRACEPARENT)
     (line,) = [line for line in lines if line["event"] == "request"]
     assert line["trace_id"] == TRACE
+
+
+@pytest.mark.usefixtures("exported")
+async def test_headers_that_cannot_be_read_are_told_to_nobody(open_app: Any) -> None:
+    odd = {"traceparent": "0" * 600, "baggage": "k=v," * 3000, "tracestate": "a=b,\x80"}
+    stream = io.StringIO()
+    configure_logging(LogSettings(), stream)
+    async with open_app() as client:
+        for headers in (odd, odd | TRACEPARENT):
+            request = {"model": "org/model", "input": "one"}
+            sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+            assert (await client.post("/v1/embeddings", json=request, headers=sent)).status_code == 200
+    assert "opentelemetry" not in stream.getvalue()
+    assert '"event":"request"' in stream.getvalue()
 
 
 @contextmanager
