@@ -82,6 +82,16 @@ def test_every_expression_asks_for_metrics_and_labels_that_there_are(series: Ser
             assert {each.strip() for each in listed.split(",")} <= known, text
 
 
+def test_probes_and_scrapes_are_counted_by_no_expression() -> None:
+    # Readiness is 503 while models load, and probes come oftener than requests on a quiet service.
+    for text in expressions():
+        for selector in selectors(text):
+            if selector.name.startswith(("emb_provider_requests_total", "emb_provider_request_seconds")):
+                assert [(each.name, each.value) for each in selector.matchers.matchers if each.name == "task"] == [
+                    ("task", "")
+                ], text
+
+
 def test_every_alert_is_in_the_runbook() -> None:
     page = (ROOT / "docs" / "how-to" / "operations.md").read_text()
     headings = {
