@@ -258,6 +258,10 @@ class ModelRuntime:
                 raise
             hangs = f"a forward pass hangs: it has been running for more than {self._stall_seconds} s"
             await self._fail(ModelStalled(hangs))
+        except ModelLoading as exc:  # no room now: whoever asks next tries again
+            self._loading = None
+            self._hooks(ModelNoticed(self.name, exc.message))
+            self._enter(ModelState.WAITING)
         except Exception as exc:  # noqa: BLE001 - the reason reaches the log, `problem` and whoever asks for the model
             await self._fail(exc if isinstance(exc, ProviderError) else ModelFailed(f"{type(exc).__name__}: {exc}"))
 

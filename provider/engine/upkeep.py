@@ -11,7 +11,7 @@ from attrs import define
 
 from provider.backends import Memory
 from provider.backends.protocol import PROCESS
-from provider.errors import ModelFailed
+from provider.errors import ModelFailed, ModelLoading
 from provider.resident import give_memory_back
 from provider.settings import MemorySettings
 
@@ -25,6 +25,8 @@ _FIRST_RETRY_SECONDS = 5.0
 _LONGEST_RETRY_SECONDS = 300.0
 # Of the container's limit; the rest is for requests, the cache and libraries.
 _SHARE = 0.8
+# So long a model that is to load waits for others that are in use, and so often it looks at them.
+_ROOM_SECONDS, _ROOM_TICK_SECONDS = 10.0, 0.01
 
 
 @define
@@ -100,7 +102,8 @@ class ModelUpkeep:
                 self.on_stalled(name)
             runtime.retry_loading()
             idle = runtime.settings.idle_unload_seconds
-            if idle is not None and self._is_idle(runtime) and self._clock() - runtime.use.last >= idle:
+            is_idle = self._may_leave(runtime) and not runtime.is_in_use
+            if idle is not None and is_idle and self._clock() - runtime.use.last >= idle:
                 await self._unload(runtime, f"idle for {idle} s")
         for runtime in tuple(self.coming()):
             runtime.fail_stalled()
@@ -108,31 +111,44 @@ class ModelUpkeep:
     async def make_room(self, runtime: "ModelRuntime", size: int, memory: Memory) -> None:
         """Unload idle lazy models, the least recently used first, until a lazy one of `size` bytes fits into `memory`.
 
+        Those that are in use are waited for.
+
         Raises:
             ModelFailed: there is not enough to unload.
+            ModelLoading: there would be, but it is in use all the time.
         """
         settings, is_process = self._settings, memory.place == PROCESS
         share = None if memory.limit is None else int(_SHARE * memory.limit)
         budget = (settings.max_model_bytes if is_process else settings.max_device_bytes) or share
         if budget is None or not runtime.settings.lazy:
             return
+        now = asyncio.get_running_loop().time
+        deadline = now() + _ROOM_SECONDS
         while (held := sum(each.use.bytes for each in self._in(memory))) + size > budget:
-            idle = [each for each in self._in(memory) if each is not runtime and self._is_idle(each)]
-            if not idle:
-                msg = (
-                    f"the model {runtime.name!r} needs about {size} bytes, but loaded models hold {held} of "
-                    f"{budget} and none of them can be unloaded; raise memory.max_{'model' if is_process else 'device'}"
-                    "_bytes, or make models lazy"
-                )
+            others = [each for each in self._in(memory) if each is not runtime and self._may_leave(each)]
+            idle = [each for each in others if not each.is_in_use]
+            unloadable = sum(each.use.bytes for each in others)
+            msg = (
+                f"the model {runtime.name!r} needs about {size} bytes, but loaded models hold {held} of {budget}, of "
+                f"which {unloadable} can be unloaded; raise memory.max_{'model' if is_process else 'device'}_bytes, or "
+                "make models lazy"
+            )
+            if held - unloadable + size > budget:
                 raise ModelFailed(msg)
-            await self._unload(min(idle, key=lambda each: each.use.last), f"room for {runtime.name}")
+            if idle:
+                await self._unload(min(idle, key=lambda each: each.use.last), f"room for {runtime.name}")
+            elif now() < deadline:
+                await asyncio.sleep(_ROOM_TICK_SECONDS)
+            else:
+                msg = f"{msg}; they were in use for {_ROOM_SECONDS:g} s"
+                raise ModelLoading(msg)
 
     def _in(self, memory: Memory) -> list["ModelRuntime"]:
         return [each for each in self._runtimes.values() if each.use.place == memory.place]
 
-    def _is_idle(self, runtime: "ModelRuntime") -> bool:
-        settings = runtime.settings
-        return settings.lazy and not settings.pinned and runtime.loaded is not None and not runtime.is_in_use
+    def _may_leave(self, runtime: "ModelRuntime") -> bool:
+        """Whether the model is unloaded when it is idle and others need its room."""
+        return runtime.settings.lazy and not runtime.settings.pinned and runtime.loaded is not None
 
     async def _unload(self, runtime: "ModelRuntime", reason: str) -> None:
         await runtime.unload(reason)

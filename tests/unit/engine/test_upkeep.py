@@ -16,9 +16,9 @@ from provider.backends import BackendOptions, Memory
 from provider.domain import Embedded, EmbedRequest, ModelSpec, Outputs, TokenBatch
 from provider.engine import upkeep
 from provider.engine.engine import Engine
-from provider.engine.hooks import Event, Hooks, ModelChanged, ModelState
+from provider.engine.hooks import Event, Hooks, ModelChanged, ModelNoticed, ModelState
 from provider.engine.probing import FAILURES_UNTIL_PROBED
-from provider.errors import EmbeddingFailed, ModelFailed, ModelStalled
+from provider.errors import EmbeddingFailed, ModelFailed, ModelLoading, ModelStalled
 from provider.settings import CacheSettings, MemorySettings, ModelSettings, QueueSettings, Settings
 from provider.testing import FakeBackend, TickingClock
 
@@ -284,6 +284,31 @@ async def test_the_least_recently_used_idle_model_makes_room(minilm: Path, clock
             await use(name)
         states = {name: runtime.state for name, runtime in service.runtimes.items()}
         assert states == {"a": ModelState.READY, "b": ModelState.WAITING, "c": ModelState.READY}
+
+
+async def test_a_model_waits_for_the_room_of_others_that_are_in_use(
+    minilm: Path, clock: TickingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "_ROOM_SECONDS", 0.5)
+    events: list[Event] = []
+    models = [fake(minilm, "m", lazy=True), fake(minilm, "other", lazy=True)]
+    budget = MemorySettings(max_model_bytes=int(1.9 * WEIGHTS))
+    async with opened(*models, clock=clock, memory=budget, events=events) as service:
+        await embed(service, "text")
+        service.runtimes["m"].use.bytes = WEIGHTS
+        held = await hold(service, "held")
+        # For so long, and then it has not failed: it is tried again by whoever asks next.
+        with pytest.raises(ModelLoading):
+            await embed(service, "text", "other")
+        assert service.runtimes["other"].state is ModelState.WAITING
+        assert [each.model for each in events if isinstance(each, ModelNoticed) and "in use" in each.notice] == [
+            "other"
+        ]
+        waiting = embed(service, "text", "other")
+        await until(lambda: service.runtimes["other"].state is ModelState.LOADING)
+        backend(service, "m").gate.set()
+        assert (await held).usage.inputs == (await waiting).usage.inputs == 1
+        assert service.runtimes["m"].state is ModelState.WAITING
 
 
 async def test_a_model_for_which_no_other_can_leave_is_refused_with_the_sum(minilm: Path, clock: TickingClock) -> None:
