@@ -5,6 +5,7 @@ This is the first level; `stored_outputs` is the second.
 Used on the event loop's thread only, so there is nothing to lock.
 """
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,9 +21,11 @@ from provider.engine.rows import Row
 from provider.engine.stored_outputs import RowOutputs, StoredOutputs
 from provider.settings import CacheSettings
 
-# What an entry takes beside the outputs' bytes: 800 for key, mapping, array objects, hash table and the TTL's links,
-# and 350, as measured under mixed traffic, for tables that have just grown and gaps between entries that come and go.
-_ENTRY_BYTES = 1150
+# What an entry takes beside the outputs' bytes and its share of the tables, as measured under mixed traffic: key,
+# mapping, array objects, the TTL's link, and gaps between entries that come and go.
+_ENTRY_BYTES = 750
+# Room for its share of three hash tables, which double at once: a table of Python's has up to six slots an entry.
+_TABLE_BYTES = 450
 
 # More than outputs fit into the default bound.
 _SLOTS = 1 << 20
@@ -101,8 +104,9 @@ class OutputCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes accounted for."""
-        return int(self._entries.currsize)
+        """Bytes that it takes: of entries, and of tables as they are now."""
+        tables = (each for each in vars(self._entries).values() if isinstance(each, dict))
+        return int(self._entries.currsize) - _TABLE_BYTES * len(self._entries) + sum(map(sys.getsizeof, tables))
 
     def get(self, key: CacheKey) -> RowOutputs | None:
         """The outputs kept under `key`; not to be written to."""
@@ -185,9 +189,8 @@ class OutputCache:
 
 
 def _bytes(entry: RowOutputs | CachedResponse) -> int:
-    if isinstance(entry, CachedResponse):
-        return entry.size + _ENTRY_BYTES
-    return sum(output.nbytes for output in entry.values()) + _ENTRY_BYTES
+    own = entry.size if isinstance(entry, CachedResponse) else sum(output.nbytes for output in entry.values())
+    return own + _ENTRY_BYTES + _TABLE_BYTES
 
 
 def _is_finite(output: RowOutput) -> bool:

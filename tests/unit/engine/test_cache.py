@@ -1,5 +1,7 @@
 """The cache is bounded in bytes and time, and keyed by what the vector depends on."""
 
+import tracemalloc
+
 import numpy as np
 
 from provider.domain import CacheKey, Features, Timings, Usage
@@ -43,6 +45,22 @@ def test_memory_stays_within_the_bound() -> None:
     assert 0 < cache.nbytes <= 10_000
     assert cache.get(key(99)) is not None
     assert cache.get(key(0)) is None
+
+
+def test_the_tables_of_a_full_cache_are_counted_when_they_double() -> None:
+    most = 4_000_000
+    cache = OutputCache(CacheSettings(max_bytes=most))
+    vector, apart = [1.0] * 96, []
+    tracemalloc.start()
+    try:
+        for i in range(9_000):
+            landed(cache, key(i), vector)
+            assert cache.nbytes <= most
+            if i >= 2_600 and i % 100 == 0:
+                apart.append(tracemalloc.get_traced_memory()[0] - cache.nbytes)
+    finally:
+        tracemalloc.stop()
+    assert max(apart) - min(apart) < 0.02 * most
 
 
 def test_a_cache_without_room_keeps_nothing() -> None:
