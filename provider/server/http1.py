@@ -240,7 +240,8 @@ class Http1Protocol(HttpToolsProtocol):
     def _write_error(
         self, status: int, message: str, kind: str, *, code: str | None = None, identity: str | None = None
     ) -> None:
-        body = orjson.dumps(envelope(Failure(status, message, kind, code=code)))
+        # Whose client it is, nobody knows yet: `message` is what Cohere's read.
+        body = orjson.dumps(envelope(Failure(status, message, kind, code=code)) | {"message": message})
         fields = [
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),

@@ -28,7 +28,8 @@ from provider.domain import DENSE
 from provider.engine.engine import Engine
 from provider.http.exchange import answer, parsed
 
-_V1_PATH, _V2_PATH, _BARE_PATH = "/v1/embed", "/v2/embed", "/embed"
+_V2 = "/v2"
+_V1_PATH, _V2_PATH, _BARE_PATH = "/v1/embed", f"{_V2}/embed", "/embed"
 
 
 async def embed_v2(request: Request[Any, Any, Any], body: bytes, service: Engine) -> ASGIApp:
@@ -131,7 +132,8 @@ COHERE = Dialect(
     name="cohere",
     title="Cohere",
     description="Cohere's embed, versions 1 and 2. Texts that are too long are cut, and `meta.warnings` says so.",
-    paths=(_V1_PATH, _V2_PATH, _BARE_PATH),
+    # No other API has a version 2.
+    paths=(_V1_PATH, _V2, _BARE_PATH),
     write_error=write_error,
     routes=(
         Route([_V2_PATH], embed_v2, _REQUEST, _RESPONSE, _EXAMPLE, tasks=["embed"]),

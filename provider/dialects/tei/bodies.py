@@ -85,14 +85,26 @@ def _parameters(body: object, name: str, value: Parameters, _given_as: dict[str,
         setattr(body, key, each)
 
 
+def _options(_body: object, name: str, value: dict[str, Any], _given_as: dict[str, str]) -> None:
+    """As Hugging Face's API has them: when a hosted model answers and from what, which changes no answer here."""
+    for key, each in value.items():
+        if key not in _OF_HOSTING:
+            nested = f"{name}.{key}"
+            raise refusal(nested, each, (), 'Put it into the body itself, beside "inputs".')
+
+
+_OF_HOSTING = {"wait_for_model", "use_cache", "use_gpu", "dont_load_model"}
 _OWN = {"truncation_direction", "add_special_tokens"}
 _SIDE = {"truncation_side": ForeignField(str | None, alias_of("truncation_direction"))}
-_PARAMETERS_FIELD = {"parameters": ForeignField(Parameters | None, _parameters)}
+_NESTED = {
+    "parameters": ForeignField(Parameters | None, _parameters),
+    "options": ForeignField(dict[str, Any] | None, _options),
+}
 _ONLY_FLOAT = ForeignField(Any, only("float", "float32", instead="TEI's answers are floats: ask POST /v1/embeddings."))
 _ONLY_INPUTS = {
     name: ForeignField(Any, only(instead='Send texts as "inputs".')) for name in ("input", "texts", "documents")
 }
-_FOREIGN = {name: each for name, each in COMMON.items() if name not in _OWN} | _SIDE | _ONLY_INPUTS | _PARAMETERS_FIELD
+_FOREIGN = {name: each for name, each in COMMON.items() if name not in _OWN} | _SIDE | _ONLY_INPUTS | _NESTED
 EMBED_FOREIGN: Mapping[str, ForeignField] = _FOREIGN | {
     **dict.fromkeys(("encoding_format", "output_dtype", "embedding_type", "dtype"), _ONLY_FLOAT),
     "prompt": ForeignField(Any, only(instead='Send "prompt_name", or ask POST /v1/embeddings.')),
@@ -100,7 +112,7 @@ EMBED_FOREIGN: Mapping[str, ForeignField] = _FOREIGN | {
 }
 _SCORED = {name: each for name, each in SHARED.items() if name not in _OWN}
 _embed = BodyReader(EmbedFields, EMBED_FOREIGN)
-_predict = BodyReader(PredictFields, _SCORED | _SIDE | _PARAMETERS_FIELD)
+_predict = BodyReader(PredictFields, _SCORED | _SIDE | _NESTED)
 _tokenize, _decode = BodyReader(TokenizeFields, _ONLY_INPUTS), BodyReader(DecodeFields, {})
 
 NAMES = FieldNames("inputs")
@@ -151,7 +163,7 @@ def parse_embed(
     if is_similarity:
         inputs = _sentences(cast("dict[str, Any]", fields.inputs), max_inputs)
     else:
-        _check_batch(fields.inputs)
+        _check_batch(fields.inputs, "inputs")
         inputs = inputs_of(fields.inputs, "inputs", max_inputs)
     cut = Cut.of(fields)
     request = EmbedRequest(
@@ -191,7 +203,7 @@ def parse_predict(
     given = fields.inputs
     if given is None:
         raise missing(param="inputs")
-    _check_batch(given)
+    _check_batch(given, "inputs")
     is_one = isinstance(given, str) or not isinstance(given[0], list)
     rows = [[given] if isinstance(given, str) else given] if is_one else given
     if len(rows) > max_inputs:
@@ -229,7 +241,7 @@ def parse_tokenize(
         MalformedJSON, InvalidRequest: as `parse_embed`.
     """
     fields = _tokenize.read(body)
-    _check_batch(fields.inputs)
+    _check_batch(fields.inputs, "inputs")
     inputs = (fields.inputs,) if isinstance(fields.inputs, str) else tuple(fields.inputs or ())
     if fields.inputs is None:
         raise missing(param="inputs")
@@ -252,7 +264,7 @@ def parse_decode(
         MalformedJSON, InvalidRequest: as `parse_embed`.
     """
     fields = _decode.read(body)
-    _check_batch(fields.ids)
+    _check_batch(fields.ids, "ids")
     rows = inputs_of(cast("Inputs | None", fields.ids), "ids", max_inputs)
     return fields.model or "", tuple(np.asarray(row, np.int32) for row in rows), fields.skip_special_tokens is not False
 
@@ -270,7 +282,7 @@ def _sentences(given: dict[str, Any], max_inputs: int) -> tuple[str, ...]:
     return (not_empty(source, "inputs.source_sentence"), *(str(each) for each in texts))
 
 
-def _check_batch(given: object, param: str = "inputs") -> None:
+def _check_batch(given: object, param: str) -> None:
     if given == []:
         msg = f"Invalid '{param}': the array is empty. Send at least one input."
         raise InvalidRequest(msg, param=param, code=EMPTY)

@@ -105,6 +105,13 @@ async def test_what_cannot_be_honoured_is_refused(client: Any) -> None:
         assert words in error["message"]
 
 
+@pytest.mark.parametrize("path", ["/v2/chat", "/v2/embed/more"])
+async def test_what_is_not_served_below_version_2_is_told_in_its_shape(client: Any, path: str) -> None:
+    response = await client.post(path, json={})
+    assert response.status_code == 404
+    assert {*response.json()} == {"id", "message"}
+
+
 async def test_an_error_has_the_requests_id(client: Any) -> None:
     body = {"model": "nope", "texts": TEXTS}
     response = await client.post("/v2/embed", json=body, headers={"x-request-id": "my-trace-7"})

@@ -32,6 +32,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"inputs": "a", "truncation_direction": "up"}, "'Left' and 'Right'"),
     ({"inputs": "a", "parameters": {"normalize": 3}}, "'parameters.normalize'"),
     ({"inputs": "a", "parameters": {"wait": True}}, "'parameters'"),
+    ({"inputs": "a", "options": {"use_cache": True, "truncate": True}}, "'options.truncate'"),
     ({"inputs": "a", "normalize": True, "parameters": {"normalize": False}}, "contradicts"),
     ({"inputs": "a", "encoding_format": "base64"}, "encoding_format"),
     ({"inputs": {"source_sentence": "a"}}, "inputs.sentences"),
@@ -134,6 +135,13 @@ async def test_token_ids_are_read_as_the_model_is_configured(open_app: Any, fold
         assert "max 8 tokens" in (await refusal(client, "/tokenize", inputs=TEXTS * 2))[1]
         for ids in ([2, 5, 6, 3], [[2, 5, 6, 3], [2, 7, 3]]):
             assert await ask(client, "/embed", inputs=ids) == await vectors(client, input=ids)
+
+
+async def test_options_of_a_hosted_model_change_nothing(client: Any) -> None:
+    """As Weaviate's text2vec-huggingface and LangChain's class for Hugging Face's API send them."""
+    options = {"use_cache": True, "wait_for_model": True, "use_gpu": False}
+    for given in (options, {}, None):
+        assert await ask(client, "/", inputs=TEXTS, options=given) == await ask(client, "/", inputs=TEXTS)
 
 
 async def test_similarities_are_cosines(client: Any) -> None:
@@ -240,6 +248,7 @@ async def test_tokens_have_places_in_their_text_and_ids_are_decoded(client: Any)
     assert await ask(client, "/decode", ids=ids) == [TEXTS[0]]
     assert await ask(client, "/decode", ids=[ids, ids[1:2]]) == [TEXTS[0], first[1]["text"]]
     assert first[0]["text"] in (await ask(client, "/decode", ids=ids, skip_special_tokens=False))[0]
+    assert "'ids'" in (await refusal(client, "/decode", ids=[]))[1]
     error_type, message = await refusal(client, "/decode", ids=[ids, [10**6]])
     assert error_type == "Tokenizer"
     assert "'ids[1]'" in message

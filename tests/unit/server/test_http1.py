@@ -369,6 +369,9 @@ async def test_connections_have_a_number() -> None:
     second.connection_made(wire)
     assert (wire.statuses, wire.is_closed, connection.dropped) == ([503], True, ["too_many"])
     assert b"retry-after: 5" in wire.written
+    # Whichever client it is finds the reason.
+    body = json.loads(wire.written.partition(b"\r\n\r\n")[2])
+    assert body["error"]["message"] == body["detail"] == body["message"]
     second.connection_lost(None)
     connection.end()
 
