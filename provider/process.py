@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from types import FrameType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a process to end."""
+_SIGNALLED = 128
 
 
 def prepare_streams() -> None:
@@ -37,18 +39,33 @@ def drop_results() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def has_reader(number: int) -> bool:
+    """Whether what is written to the descriptor `number` may be read: False for a pipe whose other end is closed."""
+    streams = select.poll()
+    streams.register(number, 0)
+    return not any(events & (select.POLLERR | select.POLLHUP) for _, events in streams.poll(0))
+
+
+@contextlib.contextmanager
+def ending_after_interrupt() -> Iterator[None]:
+    """Raise SystemExit with 130 at Ctrl-C, as shells expect, unless it is ignored. For the main thread."""
+    with _raising([each for each in handled_signals() if each is signal.SIGINT]):
+        yield
+
+
 @contextlib.contextmanager
 def exiting_at_once() -> Iterator[None]:
-    """End the process without Python's own clean-up where a daemon thread still runs: put it around all work.
+    """End the process without Python's own clean-up after a signal, and where a daemon thread still runs.
 
     A model that still loads or computes cannot be stopped. Native code in such a thread aborts an interpreter that
-    cleans up, and libraries that are half imported complain.
+    cleans up, and libraries that are half imported complain or crash. Put it around all work.
     """
     try:
         yield
     except SystemExit as exc:
         logging.shutdown()
-        if any(thread.daemon for thread in threading.enumerate()):
+        is_after_signal = isinstance(exc.code, int) and exc.code > _SIGNALLED
+        if is_after_signal or any(thread.daemon for thread in threading.enumerate()):
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
@@ -64,11 +81,16 @@ def handled_signals() -> Sequence[signal.Signals]:
 @contextlib.contextmanager
 def cleaning_up_after_signals() -> Iterator[None]:
     """Raise SystemExit with 128 and the signal, so that what is half written is removed. For the main thread."""
+    with _raising(handled_signals()):
+        yield
 
+
+@contextlib.contextmanager
+def _raising(signals: Sequence[signal.Signals]) -> Iterator[None]:
     def stop(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        raise SystemExit(_SIGNALLED + number)
 
-    before = {each: signal.signal(each, stop) for each in handled_signals()}
+    before = {each: signal.signal(each, stop) for each in signals}
     try:
         yield
     finally:

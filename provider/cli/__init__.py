@@ -3,13 +3,14 @@
 import errno
 import importlib
 import os
+import signal
 import sys
 
 import click
 
 import provider
 from provider.errors import ProviderError, SettingsError
-from provider.process import drop_results, exiting_at_once, prepare_streams
+from provider.process import drop_results, ending_after_interrupt, exiting_at_once, has_reader, prepare_streams
 
 # Name, where it is, and what it does in a line, so that the overview imports none of them.
 _COMMANDS = {
@@ -63,10 +64,20 @@ def cli() -> None:
 
 
 def run_cli(command: click.Command = cli, name: str = "emb-provider") -> None:
-    """Run a command line and raise SystemExit. Our own errors are one line; 2 for settings, 1 for everything else."""
+    """Run a command line and raise SystemExit.
+
+    Our own errors are one line; 2 for settings, 128 and the signal after Ctrl-C or where nobody reads the results, 1
+    for everything else.
+    """
     prepare_streams()
     try:
-        command(prog_name=name)
+        with ending_after_interrupt():
+            command(prog_name=name)
+    except SystemExit as exc:
+        # click has no other code for results that cannot be written.
+        if exc.code == 1 and not has_reader(1):
+            exc.code = 128 + signal.SIGPIPE
+        raise
     except ProviderError as exc:
         from provider.bulk.phrases import message  # noqa: PLC0415 - `--help` must not wait for it
 

@@ -21,7 +21,7 @@ BufferedReader: TypeAlias = "io.BufferedReader[Any]"
 
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_MAGIC, _PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
 _COPIED_BYTES = 2**20
 
 
@@ -139,6 +139,9 @@ class TextFile:
 
     def _decoded(self, stream: BufferedReader) -> Iterator[str]:
         head = stream.peek(4)[:4]
+        if head == _PARQUET_MAGIC:
+            msg = f"{self.name} is a Parquet file; pass --input-format parquet"
+            raise InvalidRequest(msg)
         if head.startswith(_UTF16_MARKS) or b"\0" in head[:2]:
             raise self._wrong_encoding(what="is UTF-16 text", encoding="UTF-16")
         if head.startswith(_UTF8_MARK):

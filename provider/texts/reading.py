@@ -74,8 +74,7 @@ class TextSource:
             msg = f"{empty} {are} empty; remove empty texts (`embed --skip-empty` leaves them out)"
             raise InvalidRequest(msg)
         if not is_any:
-            msg = "no texts: give some as arguments, with --file, or on standard input"
-            raise InvalidRequest(msg)
+            raise self._nothing(empty)
         self.skipped = empty
 
     def types(self) -> Mapping[str, Any]:
@@ -88,6 +87,12 @@ class TextSource:
         for part in self._parts:
             if isinstance(part, RecordFile):
                 part.check_unchanged()
+
+    def _nothing(self, empty: Places) -> InvalidRequest:
+        files = ", ".join(part.name for part in self._parts if isinstance(part, RecordFile))
+        found = f" but empty ones ({empty})" if empty else ""
+        where = f" in {files}" if files else ""
+        return InvalidRequest(f"no texts{where}{found}: give some as arguments, with --file, or on standard input")
 
     def _check_used(self) -> None:
         formats = {part.kind for part in self._parts if isinstance(part, RecordFile)}

@@ -114,6 +114,11 @@ class RecordFile:
         self.kind = "parquet" if is_parquet else None if options.input_format == "auto" else options.input_format
         self._state = source.state()
 
+    @property
+    def name(self) -> str:
+        """Of the file, for messages."""
+        return self._source.name
+
     def __iter__(self) -> Iterator[Record]:
         """All records, in order.
 

@@ -82,14 +82,31 @@ def parquet_rows(source: TextFile, column: str) -> Iterator[tuple[int, str, Mapp
         _, position = _columns(schema.names, source.name, column, has_header=True)
         kind, chosen = schema.field(position).type, schema.names[position]
         value = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not any(is_text(value) for is_text in (pa.types.is_string, pa.types.is_large_string)):
+        kinds_of_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        if not any(is_text(value) for is_text in kinds_of_text):
             msg = f"{source.name}: the column {chosen!r} holds {kind}, expected text; name another with --column"
             raise InvalidRequest(msg)
         number = 0
         for batch in file.iter_batches(_ROWS):
-            for cells in batch.to_pylist():
+            for cells in _rows(batch, source.name):
                 number += 1
                 yield number, cells[chosen] or "", cells
+
+
+def _rows(batch: Any, name: str) -> Sequence[Mapping[str, Any]]:  # noqa: ANN401 - pyarrow has no types
+    """The rows of a batch of the file `name`, by column.
+
+    Raises:
+        InvalidRequest: a value is none of Python's, such as a day behind the year 9999.
+    """
+    columns: dict[str, Sequence[Any]] = {}
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns[column] = values.to_pylist()
+        except (ArithmeticError, ValueError) as exc:
+            msg = f"{name}: a value of the column {column!r} ({values.type}) cannot be read: {exc}; cast it to text"
+            raise InvalidRequest(msg) from exc
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def parquet_types(source: TextFile) -> Mapping[str, Any]:

@@ -1,8 +1,11 @@
 """Commands under closed streams, full disks and other locales."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import clean_environment
@@ -54,6 +57,28 @@ def test_results_that_cannot_be_written_are_one_line_and_exit_1(
 ) -> None:
     done = shell(f"{COMMAND} config {redirection}", tmp_path)
     assert (done.returncode, done.stderr) == (1, b"emb-provider: cannot write the output: " + reason + b"\n")
+
+
+@pytest.mark.parametrize("arguments", ["config", "config --json", "--help", "completion bash"])
+def test_results_that_nobody_reads_exit_141_as_shells_expect(tmp_path: Path, arguments: str) -> None:
+    # The reader is gone before the command starts.
+    reader = "exec 3> >(exit); wait $!;"
+    done = shell(f"{reader} {COMMAND} {arguments} >&3", tmp_path)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_ctrl_c_exits_130_in_every_command(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "texts")
+    command = [sys.executable, "-m", "provider", "rerank", "query", "--file", "texts"]
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), **options) as process:
+        try:
+            with (tmp_path / "texts").open("wb"):  # opens when the command reads
+                process.send_signal(signal.SIGINT)
+                output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        finally:
+            process.kill()
+    assert (process.returncode, output) == (128 + signal.SIGINT, b"")
 
 
 def test_messages_that_nobody_can_read_change_no_exit_code(tmp_path: Path) -> None:

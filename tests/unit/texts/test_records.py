@@ -132,13 +132,37 @@ def test_options_decide_how_standard_input_is_read(options: Any, content: bytes,
         ("in.txt", b"a\n", {"column": "x"}, "--column is for CSV or Parquet input, and there is none"),
         ("in.txt", b"a\n", {"field": "x"}, "--field is for JSON input, and there is none"),
         ("in.jsonl", b'"a"\n', {"has_header": False}, "--no-header is for CSV input"),
-        ("-", b"", {}, "no texts"),
-        ("in.txt", b"\n", {"empty": "skip"}, "no texts"),
+        ("-", b"", {}, "no texts in standard input: give some"),
+        ("in.csv", b"text\n", {}, r"no texts in .*in\.csv: give some"),
+        ("in.txt", b"\n", {"empty": "skip"}, r"no texts in .*in\.txt but empty ones \(.*line 1\)"),
+        ("in.txt", b"PAR1\x15\x04", {}, r"in\.txt is a Parquet file; pass --input-format parquet"),
     ],
 )
 def test_a_slip_is_told_with_its_place_and_the_way_out(name: str, content: bytes, options: Any, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         read(content, name, **options)
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view"])
+def test_every_type_of_text_in_parquet_is_read(tmp_path: Path, kind: str) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    column = pa.array(["a", "b"], getattr(pa, kind)())
+    parquet.write_table(pa.table({"text": column}), tmp_path / "in.parquet")
+    assert [each.text for each in read_records([], [tmp_path / "in.parquet"]).texts] == ["a", "b"]
+
+
+def test_a_value_of_parquet_that_python_does_not_have_is_told_with_its_column(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    # What PostgreSQL's `infinity` becomes.
+    days = {"since": pa.array([0, 10**7], pa.date32()), "seen": pa.array([0, 10**18], pa.timestamp("us"))}
+    for name, column in days.items():
+        parquet.write_table(pa.table({"text": ["a", "b"], name: column}), tmp_path / "in.parquet")
+        with pytest.raises(InvalidRequest, match=rf"in\.parquet: a value of the column '{name}' .*; cast it to text"):
+            read_records([], [tmp_path / "in.parquet"])
 
 
 def test_arguments_come_before_files_and_a_dash_is_standard_input_where_it_stands() -> None:
