@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import msgspec
 from attrs import evolve, field, frozen
@@ -16,6 +16,7 @@ from litestar.openapi.spec import (
     OpenAPIResponse,
     OpenAPIType,
     Operation,
+    Parameter,
     Reference,
     RequestBody,
     Schema,
@@ -205,6 +206,9 @@ def _operation(sharing: Sequence[tuple[Dialect, Route]], usual: tuple[Dialect, R
                 content={"application/json": OpenAPIMediaType(schema=_any_of([each.response for each in routes]))},
             )
             self.responses = {"200": response, **_errors(list(speaking.values()))}
+            for each in self.parameters or ():
+                # Litestar calls what may hold slashes a URI.
+                cast(Parameter, each).schema = Schema(type=OpenAPIType.STRING)
 
     return DescribedOperation
 

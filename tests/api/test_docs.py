@@ -79,6 +79,19 @@ async def test_requests_have_examples_and_every_error_its_envelope(client: Any) 
                 assert example["detail"] == example["error"]["message"]
 
 
+async def test_names_and_ids_in_paths_are_any_text(client: Any) -> None:
+    document = (await client.get("/openapi.json")).json()
+    found = {
+        (path, each["name"]): each["schema"]
+        for path, operations in document["paths"].items()
+        for operation in operations.values()
+        for each in operation.get("parameters", ())
+        if each["in"] == "path"
+    }
+    assert ("/openai/deployments/{deployment}/embeddings", "deployment") in found
+    assert all(each == {"type": "string"} for each in found.values()), found
+
+
 async def test_models_and_health_are_typed_as_they_are_answered(client: Any) -> None:
     document = (await client.get("/openapi.json")).json()
     schemas = document["components"]["schemas"]
