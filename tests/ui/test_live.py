@@ -121,6 +121,8 @@ def test_the_page_asks_for_a_key_and_keeps_it_for_the_session_only(with_keys: Se
         expect(page.get_by_role("dialog")).to_contain_text("You didn't provide an API key")
         give_key(page, "sk-wrong")
         expect(page.get_by_role("dialog")).to_contain_text("Incorrect API key")
+        give_key(page, "sk-„quoted“")
+        expect(page.get_by_role("dialog")).to_contain_text("a character that no request can carry")
         give_key(page, ADMIN)
         expect(page.get_by_role("dialog")).not_to_be_visible()
         page.get_by_role("button", name="Embed").click()

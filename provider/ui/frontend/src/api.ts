@@ -74,6 +74,9 @@ export async function call<T>(path: string, options: Options = {}): Promise<Answ
 
 async function once<T>(path: string, options: Options): Promise<Answer<T>> {
   const headers: Record<string, string> = { ...options.headers };
+  if (/[^\t\x20-\xff]/.test(key.value)) {
+    throw new ApiError(401, "The key has a character that no request can carry: copy it again.");
+  }
   if (key.value) headers["authorization"] = `Bearer ${key.value}`;
   const init: RequestInit = { headers, cache: "no-store" };
   if (options.signal) init.signal = options.signal;
