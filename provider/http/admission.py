@@ -13,7 +13,7 @@ from provider.http.auth import caller_of
 from provider.http.body import Framing
 from provider.http.budget import FREE_BYTES, Connection, Share
 from provider.http.lifecycle import Lifecycle
-from provider.http.scheduling import read_wishes
+from provider.http.scheduling import in_time, read_wishes
 
 
 class Admission:
@@ -28,7 +28,12 @@ class Admission:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI; raises as `RequestLimiter.admission`, and CallerGone if the client leaves before its turn comes."""
+        """ASGI; raises as `RequestLimiter.admission`.
+
+        Raises:
+            CallerGone: the client left before its turn came.
+            DeadlineExceeded: the request's own deadline came before that.
+        """
         # By subscript: a state's attributes are found by an error, which takes several times as long.
         lifecycle: Lifecycle = scope["litestar_app"].state["lifecycle"]
         state = scope["state"]
@@ -37,7 +42,7 @@ class Admission:
             read_wishes(scope, framing)
         entering = lifecycle.requests.admission(caller_of(scope))
         if not lifecycle.requests.has_room:
-            entering = waiting = _WaitingClient(entering, receive)
+            entering = waiting = _WaitingClient(entering, receive, state.get("deadline"))
             receive = waiting.receive
         async with entering:
             # Bodies of this size are read ahead. A text has no more tokens than bytes.
@@ -69,15 +74,18 @@ def _check_room(scope: Scope, size: int) -> None:
 class _WaitingClient(AbstractAsyncContextManager[None]):
     """Watches a client that waits for its turn. Keeps what it sends meanwhile: one message of its body."""
 
-    def __init__(self, turn: AbstractAsyncContextManager[None], receive: Receive) -> None:
-        self._turn, self._receive = turn, receive
+    def __init__(self, turn: AbstractAsyncContextManager[None], receive: Receive, deadline: float | None) -> None:
+        self._turn, self._receive, self._deadline = turn, receive, deadline
         self._entered = AsyncExitStack()
         self._kept: deque[Any] = deque()
         self._coming: asyncio.Future[Any] | None = None
 
     async def __aenter__(self) -> None:
+        turn = self._entered.enter_async_context(self._turn)
+        if self._deadline is not None:
+            turn = in_time(self._deadline, turn)
         try:
-            await self._while_open(asyncio.ensure_future(self._entered.enter_async_context(self._turn)))
+            await self._while_open(asyncio.ensure_future(turn))
         except BaseException:
             await self._entered.aclose()
             raise

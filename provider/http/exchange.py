@@ -16,6 +16,7 @@ from provider.http.body import check_elements, read_body
 from provider.http.budget import Share
 from provider.http.connection import while_connected
 from provider.http.lifecycle import Lifecycle
+from provider.http.scheduling import in_time
 from provider.settings import ServerSettings
 
 # Reading or writing more than this takes longer than a hop to a thread and back, and would hold up everyone else.
@@ -30,14 +31,18 @@ async def whole_body(scope: Scope, receive: Receive) -> bytes:
     Raises:
         RequestError: it cannot be read.
         CallerGone: the client left.
+        DeadlineExceeded: the request's own deadline came first.
     """
     state = scope["litestar_app"].state
     server: ServerSettings = state["settings"].server
     lifecycle: Lifecycle = state["lifecycle"]
     framing, share = scope["state"]["framing"], scope["state"]["share"]
-    body = await lifecycle.deadlines.wait(
+    arrival = lifecycle.deadlines.wait(
         server.body_seconds, read_body(framing, receive, share, max_bytes=server.max_body_bytes)
     )
+    if (deadline := scope["state"].get("deadline")) is not None:
+        arrival = in_time(deadline, arrival)
+    body = await arrival
     _check_content_type(framing.content_type)
     return body
 

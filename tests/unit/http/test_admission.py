@@ -2,13 +2,14 @@
 
 import asyncio
 import gc
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from waiting import PATIENCE_SECONDS, until
 
-from provider.errors import CallerGone, Overloaded
+from provider.errors import CallerGone, DeadlineExceeded, Overloaded
 from provider.http.admission import Admission
 from provider.http.budget import ByteBudget
 from provider.http.limiter import RequestLimiter
@@ -37,7 +38,7 @@ class Client:
 class Door:
     """The only place, which is taken, and a request that waits for it: its application reads so many messages."""
 
-    def __init__(self, client: Client, reads: int = 1) -> None:
+    def __init__(self, client: Client, reads: int = 1, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         settings = QueueSettings(max_requests=1)
         self.limiter = RequestLimiter(settings, lambda _: None)
         self.bodies: list[bytes] = []
@@ -49,7 +50,7 @@ class Door:
             raise Overloaded(msg)
 
         state = {"lifecycle": SimpleNamespace(requests=self.limiter, budget=ByteBudget(settings), checks_unread=False)}
-        scope: Any = {"litestar_app": SimpleNamespace(state=state), "state": {}, "headers": []}
+        scope: Any = {"litestar_app": SimpleNamespace(state=state), "state": {}, "headers": headers}
         self._request = Admission(app)(scope, client.receive, lambda _: None)  # type: ignore[arg-type, return-value]
 
     async def come(self) -> "asyncio.Task[Any]":
@@ -80,6 +81,16 @@ async def test_nobody_watches_a_client_whose_request_is_over(parts: tuple[bytes,
     del request, at
     gc.collect()
     assert problems == []
+
+
+async def test_a_request_s_own_deadline_ends_its_wait_and_takes_no_place() -> None:
+    at = Door(Client(b"all"), headers=[(b"x-request-timeout-ms", b"50")])
+    request = await at.come()
+    with pytest.raises(DeadlineExceeded):
+        await asyncio.wait_for(request, PATIENCE_SECONDS)
+    assert (at.limiter.waiting, at.bodies) == (0, [])
+    at.open()
+    assert at.limiter.active == 0
 
 
 async def test_a_client_that_leaves_while_it_waits_gives_up_its_turn() -> None:
