@@ -48,7 +48,8 @@ def usage(
         msg = f"expected some of {', '.join(GROUPS)}, or none, got {unknown[0]!r}"
         raise click.BadParameter(msg, param_hint="--by")
     first = None if since is None else _day(since, "--since")
-    after = None if until is None else _day(until, "--until") + timedelta(days=1)
+    last = date.max if until is None else _day(until, "--until")
+    after = None if last == date.max else last + timedelta(days=1)
     groups = [name for name in GROUPS if name in names]
     with closing(UsageDatabase.open_to_read(file or _configured_file(config))) as database:
         found = database.read(groups, since=first, until=after)

@@ -270,6 +270,8 @@ async def test_pages_of_usage_follow_each_other_and_wrong_queries_are_told(open_
                 break
             query["page"] = page["next_page"]
         assert days == [(start + day * 86_400, start + (day + 1) * 86_400) for day in range(3)]
+        first = (await client.get("/v1/usage", params={"start_time": 0, "limit": 1})).json()
+        assert ([each["start_time"] for each in first["data"]], first["has_more"]) == ([0], True)
         for wrong in (
             {"start_time": "x"},
             {"start_time": "9" * 12},

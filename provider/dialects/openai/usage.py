@@ -74,7 +74,8 @@ class UsageController(Controller):
         """Requests, tokens, inputs and errors by day, key and model; with keys configured, for admin keys."""
         query = _grouped(request.query_params.multi_items())
         settings: Settings = request.app.state.settings
-        start = _date(_number(query, "start_time", least=0) or int(time.time()) - (_DEFAULT_DAYS - 1) * _DAY_SECONDS)
+        start_time = _number(query, "start_time", least=0)
+        start = _date(int(time.time()) - (_DEFAULT_DAYS - 1) * _DAY_SECONDS if start_time is None else start_time)
         if page := query.get("page"):
             start = _page(page[-1])
         end_time = _number(query, "end_time", least=0)

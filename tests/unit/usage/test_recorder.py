@@ -204,6 +204,7 @@ def test_the_command_shows_groups_and_days(tmp_path: Path) -> None:
     ]
     assert run("--by", "day", "--until", day.isoformat()) == [{"day": "2026-01-01", "requests": 1, "tokens": 10}]
     assert run("--by", "day", "--since", "2026-01-02") == [{"day": "2026-01-02", "requests": 3, "tokens": 20}]
+    assert run("--by", "none", "--since", "0001-01-01", "--until", "9999-12-31") == [{"requests": 4, "tokens": 30}]
     assert run("--since", "1d") == []
     table = CliRunner().invoke(cli, ["usage", "--file", str(path)]).stdout.splitlines()
     assert table[0].split() == ["caller", "model", *Counts._fields]
