@@ -26,6 +26,8 @@ MOST_HEAD_BYTES = 65_536
 MOST_FIELDS = 100
 # What a slow client is granted beyond `server.write_seconds`.
 _SLOWEST_BYTES_PER_SECOND = 131_072
+# In which a client that is refused may send what it wanted to, and read why.
+_REFUSED_SECONDS = 1.0
 _REQUEST_LINE = re.compile(rb"\s*([!#$%&'*+.^_`|~\w-]{1,40}) \S+ HTTP/1\.[01]\r?$", re.MULTILINE)
 _FOREIGN = {
     b"\x16\x03": "it is TLS, and this port speaks HTTP without it: use http://",
@@ -64,7 +66,7 @@ class Http1Protocol(HttpToolsProtocol):
         self._limits = limits or Connections(ServerSettings())
         # Since when the client owes us something: a head, or the rest of a body whose request is answered already.
         self._owes_since: float | None = None
-        self._has_begun = self._is_in_head = False
+        self._has_begun = self._is_in_head = self._is_refused = False
         # Since the last part of a request that was complete in itself.
         self._unparsed_bytes = 0
         self._must_read_by: float | None = None
@@ -90,9 +92,19 @@ class Http1Protocol(HttpToolsProtocol):
         if len(self.connections) > self._limits.settings.max_connections:
             self._drop("too_many")
             self._write_error(503, "The service has too many connections. Please try again in 5s.", UNAVAILABLE)
+            if len(self.connections) > 2 * self._limits.settings.max_connections:
+                self.transport.close()
+                return
+            # To close while a request arrives would reset the connection, and its client might not read the answer.
+            self._is_refused = True
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self.loop.call_later(_REFUSED_SECONDS, self.transport.close)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop with bytes as they came."""
+        if self._is_refused:
+            return
         self._unset_keepalive_if_required()
         self._unparsed_bytes += len(data)
         end = None
@@ -255,7 +267,6 @@ class Http1Protocol(HttpToolsProtocol):
             fields.append((b"allow", b"GET, HEAD, POST, OPTIONS"))
         lines = b"".join(b"%b: %b\r\n" % field for field in fields)
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
-        self.transport.close()
 
 
 def _malformed(problem: BaseException, data: bytes) -> _Refused:

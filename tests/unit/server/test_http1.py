@@ -42,7 +42,7 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
-        self.is_closed = self.is_paused = False
+        self.is_closed = self.is_paused = self.is_ended = False
         self.unread = 0
 
     def write(self, data: Any) -> None:
@@ -50,6 +50,12 @@ class Wire(asyncio.Transport):
 
     def close(self) -> None:
         self.is_closed = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.is_ended = True
 
     def is_closing(self) -> bool:
         return self.is_closed
@@ -367,7 +373,13 @@ async def test_connections_have_a_number() -> None:
         connection.protocol.config, connection.state, {}, asyncio.get_running_loop(), limits=connection.limits
     )
     second.connection_made(wire)
-    assert (wire.statuses, wire.is_closed, connection.dropped) == ([503], True, ["too_many"])
+    assert (wire.statuses, wire.is_ended, wire.is_closed, connection.dropped) == ([503], True, False, ["too_many"])
+    # What still comes is no request, and a client that goes on sending is not waited for.
+    second.data_received(PLAIN)
+    assert (wire.statuses, connection.asked) == ([503], [])
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not wire.is_closed:  # noqa: ASYNC110 - a timer of the loop's own
+            await asyncio.sleep(0.05)
     assert b"retry-after: 5" in wire.written
     # Whichever client it is finds the reason.
     body = json.loads(wire.written.partition(b"\r\n\r\n")[2])
