@@ -234,8 +234,8 @@ class Checkpoint:
             state = json.loads((self._layout.part / _STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        is_ours = isinstance(state, dict) and state.get("version") == _VERSION
-        return state["made"] if is_ours and "dimension" in state["made"] else None
+        made = state.get("made") if isinstance(state, dict) and state.get("version") == _VERSION else None
+        return made if isinstance(made, dict) and "dimension" in made else None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -190,6 +190,8 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     import pyarrow as pa  # noqa: PLC0415 - an extra
     from pyarrow import parquet  # noqa: PLC0415
 
+    if not path.is_file():
+        return None
     try:
         found = json.loads((parquet.read_schema(path).metadata or {})[_METADATA_KEY.encode()])
     except (pa.ArrowException, KeyError, ValueError):

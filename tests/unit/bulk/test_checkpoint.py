@@ -134,10 +134,18 @@ def test_a_run_without_a_vector_leaves_nothing_and_hinders_nobody(tmp_path: Path
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("damage", ["state.json", "rows-00000.npy"])
-def test_a_damaged_state_is_begun_anew(damage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damaged", "content"),
+    [
+        ("state.json", b"{"),
+        ("state.json", b'{"version": 2}'),
+        ("state.json", b'{"version": 2, "made": 5}'),
+        ("rows-00000.npy", b"{"),
+    ],
+)
+def test_a_damaged_state_is_begun_anew(damaged: str, content: bytes, tmp_path: Path) -> None:
     interrupted(tmp_path / "x.npy", 4)
-    (tmp_path / ".x.npy.part" / damage).write_bytes(b"{")
+    (tmp_path / ".x.npy.part" / damaged).write_bytes(content)
     with checkpoint(tmp_path / "x.npy", inputs="others") as opened:
         assert opened.done == 0
         finish(opened)
@@ -370,6 +378,9 @@ def test_foreign_files_in_the_folder_of_shards_are_refused(tmp_path: Path) -> No
         with pytest.raises(InvalidRequest, match=says), shards(folder):
             pass
         assert names(folder) == sorted([name, "_SUCCESS"])
+    (tmp_path / "folder" / SHARDS[0]).mkdir(parents=True)
+    with pytest.raises(InvalidRequest, match="is no shard that"), shards(tmp_path / "folder"):
+        pass
 
 
 def test_a_shard_says_what_made_it_and_which_it_is(tmp_path: Path) -> None:
