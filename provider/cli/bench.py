@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
-from provider.cli.options import config_option, model_options, single_model_settings
+from provider.cli.options import FiniteRange, config_option, model_options, single_model_settings
 
 if TYPE_CHECKING:
     from provider.bench.job import BenchJob
@@ -79,11 +79,11 @@ class Numbers(click.ParamType, Generic[N]):  # type: ignore[type-arg]  # older v
     show_default=True,
     help="rerank: texts are the documents of one query, and --lengths those of pairs.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0.05), default=2.0, show_default=True, help="Length of a slice.")
+@click.option("--seconds", type=FiniteRange(min=0.05), default=2.0, show_default=True, help="Length of a slice.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Slices of each load.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.05),
+    type=FiniteRange(min=0.05),
     default=60.0,
     show_default=True,
     help="Seconds to wait for the last answers of a slice.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from provider.cli.options import complete_backends, config_option, json_option, single_model_settings
+from provider.cli.options import FiniteRange, complete_backends, config_option, json_option, single_model_settings
 from provider.cli.progress import steps
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _GIB = 2**30
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=60.0,
     show_default=True,
     help="Most time for loading and measuring; what takes longer is left out.",

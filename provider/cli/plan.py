@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from provider.cli.bench import Numbers
-from provider.cli.options import config_option, json_option, model_options, single_model_settings
+from provider.cli.options import FiniteRange, config_option, json_option, model_options, single_model_settings
 from provider.cli.progress import steps
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _MIB = 2**20
 
 
 @click.command()
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), required=True, help="Requests a second.")
+@click.option("--rate", type=FiniteRange(min=0, min_open=True), required=True, help="Requests a second.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Texts of a request.")
 @click.option(
     "--lengths",
@@ -29,20 +29,20 @@ _MIB = 2**20
 )
 @click.option(
     "--p95",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     required=True,
     metavar="MS",
     help="Milliseconds within which 95 % of the requests are to be answered.",
 )
 @click.option(
     "--cached",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     help="Share of the texts that the cache answers; emb_provider_cache_hits_total knows it.",
 )
 @click.option("--spare", type=click.IntRange(min=0), default=1, show_default=True, help="Replicas that may fail.")
-@click.option("--price", type=click.FloatRange(min=0), help="Dollars of a replica for an hour.")
+@click.option("--price", type=FiniteRange(min=0), help="Dollars of a replica for an hour.")
 @click.option(
     "--profile",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

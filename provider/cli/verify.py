@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from provider.cli.options import config_option, run_options, single_model_settings
+from provider.cli.options import FiniteRange, config_option, run_options, single_model_settings
 from provider.cli.progress import steps
 
 if TYPE_CHECKING:
     from provider.settings import Settings
     from provider.verification import Corpus, Text, VerificationReport
 
-_COSINE = click.FloatRange(-1, 1)
-_SHARE = click.FloatRange(0, 1)
-_POSITIVE = click.FloatRange(min=0)
+_COSINE = FiniteRange(-1, 1)
+_SHARE = FiniteRange(0, 1)
+_POSITIVE = FiniteRange(min=0)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # A text of the caller's from which on it is a passage.
 _PASSAGE_CHARACTERS = 400

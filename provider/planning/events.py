@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from math import inf
+from math import inf, ulp
 
 from attrs import define
 
@@ -103,9 +103,11 @@ class Cores:
         if turn != self._turn:
             return
         self._pass_time()
-        done = [job for jobs in (self._urgent, self._others) for job in jobs if job.left <= _NOTHING]
-        self._urgent = [job for job in self._urgent if job.left > _NOTHING]
-        self._others = [job for job in self._others if job.left > _NOTHING]
+        # Late on the clock, its steps are longer than the rest of a job.
+        nothing = _NOTHING + 4 * ulp(self._events.now)
+        done = [job for jobs in (self._urgent, self._others) for job in jobs if job.left <= nothing]
+        self._urgent = [job for job in self._urgent if job.left > nothing]
+        self._others = [job for job in self._others if job.left > nothing]
         self._plan()
         for job in done:
             job.done()

@@ -221,6 +221,7 @@ def _measure_server(server: LocalServer, settings: Settings, passes: _Passes, st
         memory_bytes=server.resident_bytes(),
         start_seconds=round(start_seconds, 2),
         spread=passes.spread,
+        max_length=parts.spec.max_tokens,
     )
     *many, few = served
     return as_served(profile, many, few)

@@ -64,6 +64,7 @@ class CostProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         memory_bytes: resident memory of the loaded server.
         start_seconds: from the start of the process to readiness, with the model's files there.
         spread: of the time of a pass: standard deviation as a share of it.
+        max_length: most tokens of a text; 0: not known.
     """
 
     processor: str
@@ -83,6 +84,7 @@ class CostProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_bytes: int
     start_seconds: float
     spread: float = 0.0
+    max_length: int = 0
 
     @property
     def limits(self) -> BatchLimits:

@@ -9,10 +9,13 @@ from attrs import evolve
 from provider.errors import InvalidRequest
 from provider.planning.load import Load, Outcome, simulate
 from provider.planning.profile import CostProfile
+from provider.settings import LimitSettings
 
-# Requests of a simulation: p95 is the median of three such within some percent.
-_REQUESTS = 4000
+# Requests of a simulation: p95 is the median of three such within some percent. Fewer where they are rare.
+_REQUESTS, _LEAST_REQUESTS = 4000, 50
 _LEAST_SECONDS, _MOST_SECONDS = 5.0, 120.0
+# At this rate no two requests of a replica meet.
+_LEAST_RATE = 1e-6
 _WARM_UP_SHARE = 0.25
 # Within which the rate of a replica is found.
 _PRECISION = 0.02
@@ -106,25 +109,50 @@ def capacity(profile: CostProfile, load: Load, *, p95_seconds: float) -> float:
     """Most requests a second that one replica answers within a latency.
 
     Raises:
-        InvalidRequest: not even one request alone is answered so soon.
+        InvalidRequest: not even one request alone is answered so soon, or at all.
     """
-    alone = simulate(profile, evolve(load, rate=None, concurrency=1), seconds=5, warm_up=1).latency(0.95)
+    alone = _alone(profile, load)
     low, high = 0.0, _bare_rate(profile, load)
     least = _PRECISION * high
-    while high > least and high - low > _PRECISION * high:
+    while alone <= p95_seconds and high > least and high - low > _PRECISION * high:
         middle = (low + high) / 2
         found = _simulated(profile, load, middle)
         if found.latency(0.95) <= p95_seconds and not found.refused:
             low = middle
         else:
             high = middle
-    if alone > p95_seconds or not low:
+    if not low:
+        alone_ms, allowed_ms = f"{1000 * alone:.0f} ms", f"--p95 {1000 * p95_seconds:g}"
+        what = (
+            f"and {allowed_ms} was asked for"
+            if alone > p95_seconds
+            else f"and those that meet another longer than {allowed_ms} or than the queue lets them wait"
+        )
         msg = (
-            f"one request alone takes {1000 * alone:.0f} ms, and --p95 {1000 * p95_seconds:g} was asked for: allow "
-            "more, send fewer or shorter texts in a request, or take a faster machine or model"
+            f"one request alone takes {alone_ms}, {what}: allow more, send fewer or shorter texts, or take "
+            "a faster machine or model"
         )
         raise InvalidRequest(msg)
     return low
+
+
+def _alone(profile: CostProfile, load: Load) -> float:
+    """Seconds within which 95 % of the requests are answered that never meet another."""
+    longest = max(load.lengths)
+    if 0 < profile.max_length < longest:
+        msg = f"--lengths: {profile.model} takes texts of up to {profile.max_length} tokens, not of {longest}"
+        raise InvalidRequest(msg)
+    limits = LimitSettings()
+    if load.batch > limits.max_inputs:
+        msg = f"--batch {load.batch}: a request has at most {limits.max_inputs} texts (limits.max_inputs)"
+        raise InvalidRequest(msg)
+    alone = evolve(load, rate=None, concurrency=1)
+    found = simulate(profile, alone, seconds=5, warm_up=1)
+    if not found.latencies:
+        # One lane, a pass for each text: it does not take longer than that.
+        seconds = load.batch * profile.pass_seconds([longest]) + profile.server.seconds(load.batch)
+        found = simulate(profile, alone, seconds=2 * seconds, warm_up=0)
+    return found.latency(0.95)
 
 
 def _bare_rate(profile: CostProfile, load: Load) -> float:
@@ -137,7 +165,9 @@ def _bare_rate(profile: CostProfile, load: Load) -> float:
 
 
 def _simulated(profile: CostProfile, load: Load, rate: float) -> Outcome:
-    seconds = min(_MOST_SECONDS, max(_LEAST_SECONDS, _REQUESTS / rate))
+    rate = max(rate, _LEAST_RATE)
+    most = max(_MOST_SECONDS, _LEAST_REQUESTS / rate)
+    seconds = min(most, max(_LEAST_SECONDS, _REQUESTS / rate))
     return simulate(profile, evolve(load, rate=rate), seconds=seconds, warm_up=_WARM_UP_SHARE * seconds)
 
 

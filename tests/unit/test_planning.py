@@ -150,6 +150,34 @@ def test_a_latency_below_that_of_one_request_is_refused_with_its_time() -> None:
         capacity(PROFILE, Load(1, (100,), rate=1.0), p95_seconds=0.02)
 
 
+@pytest.mark.parametrize(
+    ("load", "says"),
+    [
+        (Load(1, (10, 600), rate=1.0), "m takes texts of up to 512 tokens, not of 600"),
+        (Load(100_000, (10,), rate=1.0), "a request has at most 2048 texts"),
+    ],
+)
+def test_a_request_that_no_server_takes_is_refused(load: Load, says: str) -> None:
+    profile = msgspec.structs.replace(PROFILE, max_length=512)
+    with pytest.raises(InvalidRequest, match=says):
+        capacity(profile, load, p95_seconds=1.0)
+
+
+def test_requests_that_are_rare_or_take_long_are_planned_too() -> None:
+    rare = plan(PROFILE, Load(1, (10,), rate=1e-9), p95_seconds=0.1)
+    alone = plan(PROFILE, Load(1, (10,), rate=0.01), p95_seconds=0.1, spare=1000)
+    assert rare.p95_ms == pytest.approx(alone.p95_ms, abs=1)
+    slow = msgspec.structs.replace(PROFILE, forward=PROFILE.forward.times(3000.0))
+    assert 5000 < plan(slow, Load(1, (10,), rate=0.001), p95_seconds=60.0).p95_ms < 60_000
+
+
+@pytest.mark.parametrize("option", ["--rate", "--p95", "--price"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_no_number_is_refused(option: str, value: str) -> None:
+    run = CliRunner().invoke(cli, ["plan", "--rate", "1", "--lengths", "10", "--p95", "100", option, value])
+    assert (run.exit_code, "nan" in run.stderr or "inf" in run.stderr) == (2, True)
+
+
 def test_the_command_plans_on_a_saved_profile(tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     PROFILE.write(file)
