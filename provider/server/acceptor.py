@@ -57,13 +57,14 @@ class Acceptor:
             # The kernel makes no more than one further connection, so that the line below comes to an end.
             each.listen(0)
             self._accept(each)
-            each.close()
-        self._sockets = ()
         for path, ours in self._files.items():
-            # A service that has taken the path over keeps its file.
+            # A service that has taken the path over keeps its file. Ours has its inode to itself until it is closed.
             with contextlib.suppress(OSError):
                 if os.path.samestat(ours, path.stat()):
                     path.unlink()
+        for each in self._sockets:
+            each.close()
+        self._sockets = ()
 
     def _accept(self, listening: socket.socket) -> None:
         try:

@@ -32,6 +32,8 @@ class Connections:
     def __init__(self, settings: ServerSettings, hook: Hook = lambda _: None) -> None:
         """Nothing was dropped yet."""
         self.settings = settings
+        # Connections that are still open, so that their clients can read why they were refused. They take no place.
+        self.refused = 0
         self._hook = hook
         self._looked_at = 0.0
         # By reason: how many were dropped since the last line, and when that was.

@@ -89,17 +89,25 @@ class Http1Protocol(HttpToolsProtocol):
         """Called by the event loop."""
         super().connection_made(transport)
         self._owes_since = self.loop.time()
-        if len(self.connections) > self._limits.settings.max_connections:
+        most = self._limits.settings.max_connections
+        if len(self.connections) - self._limits.refused > most:
             self._drop("too_many")
             self._write_error(503, "The service has too many connections. Please try again in 5s.", UNAVAILABLE)
-            if len(self.connections) > 2 * self._limits.settings.max_connections:
+            if self._limits.refused >= most:
                 self.transport.close()
                 return
             # To close while a request arrives would reset the connection, and its client might not read the answer.
             self._is_refused = True
+            self._limits.refused += 1
             if self.transport.can_write_eof():
                 self.transport.write_eof()
             self.loop.call_later(_REFUSED_SECONDS, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        if self._is_refused:
+            self._limits.refused -= 1
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop with bytes as they came."""

@@ -388,6 +388,29 @@ async def test_connections_have_a_number() -> None:
     connection.end()
 
 
+async def test_connections_that_are_refused_take_no_place() -> None:
+    connection = Connection(max_connections=1)
+
+    def another() -> tuple[Http1Protocol, Wire]:
+        made = Http1Protocol(
+            connection.protocol.config, connection.state, {}, asyncio.get_running_loop(), limits=connection.limits
+        )
+        made.connection_made(wire := Wire())
+        return made, wire
+
+    refused, _ = another()
+    # As many as may be connected are given time to read it, and further ones none.
+    beyond, wire = another()
+    assert (wire.statuses, wire.is_closed) == ([503], True)
+    beyond.connection_lost(None)
+    connection.end()
+    served, wire = another()
+    assert (wire.statuses, connection.dropped) == ([], ["too_many", "too_many"])
+    for each in (refused, served):
+        each.connection_lost(None)
+    assert not connection.state.connections
+
+
 @pytest.mark.parametrize("method", [b"EMBED", b"get", b"X-Y"])
 async def test_a_method_that_there_is_not_is_not_allowed(method: bytes) -> None:
     connection = await Connection().say(method + b" /v1/embeddings HTTP/1.1\r\nhost: x\r\n\r\n")
