@@ -124,6 +124,11 @@ class Quotas:
                 if any(window.own)
             ]
 
+    def current(self, spent: Iterable[Spent]) -> list[Spent]:
+        """Without periods that are over by now, whose counts could replace newer ones, and those far ahead."""
+        now = self._clock()
+        return [each for each in spent if _is_current(each.number, each.period, now)]
+
     def exchange(self, written: Iterable[Spent], spent: Iterable[Spent]) -> None:
         """Take note of what is in the file.
 
@@ -131,15 +136,13 @@ class Quotas:
             written: of `unwritten`, what is in the file now.
             spent: of all processes, that included.
         """
-        now = self._clock()
+        current = self.current(spent)
         with self._lock:
             for each in written:
                 window = self._accounts[each.caller].windows[each.period]
                 if window.number == each.number:
                     window.add(-each.requests, -each.tokens)
-            for each in spent:
-                if not _is_current(each.number, each.period, now):
-                    continue
+            for each in current:
                 windows = self._accounts.setdefault(each.caller, _Account()).windows
                 if windows[each.period].number < each.number:
                     windows[each.period] = _Window(each.number)

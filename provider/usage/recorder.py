@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+from attrs import evolve
 
 from provider.errors import SettingsError
 from provider.usage.database import Batch, Counts, UsageDatabase, today
@@ -71,7 +72,7 @@ class UsageRecorder:
             self._number += 1
             self._batch = Batch(self._writer, self._number, counts, self._quotas.unwritten())
         if self._batch.counts or self._batch.spent:
-            self._database.write(self._batch)
+            self._database.write(evolve(self._batch, spent=self._quotas.current(self._batch.spent)))
         spent = self._database.spent()
         written, self._batch = self._batch.spent, None
         self._quotas.exchange(written, spent)

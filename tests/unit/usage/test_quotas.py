@@ -126,6 +126,22 @@ def test_a_clock_that_was_far_ahead_locks_nobody_out(tmp_path: Path, clock: Cloc
     ahead.close()
 
 
+def test_a_count_that_is_written_late_replaces_no_newer_one(tmp_path: Path, clock: Clock) -> None:
+    who, path = caller(requests_per_minute=2), tmp_path / "usage"
+    late = UsageRecorder(path, held_up := Quotas(clock))
+    prompt = UsageRecorder(path, quotas := Quotas(clock))
+    held_up.admit(who)
+    clock.now += 120
+    quotas.admit(who)
+    quotas.admit(who)
+    prompt.flush()
+    late.flush()
+    started = UsageRecorder(path, later := Quotas(clock))
+    assert [refusal(each, who).used for each in (quotas, later)] == [2, 2]
+    for each in (late, prompt, started):
+        each.close()
+
+
 def test_a_clock_that_is_set_back_a_little_gives_nothing_twice(quotas: Quotas, clock: Clock) -> None:
     who = caller(requests_per_minute=1)
     quotas.admit(who)
