@@ -304,6 +304,7 @@ async def test_a_model_waits_for_the_room_of_others_that_are_in_use(
         assert [each.model for each in events if isinstance(each, ModelNoticed) and "in use" in each.notice] == [
             "other"
         ]
+        monkeypatch.setattr(upkeep, "_ROOM_SECONDS", PATIENCE_SECONDS)
         waiting = embed(service, "text", "other")
         await until(lambda: service.runtimes["other"].state is ModelState.LOADING)
         backend(service, "m").gate.set()
