@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 from provider.bench.figures import Latency, Spread
 from provider.bench.local_server import LocalServer
@@ -29,6 +30,17 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
+
+
+def test_scripts_start_with_the_project_s_python_wherever_they_are_called(tmp_path: Path) -> None:
+    first = {path: path.read_text("utf-8").partition("\n")[0] for path in SCRIPTS.iterdir() if path.suffix != ".py"}
+    ours = {line for line in first.values() if "python" in line}
+    assert len(ours) == 1
+    assert {*first.values()} == {"#!/bin/sh", *ours}
+    command = [str(SCRIPTS / "bench-queue"), "--help"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "refusals" in found.stdout
 
 
 @pytest.mark.parametrize(
