@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from attrs import evolve
+from emb_provider_ray.application import application
 from emb_provider_ray.families import Joined
 from emb_provider_ray.placement import place, with_options
 from emb_provider_ray.replica import features_of
@@ -53,11 +54,29 @@ def test_lazy_models_share_a_deployment() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"replicas": -1}, {"replicas": 3, "max_replicas": 2}, {"backend": "ray"}, {"x": 1}]
+    "options",
+    [
+        {"replicas": -1},
+        {"replicas": 3, "max_replicas": 2},
+        {"backend": "ray"},
+        {"x": 1},
+        {"num_cpus": -1.0},
+        {"num_cpus": float("nan")},
+        {"num_gpus": 1.5},
+        {"resources": {"a": float("inf")}},
+        {"upscale_seconds": -1.0},
+        {"loaded_models": 0},
+    ],
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         place([evolve(MODEL, backend="ray", options=options)])
+
+
+@pytest.mark.parametrize("cpus", [-1.0, float("nan")])
+def test_wrong_cores_of_an_ingress_are_refused(cpus: float) -> None:
+    with pytest.raises(SettingsError, match="ingress_cpus"):
+        application(Settings(model=MODEL), ingress_cpus=cpus)
 
 
 def test_replicas_follow_tokens() -> None:

@@ -12,7 +12,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from emb_provider_ray.ingress import Ingress
-from emb_provider_ray.placement import Placement, place, with_options
+from emb_provider_ray.placement import Placement, check_amount, place, with_options
 from emb_provider_ray.replica import Common, ModelReplica
 from emb_provider_ray.scaling import TokenPolicy
 from provider.app import read_configuration
@@ -65,6 +65,7 @@ def application(settings: Settings, *, ingress_cpus: float = 1.0, keep: Sequence
         SettingsError: a setting is not for Ray.
     """
     _check(settings)
+    check_amount("ingress_cpus", ingress_cpus)
     models, placements = place(with_options(settings).all_models())
     _, kept = place(keep)
     common = Common(settings.hub, settings.log, settings.queue.stall_seconds)

@@ -48,7 +48,8 @@ def serve(
 
     --replicas and the options after it are for models whose backend is not ray: others have them under `options:`.
     """
-    from emb_provider_ray.deploying import connected, deploy  # noqa: PLC0415 - `--help` must not wait for ray
+    from emb_provider_ray.application import application  # noqa: PLC0415 - `--help` must not wait for ray
+    from emb_provider_ray.deploying import connected, deploy  # noqa: PLC0415
     from emb_provider_ray.placement import with_options  # noqa: PLC0415
     from provider.app import read_configuration  # noqa: PLC0415
 
@@ -62,6 +63,7 @@ def serve(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
+    application(settings, ingress_cpus=ingress_cpus)  # what is wrong is said before a cluster starts
     ended = threading.Event()
     if address is None:
         for number in (signal.SIGINT, signal.SIGTERM):

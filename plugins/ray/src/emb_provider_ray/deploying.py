@@ -67,12 +67,19 @@ def connected(address: str | None, settings: ServerSettings) -> Iterator[None]:
     Args:
         address: of the cluster; None for one of this machine alone, which is drained and ends with the block.
         settings: where it listens.
+
+    Raises:
+        ServerFailed: there is no cluster at the address.
     """
     if address is None:
         # Batches and outputs are small, and what is stored of them is gone after a call.
         ray.init(include_dashboard=False, object_store_memory=_OBJECT_BYTES)
     else:
-        ray.init(address, log_to_driver=False)
+        try:
+            ray.init(address, log_to_driver=False)
+        except ConnectionError as exc:
+            msg = f"no Ray cluster at {address!r}: start one with `ray start --head`, or name another by --address"
+            raise ServerFailed(msg) from exc
     try:
         serve.start(proxy_location="EveryNode", http_options={"host": settings.host, "port": settings.port})
         yield

@@ -1,6 +1,7 @@
 """Which deployment runs which model: pure, and the same for the same settings."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +86,7 @@ def ray_options(model: ModelSettings) -> RayOptions:
             "and tokens_per_replica at least 1"
         )
         raise SettingsError(msg)
+    _check_numbers(model.served_name, options)
     return options
 
 
@@ -98,6 +100,30 @@ def with_options(settings: Settings, **changes: Any) -> Settings:  # noqa: ANN40
         return evolve(model, backend=BACKEND, options=asdict(options))
 
     return evolve(settings, model=changed(settings.model), models=[changed(each) for each in settings.models])
+
+
+def _check_numbers(name: str, options: RayOptions) -> None:
+    for option in ("num_cpus", "num_gpus", "upscale_seconds", "downscale_seconds"):
+        check_amount(f"model {name!r}: options.{option}", getattr(options, option))
+    for resource, amount in options.resources.items():
+        check_amount(f"model {name!r}: options.resources.{resource}", amount)
+    if options.num_gpus > 1 and not options.num_gpus.is_integer():
+        msg = f"model {name!r}: options.num_gpus: got {options.num_gpus:g}; above 1 it is a whole number"
+        raise SettingsError(msg)
+    if options.loaded_models < 1:
+        msg = f"model {name!r}: options.loaded_models: got {options.loaded_models}; it is at least 1"
+        raise SettingsError(msg)
+
+
+def check_amount(what: str, value: float) -> None:
+    """Refuse a negative number, infinity and NaN.
+
+    Raises:
+        SettingsError: `value` is one; the message starts with `what`.
+    """
+    if not (math.isfinite(value) and value >= 0):
+        msg = f"{what}: got {value:g}; it is a finite number, 0 or more"
+        raise SettingsError(msg)
 
 
 def _placement(name: str, together: Sequence[tuple[ModelSettings, RayOptions]], *, is_lazy: bool) -> Placement:
