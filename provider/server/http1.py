@@ -15,6 +15,7 @@ from provider.dialects.dialect import Failure
 from provider.dialects.errors import INVALID, UNAVAILABLE
 from provider.dialects.openai.api import envelope
 from provider.engine.hooks import DropReason
+from provider.server.answers import AnswerWriter
 from provider.server.connections import Connections
 from provider.settings import ServerSettings
 from provider.telemetry.request import request_id
@@ -157,6 +158,8 @@ class Http1Protocol(HttpToolsProtocol):
                 raise httptools.HttpParserError(msg)
             super().on_headers_complete()
             self.headers = []
+            if self.scope["method"] != "HEAD":
+                self.cycle.transport = AnswerWriter(self.transport)  # type: ignore[assignment]
         elif self.parser.get_method() == b"CONNECT":
             msg = "CONNECT is not supported"
             raise httptools.HttpParserError(msg)

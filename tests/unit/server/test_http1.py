@@ -41,12 +41,13 @@ class Wire(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = b""
+        self.written, self.writes = b"", 0
         self.is_closed = self.is_paused = self.is_ended = False
         self.unread = 0
 
     def write(self, data: Any) -> None:
         self.written += bytes(data)
+        self.writes += 1
 
     def close(self) -> None:
         self.is_closed = True
@@ -158,6 +159,14 @@ async def test_a_request_that_offers_an_upgrade_is_served_once_wherever_it_is_cu
         connection.end()
     connection = await Connection().say(*(stream[i : i + 1] for i in range(len(stream))))
     assert (connection.asked, connection.wire.statuses) == (right, [200] * 3)
+    connection.end()
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+async def test_an_answer_is_one_write(method: bytes) -> None:
+    connection = await Connection().say(b"%b / HTTP/1.1\r\nHost: x\r\n\r\n" % method)
+    assert connection.wire.statuses == [200]
+    assert connection.wire.writes == 1
     connection.end()
 
 
