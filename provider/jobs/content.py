@@ -8,6 +8,7 @@ from litestar.types import Receive, Scope, Send
 
 from provider.errors import ObjectNotFound, RangeNotSatisfiable
 from provider.jobs.database import FILE
+from provider.jobs.obstacles import finished
 from provider.jobs.records import StoredFile
 
 _READ_BYTES = 256 * 1024
@@ -34,7 +35,7 @@ class FileContent:
         part = self._part(scope, tag)
         wanted = range(file.size) if part is None else part
         try:
-            source = await asyncio.to_thread(self._path.open, "rb", 0)
+            source = await finished(lambda: self._path.open("rb", 0))
         except FileNotFoundError as exc:
             raise ObjectNotFound(FILE, file.id) from exc
         with source:

@@ -1,6 +1,7 @@
 """What holds a job up, and for how long before it is said."""
 
 import asyncio
+import io
 import re
 import sqlite3
 import time
@@ -65,12 +66,17 @@ class Obstacles:
 
 
 async def finished(work: Callable[[], T]) -> T:
-    """What `work` returns in a thread. Cancelled, it still waits for its end: nothing is written behind our back."""
+    """What `work` returns in a thread.
+
+    Cancelled, it still waits for its end: nothing is written behind our back, and a file that was opened is closed.
+    """
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        if task.exception() is None and isinstance(found := task.result(), io.IOBase):
+            found.close()
         raise
 
 
