@@ -20,7 +20,7 @@ from waiting import PATIENCE_SECONDS, free_port, wait_until
 
 from provider import EmbedRequest, SyncEngine
 from provider.bulk.formats import read_metadata
-from provider.errors import InvalidDimensions, InvalidRequest, ServerFailed
+from provider.errors import InvalidDimensions, InvalidRequest, ProviderError, ServerFailed
 from provider.settings import ModelSettings, Settings
 from provider.testing.tiny import tiny_bert
 
@@ -159,14 +159,51 @@ def test_what_is_wrong_is_known_before_anything_runs(cluster: Cluster, settings:
 
 
 @pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"column": "x"}, "no column 'x'; it has: text, n"),
+        ({"to": "n"}, "has a column 'n' already"),
+        ({"column": "n"}, "column 'n': expected texts, got int64"),
+        ({"column": ""}, "column: got ''"),
+        ({"actors": 0}, "actors: got 0"),
+        ({"actors": (3, 1)}, r"actors: got \(3, 1\)"),
+        ({"actors": (1, 2, 3)}, "actors: got"),
+        ({"actors": None}, "actors: got None"),
+        ({"rows_per_call": 1.5}, "rows_per_call: got 1.5"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"num_cpus": -1}, "num_cpus: got -1"),
+        ({"num_gpus": 1.5}, "num_gpus: got 1.5"),
+        ({"resources": {"CPU": 1}}, "set num_cpus instead"),
+        ({"num_gpus": 1}, "no node has num_gpus 1; nodes have: num_cpus 4, num_gpus 0 | num_cpus 8, num_gpus 0"),
+        ({"num_cpus": 16}, "no node has num_cpus 16"),
+        ({"num_cpus": 8, "resources": {"second": 1}}, "together"),
+    ],
+)
+def test_a_call_that_cannot_work_is_refused_at_once(
+    cluster: Cluster, settings: Settings, given: dict[str, Any], says: str
+) -> None:
+    hello = ray.data.from_items([{"text": "hello", "n": 1}])
+    with pytest.raises(ProviderError, match=says):
+        embed_dataset(hello, settings=settings, **given)
+
+
+def test_a_dataset_without_rows_stays_one(cluster: Cluster, settings: Settings) -> None:
+    empty = ray.data.from_arrow(pa.table({"text": pa.array([], pa.string())}))
+    assert embed_dataset(empty, settings=settings).count() == 0
+
+
+@pytest.mark.parametrize(
     ("row", "says"),
     [
         ({"title": "hello"}, "the dataset has no column 'text'; it has: title"),
         ({"text": "hello", "embedding": 1}, "has a column 'embedding' already"),
+        ({"text": 1}, "column 'text', row 1 of a batch: expected a text, got int"),
         ({"text": None}, "column 'text', row 1 of a batch: expected a text, got NoneType"),
         ({"text": "word " * 600}, "column 'text', row 1: "),
     ],
 )
 def test_a_row_at_fault_is_named(cluster: Cluster, settings: Settings, row: dict[str, Any], says: str) -> None:
+    # What a function gives is not known before it has run.
+    made = ray.data.range(1).map(lambda _: row)
     with pytest.raises(RayTaskError, match=says):
-        embed_dataset(ray.data.from_items([row]), "text", settings).materialize()
+        embed_dataset(made, "text", settings).materialize()

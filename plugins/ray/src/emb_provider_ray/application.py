@@ -92,6 +92,9 @@ def _check(settings: Settings) -> None:
         if getattr(settings.server, name) is not None:
             msg = f"server.{name} is not for Ray Serve: {reason}; leave it out"
             raise SettingsError(msg)
+    if settings.server.port == 0:
+        msg = "server.port: got 0, but Ray Serve does not say which port it took; set one from 1 to 65535"
+        raise SettingsError(msg)
     if settings.jobs.folder is not None and settings.server.workers > 1:
         msg = "jobs.folder needs one ingress, as its files are on a local disk: set server.workers to 1"
         raise SettingsError(msg)

@@ -50,8 +50,10 @@ def serve(
     """
     from emb_provider_ray.application import application  # noqa: PLC0415 - `--help` must not wait for ray
     from emb_provider_ray.deploying import connected, deploy  # noqa: PLC0415
-    from emb_provider_ray.placement import with_options  # noqa: PLC0415
+    from emb_provider_ray.placement import of_replicas, with_options  # noqa: PLC0415
     from provider.app import read_configuration  # noqa: PLC0415
+    from provider.server.preflight import check_access, check_models  # noqa: PLC0415
+    from provider.telemetry.logs import configure_logging  # noqa: PLC0415
 
     flags = model_flags(model, backend, device, dtype)
     server = {"server.host": host, "server.port": port, "server.workers": workers}
@@ -63,13 +65,17 @@ def serve(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
-    application(settings, ingress_cpus=ingress_cpus)  # what is wrong is said before a cluster starts
+    # What is wrong is said before a cluster starts.
+    application(settings, ingress_cpus=ingress_cpus)
+    check_models(of_replicas(settings, is_here=address is None))
+    check_access(settings)
+    configure_logging(settings.log)
     ended = threading.Event()
     if address is None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
     with connected(address, settings.server):
-        deploy(settings, ingress_cpus=ingress_cpus)
+        deploy(settings, ingress_cpus=ingress_cpus, may_grow=address is not None)
         names = ", ".join(each.served_name for each in settings.all_models())
         click.echo(f"emb-provider: {names} at port {settings.server.port}", err=True)
         if address is None:

@@ -14,6 +14,9 @@ from attrs import frozen
 from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayTaskError
 
+from emb_provider_ray.checks import check_columns, check_counts, check_dataset, check_room
+from emb_provider_ray.placement import check_reserved
+from emb_provider_ray.room import Reservation, free
 from provider.bulk.calls import chunks, in_order
 from provider.bulk.embedder import Embedder, Options
 from provider.bulk.engine import EngineEmbedder
@@ -28,6 +31,8 @@ from provider.texts.records import DEFAULT_FIELD, Record
 
 _log = logging.getLogger(__name__)
 _ROWS_PER_CALL = 4096
+# After so long it is told that the model is waited for.
+_TELL_SECONDS = 30.0
 
 
 @frozen
@@ -105,13 +110,7 @@ class EmbeddingActor:
         return table.append_column(self._to, vector_column(vectors)).replace_schema_metadata(metadata)
 
     def _records(self, table: pa.Table) -> list[Record]:
-        names = table.column_names
-        if self._column not in names:
-            msg = f"the dataset has no column {self._column!r}; it has: {', '.join(names)}"
-            raise InvalidRequest(msg)
-        if self._to in names:
-            msg = f"the dataset has a column {self._to!r} already; name another one with `to`"
-            raise InvalidRequest(msg)
+        check_columns(table.column_names, self._column, self._to)
         texts = table.column(self._column).to_pylist()
         records = [Record(text, f"column {self._column!r}", i, "row") for i, text in enumerate(texts, 1)]
         for record in records:
@@ -178,12 +177,17 @@ def embed_dataset(
         prompt_name: a key of the model's prompts.
 
     Raises:
-        InvalidRequest: an option is at fault.
+        InvalidRequest: an option is at fault, the dataset is known to have other columns, or no node has what an
+            actor reserves and no autoscaler may start one.
+        SettingsError: an amount that an actor reserves is none.
         ProviderError: the model cannot be loaded, or no server answers.
     """
     if (settings is None) == (not urls):
         msg = "embed_dataset: give settings with a model, or urls of servers"
         raise InvalidRequest(msg)
+    check_counts(actors, rows_per_call=rows_per_call, batch_size=batch_size)
+    check_reserved("embed_dataset: ", num_cpus, num_gpus, resources or {})
+    check_dataset(ds, column, to)
     source = Source(
         Options(dimensions, truncate, normalize, input_type, prompt_name),
         None if settings is None else settings.for_one_caller(settings.model),
@@ -207,8 +211,18 @@ def embed_dataset(
 
 def _about(source: Source, reserved: Mapping[str, Any]) -> dict[str, object]:
     """What the vectors will be made by."""
+    if not ray.is_initialized():
+        ray.init()
+    check_room(Reservation.of("embed_dataset", **reserved))
+    call = ray.remote(**reserved)(_describe).remote(source)
     try:
-        about: dict[str, object] = ray.get(ray.remote(**reserved)(_describe).remote(source))
+        if not ray.wait([call], timeout=_TELL_SECONDS)[0]:
+            _log.warning(
+                "embed_dataset: no process has loaded the model for %g s; free in the cluster: %s",
+                _TELL_SECONDS,
+                free(),
+            )
+        about: dict[str, object] = ray.get(call)
     except RayTaskError as exc:
         if isinstance(exc.cause, ProviderError):
             raise exc.cause from None

@@ -1,30 +1,37 @@
 """From one configuration to another without losing a request: new replicas first, then the switch, then the old end."""
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import ray
+import structlog
 from attrs import evolve
 from ray import serve
-from ray.exceptions import RayError
+from ray._private.services import canonicalize_bootstrap_address
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from emb_provider_ray.application import NAME, application
 from emb_provider_ray.ingress import Progress
-from emb_provider_ray.placement import place
+from emb_provider_ray.placement import place, with_options
+from emb_provider_ray.room import Reservation, nodes, shortage
 from provider.engine.hooks import ModelState
-from provider.errors import ServerFailed
+from provider.errors import ServerFailed, SettingsError
+from provider.server.sockets import listen
 from provider.settings import ModelSettings, ServerSettings, Settings
 
+_log = structlog.get_logger("provider.ray")
 _POLL_SECONDS = 0.25
+_CONNECT_SECONDS = 5.0
 _OBJECT_BYTES = 256 * 1024 * 1024
 # Our log has a line for each request already, and batches need none.
 _QUIET = {"enable_access_log": False}
 _NOT_THERE = (RayError, RayServeException, KeyError)
 
 
-def deploy(settings: Settings, *, ingress_cpus: float = 1.0, seconds: float = 900.0) -> None:
+def deploy(settings: Settings, *, ingress_cpus: float = 1.0, seconds: float = 900.0, may_grow: bool = True) -> None:
     """Serve `settings` on the cluster that this process is connected to, in place of what is served there.
 
     Replicas of models that stay as they are go on. Those of a model that changes are started beside the old ones; each
@@ -34,12 +41,15 @@ def deploy(settings: Settings, *, ingress_cpus: float = 1.0, seconds: float = 90
         settings: what to serve.
         ingress_cpus: cores of each ingress.
         seconds: that it may take.
+        may_grow: whether what no node can hold is waited for, with a warning.
 
     Raises:
         SettingsError: a setting is at fault.
-        ServerFailed: a new model could not be loaded in time, and the old ones serve on.
+        ServerFailed: no node can hold what is to run; or a new model could not be loaded in time, and the old ones
+            serve on.
     """
     deadline = time.monotonic() + seconds
+    _check_room(settings, ingress_cpus, may_grow=may_grow)
     before = _served()
     old, new = _deployments(before), _deployments(settings.all_models())
     leaving = old - new
@@ -69,25 +79,75 @@ def connected(address: str | None, settings: ServerSettings) -> Iterator[None]:
         settings: where it listens.
 
     Raises:
-        ServerFailed: there is no cluster at the address.
+        SettingsError: the address is none.
+        CannotListen: the port is taken on this machine, and the cluster would be one of this machine.
+        ServerFailed: there is no cluster at the address, or Ray Serve cannot be started on it.
     """
     if address is None:
-        # Batches and outputs are small, and what is stored of them is gone after a call.
-        ray.init(include_dashboard=False, object_store_memory=_OBJECT_BYTES)
+        for each in listen(settings):
+            each.close()
+        # Not one that RAY_ADDRESS names. Batches and outputs are small, and gone after a call.
+        ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_BYTES)
     else:
-        try:
-            ray.init(address, log_to_driver=False)
-        except ConnectionError as exc:
-            msg = f"no Ray cluster at {address!r}: start one with `ray start --head`, or name another by --address"
-            raise ServerFailed(msg) from exc
+        _connect(address)
     try:
-        serve.start(proxy_location="EveryNode", http_options={"host": settings.host, "port": settings.port})
+        _start(settings)
         yield
     finally:
         if address is None:
             drain(settings.shutdown_seconds)
             serve.shutdown()
         ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Ray itself waits for 40 s where nothing listens, and prints what its C++ client thinks of that."""
+    target = _target(address)
+    try:
+        if target is not None:
+            host, _, port = target.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        ray.init(address, log_to_driver=False)
+    except (OSError, ValueError, OverflowError) as exc:
+        msg = f"no Ray cluster at {address!r} ({exc}): start one with `ray start --head`, or name another by --address"
+        raise ServerFailed(msg) from exc
+
+
+def _target(address: str) -> str | None:
+    """HOST:PORT of an address; None if `auto` finds none."""
+    with suppress(ValueError):
+        is_client = address.startswith("ray://")
+        target = address.removeprefix("ray://") if is_client else canonicalize_bootstrap_address(address)
+        if address != "local" and (target is None or all(target.rpartition(":")[::2])):
+            return target
+    msg = f"--address: got {address!r}; give auto, HOST:PORT or ray://HOST:PORT, or none for a cluster of this machine"
+    raise SettingsError(msg)
+
+
+def _start(settings: ServerSettings) -> None:
+    try:
+        serve.start(proxy_location="EveryNode", http_options={"host": settings.host, "port": settings.port})
+    except (RayError, RuntimeError, TimeoutError) as exc:
+        reason = exc.cause if isinstance(exc, RayTaskError) and exc.cause is not None else exc
+        msg = (
+            f"Ray Serve cannot listen on {settings.host}:{settings.port} of every node: {reason} "
+            "Free the port there, or change server.port"
+        )
+        raise ServerFailed(msg) from exc
+
+
+def _check_room(settings: Settings, ingress_cpus: float, *, may_grow: bool) -> None:
+    placements = place(with_options(settings).all_models())[1]
+    wanted = [Reservation("ingresses", {"CPU": ingress_cpus}, settings.server.workers)]
+    for each in placements:
+        own = each.options
+        what = f"replicas of {', '.join(each.models)}"
+        wanted.append(Reservation.of(what, own.num_cpus, own.num_gpus, own.resources, count=own.replicas))
+    if (problem := shortage(wanted, nodes())) is None:
+        return
+    if not may_grow:
+        raise ServerFailed(problem)
+    _log.warning("cluster_too_small", reason=problem)
 
 
 def _served() -> list[ModelSettings]:

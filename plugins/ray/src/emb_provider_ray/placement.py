@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -103,26 +103,57 @@ def with_options(settings: Settings, **changes: Any) -> Settings:  # noqa: ANN40
 
 
 def _check_numbers(name: str, options: RayOptions) -> None:
-    for option in ("num_cpus", "num_gpus", "upscale_seconds", "downscale_seconds"):
+    for option in ("upscale_seconds", "downscale_seconds"):
         check_amount(f"model {name!r}: options.{option}", getattr(options, option))
-    for resource, amount in options.resources.items():
-        check_amount(f"model {name!r}: options.resources.{resource}", amount)
-    if options.num_gpus > 1 and not options.num_gpus.is_integer():
-        msg = f"model {name!r}: options.num_gpus: got {options.num_gpus:g}; above 1 it is a whole number"
-        raise SettingsError(msg)
+    check_reserved(f"model {name!r}: options.", options.num_cpus, options.num_gpus, options.resources)
     if options.loaded_models < 1:
         msg = f"model {name!r}: options.loaded_models: got {options.loaded_models}; it is at least 1"
         raise SettingsError(msg)
 
 
+def of_replicas(settings: Settings, *, is_here: bool) -> Settings:
+    """The models as replicas load them, for the checks of `provider.server.preflight`.
+
+    Args:
+        settings: with options of replicas, or without.
+        is_here: whether replicas run on this machine; else its folders, devices and dtypes are not theirs.
+    """
+    elsewhere: dict[str, Any] = {} if is_here else {"path": None, "device": "auto", "dtype": "auto"}
+
+    def loaded(model: ModelSettings) -> ModelSettings:
+        options = ray_options(model)
+        return evolve(model, backend=options.backend, options=options.options, **elsewhere)
+
+    return evolve(settings, model=loaded(settings.model), models=[loaded(each) for each in settings.models])
+
+
+def check_reserved(prefix: str, num_cpus: float, num_gpus: float, resources: Mapping[str, float]) -> None:
+    """Refuse what Ray cannot reserve for a process.
+
+    Raises:
+        SettingsError: one is wrong; the message starts with `prefix` and its name.
+    """
+    check_amount(f"{prefix}num_cpus", num_cpus)
+    check_amount(f"{prefix}num_gpus", num_gpus)
+    if num_gpus > 1 and num_gpus != int(num_gpus):
+        msg = f"{prefix}num_gpus: got {num_gpus:g}; above 1 it is a whole number"
+        raise SettingsError(msg)
+    for resource, amount in resources.items():
+        if resource in ("CPU", "GPU"):
+            msg = f"{prefix}resources: got {resource}; set num_{resource.lower()}s instead"
+            raise SettingsError(msg)
+        check_amount(f"{prefix}resources.{resource}", amount)
+
+
 def check_amount(what: str, value: float) -> None:
-    """Refuse a negative number, infinity and NaN.
+    """Refuse a negative number, infinity and NaN, and what is no number.
 
     Raises:
         SettingsError: `value` is one; the message starts with `what`.
     """
-    if not (math.isfinite(value) and value >= 0):
-        msg = f"{what}: got {value:g}; it is a finite number, 0 or more"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and value >= 0):
+        msg = f"{what}: got {value!r}; it is a finite number, 0 or more"
         raise SettingsError(msg)
 
 
