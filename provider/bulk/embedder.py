@@ -1,12 +1,12 @@
 """What makes vectors: the engine in this process or others, or servers, behind one protocol."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from attrs import asdict, frozen
 
 from provider.domain import DENSE, Embedded, Truncation
-from provider.errors import ServerFailed
+from provider.errors import InvalidRequest, ServerFailed
 from provider.texts.records import Record
 
 ENGINE_TEXTS = 1024
@@ -29,6 +29,17 @@ class Options:
     input_type: str | None = None
     prompt_name: str | None = None
     outputs: tuple[str, ...] = (DENSE,)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a truncation that is none: it would cut.
+
+        Raises:
+            InvalidRequest: `truncate` is another value.
+        """
+        allowed = get_args(Truncation)
+        if self.truncate is not None and self.truncate not in allowed:
+            msg = f"truncate: got {self.truncate!r}; it is one of {', '.join(allowed)}"
+            raise InvalidRequest(msg)
 
     @property
     def is_dense(self) -> bool:

@@ -147,6 +147,21 @@ def test_servers_are_left_alone_for_as_long_as_they_want(
     assert all(stub.times[number + 1] - stub.times[number] >= seconds for number in refused)
 
 
+def test_a_text_that_a_server_refuses_is_named_and_a_server_that_is_down_is_left_out(cluster: Cluster) -> None:
+    rows = ray.data.from_items([{"text": text(i)} for i in range(40)])
+    with running_stub() as stub:
+        urls = [stub.url, f"http://127.0.0.1:{free_port()}/v1"]
+        assert embed_dataset(rows, urls=urls, batch_size=10).count() == 40
+
+        def refusing(body: dict[str, Any]) -> Answer:
+            texts = body["input"]
+            return error(400, "a bad text", param=f"input[{texts.index(bad)}]") if bad in texts else stub.right(body)
+
+        bad, stub.respond = text(17), refusing
+        with pytest.raises(RayTaskError, match="a batch, column 'text', row 18: a bad text"):
+            embed_dataset(rows, urls=[stub.url], batch_size=10).materialize()
+
+
 def test_what_is_wrong_is_known_before_anything_runs(cluster: Cluster, settings: Settings) -> None:
     hello = ray.data.from_items([{"text": "hello"}])
     with pytest.raises(InvalidDimensions):
@@ -171,6 +186,8 @@ def test_what_is_wrong_is_known_before_anything_runs(cluster: Cluster, settings:
         ({"actors": None}, "actors: got None"),
         ({"rows_per_call": 1.5}, "rows_per_call: got 1.5"),
         ({"batch_size": 0}, "batch_size: got 0"),
+        ({"truncate": "middle"}, "truncate: got 'middle'"),
+        ({"settings": None, "urls": "http://localhost/v1"}, "urls: got 'http://localhost/v1'; give a list"),
         ({"num_cpus": -1}, "num_cpus: got -1"),
         ({"num_gpus": 1.5}, "num_gpus: got 1.5"),
         ({"resources": {"CPU": 1}}, "set num_cpus instead"),
@@ -184,7 +201,7 @@ def test_a_call_that_cannot_work_is_refused_at_once(
 ) -> None:
     hello = ray.data.from_items([{"text": "hello", "n": 1}])
     with pytest.raises(ProviderError, match=says):
-        embed_dataset(hello, settings=settings, **given)
+        embed_dataset(hello, **{"settings": settings, **given})
 
 
 def test_a_dataset_without_rows_stays_one(cluster: Cluster, settings: Settings) -> None:
@@ -197,9 +214,9 @@ def test_a_dataset_without_rows_stays_one(cluster: Cluster, settings: Settings) 
     [
         ({"title": "hello"}, "the dataset has no column 'text'; it has: title"),
         ({"text": "hello", "embedding": 1}, "has a column 'embedding' already"),
-        ({"text": 1}, "column 'text', row 1 of a batch: expected a text, got int"),
-        ({"text": None}, "column 'text', row 1 of a batch: expected a text, got NoneType"),
-        ({"text": "word " * 600}, "column 'text', row 1: "),
+        ({"text": 1}, "a batch, column 'text', row 1: expected a text, got int"),
+        ({"text": None}, "a batch, column 'text', row 1: expected a text, got NoneType"),
+        ({"text": "word " * 600}, "a batch, column 'text', row 1: "),
     ],
 )
 def test_a_row_at_fault_is_named(cluster: Cluster, settings: Settings, row: dict[str, Any], says: str) -> None:

@@ -54,6 +54,7 @@ def test_what_is_wrong_is_an_error_and_leaves_nothing(settings: Settings, corpus
         (lambda: embed_file(corpus, corpus.with_name("x.npy")), "settings with a model, or urls"),
         (lambda: embed_file(corpus, corpus.with_name("x.npy"), settings, urls=["x"]), "settings with a model, or urls"),
         (lambda: embed_file(corpus, corpus.with_name("x.npy"), urls=["x"], field="body"), "is no base URL"),
+        (lambda: embed_file(corpus, corpus.with_name("x.npy"), settings, truncate="middle"), "truncate: got 'middle'"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ProviderError, match=says):
             call()

@@ -112,11 +112,11 @@ class EmbeddingActor:
     def _records(self, table: pa.Table) -> list[Record]:
         check_columns(table.column_names, self._column, self._to)
         texts = table.column(self._column).to_pylist()
-        records = [Record(text, f"column {self._column!r}", i, "row") for i, text in enumerate(texts, 1)]
+        records = [Record(text, f"a batch, column {self._column!r}", i, "row") for i, text in enumerate(texts, 1)]
         for record in records:
             if not isinstance(record.text, str):
                 kind = type(record.text).__name__
-                msg = f"{record.place} of a batch: expected a text, got {kind}; filter such rows before"
+                msg = f"{record.place}: expected a text, got {kind}; filter such rows before"
                 raise InvalidRequest(msg)
         return records
 
@@ -184,6 +184,9 @@ def embed_dataset(
     """
     if (settings is None) == (not urls):
         msg = "embed_dataset: give settings with a model, or urls of servers"
+        raise InvalidRequest(msg)
+    if isinstance(urls, str):
+        msg = f"embed_dataset: urls: got {urls!r}; give a list of URLs"
         raise InvalidRequest(msg)
     check_counts(actors, rows_per_call=rows_per_call, batch_size=batch_size)
     check_reserved("embed_dataset: ", num_cpus, num_gpus, resources or {})
