@@ -8,7 +8,7 @@ import click
 
 from provider.cli import run_cli
 from provider.cli.options import config_option, model_flags, model_options
-from provider.process import exiting_at_once
+from provider.process import cleaning_up_after_signals, exiting_at_once, handled_signals
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,16 +70,21 @@ def serve(
     check_models(of_replicas(settings, is_here=address is None))
     check_access(settings)
     configure_logging(settings.log)
-    ended = threading.Event()
-    if address is None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
     with connected(address, settings.server):
-        deploy(settings, ingress_cpus=ingress_cpus, may_grow=address is not None)
+        # Only now: connecting, Ray puts handlers of its own in their place, after which the process aborts.
+        with cleaning_up_after_signals():
+            deploy(settings, ingress_cpus=ingress_cpus, may_grow=address is not None)
         names = ", ".join(each.served_name for each in settings.all_models())
         click.echo(f"emb-provider: {names} at port {settings.server.port}", err=True)
         if address is None:
-            ended.wait()
+            _wait_for_signal()
+
+
+def _wait_for_signal() -> None:
+    ended = threading.Event()
+    for each in handled_signals():
+        signal.signal(each, lambda *_: ended.set())
+    ended.wait()
 
 
 def main() -> None:
