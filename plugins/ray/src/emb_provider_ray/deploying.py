@@ -1,5 +1,6 @@
 """From one configuration to another without losing a request: new replicas first, then the switch, then the old end."""
 
+import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,6 @@ import ray
 import structlog
 from attrs import evolve
 from ray import serve
-from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
@@ -114,13 +114,15 @@ def _connect(address: str) -> None:
 
 
 def _target(address: str) -> str | None:
-    """HOST:PORT of an address; None if `auto` finds none."""
-    with suppress(ValueError):
-        is_client = address.startswith("ray://")
-        target = address.removeprefix("ray://") if is_client else canonicalize_bootstrap_address(address)
-        if address != "local" and (target is None or all(target.rpartition(":")[::2])):
-            return target
-    msg = f"--address: got {address!r}; give auto, HOST:PORT or ray://HOST:PORT, or none for a cluster of this machine"
+    """HOST:PORT of an address; None where Ray looks for a cluster of this machine."""
+    named = os.environ.get("RAY_ADDRESS") or "auto" if address == "auto" else address
+    if named == "auto":
+        return None
+    target = named.removeprefix("ray://")
+    host, _, port = target.rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        return target
+    msg = f"--address: got {named!r}; give auto, HOST:PORT or ray://HOST:PORT, or none for a cluster of this machine"
     raise SettingsError(msg)
 
 

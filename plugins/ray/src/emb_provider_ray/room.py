@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import ray
 from attrs import frozen
-from ray._private.state import state
-from ray.experimental.internal_kv import _internal_kv_get
 
 # What Ray's first autoscaler calls the nodes of a cluster that it only watches.
 _WATCHED = re.compile(r"node_[0-9a-f]+")
@@ -43,7 +41,13 @@ def nodes() -> list[dict[str, float]]:
 
 
 def may_grow() -> bool:
-    """Whether an autoscaler starts nodes for the connected cluster: new ones tell of groups, old ones of types."""
+    """Whether an autoscaler may start nodes for the connected cluster: new ones tell of groups, old ones of types."""
+    # Ray has no public way to ask. Where another release has moved this, nothing is refused.
+    try:
+        from ray._private.state import state  # noqa: PLC0415
+        from ray.experimental.internal_kv import _internal_kv_get  # noqa: PLC0415
+    except ImportError:
+        return True
     config = state.get_cluster_config()
     if config is not None and config.node_group_configs:
         return True
