@@ -311,11 +311,12 @@ def test_a_hangup_signal_reads_the_configuration_again(tmp_path: Path, workers: 
         (tmp_path / "litestar.yaml").write_text(json.dumps({"model": models[0], "models": models[1:]} | more))
 
     def is_served(server: ServerProcess, *names: str) -> bool:
-        def listed() -> set[str]:
-            found = httpx.get(f"{server.url}/v1/models", timeout=PATIENCE_SECONDS).json()["data"]
-            return {each["root"] for each in found if each["state"] == "ready"}
-
-        return all(listed() == set(names) for _ in range(2))
+        # A worker that still loads gets no requests as long as another has loaded.
+        states = {}
+        for _ in range(2 * int(workers)):
+            found = httpx.get(f"{server.url}/health/ready", timeout=PATIENCE_SECONDS).json()
+            states[found.get("worker")] = found["models"]
+        return list(states.values()) == [dict.fromkeys(names, "ready")] * int(workers)
 
     write("a", "b")
     with running(["--workers", workers], env=clean_environment(), cwd=tmp_path) as server:
